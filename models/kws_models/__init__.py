@@ -1,0 +1,1 @@
+"""The model zoo: architectures, training, exporters, evaluation."""

@@ -1,0 +1,3 @@
+"""kws-serve: live audio in, detections out."""
+
+__version__ = "0.1.0"

@@ -1,0 +1,131 @@
+"""What flows through the service: frozen values, checked once, named as in the field.
+
+Data flow: source -AudioChunk-> ring -windows-> front end -frames-> Scorer -scores-> Detector -Detection-> sinks.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from dataclasses import dataclass
+from typing import Any, Literal, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+Float32Array: TypeAlias = npt.NDArray[np.float32]
+Int16Array: TypeAlias = npt.NDArray[np.int16]
+Int64Array: TypeAlias = npt.NDArray[np.int64]
+
+Phase = Literal["once", "start", "end"]
+
+NAME_PATTERN = r"^[a-z0-9][a-z0-9_.-]{0,63}$"
+_NAME = re.compile(NAME_PATTERN)
+
+
+def check_name(what: str, name: str) -> str:
+    """`name` itself where it is a valid stream or model name; else ValueError saying what, found and wanted."""
+    if not _NAME.fullmatch(name):  # fullmatch: `$` alone would let a trailing newline pass
+        raise ValueError(f"{what}: found {name[:80]!r}, wanted a name matching {NAME_PATTERN}")
+    return name
+
+
+class KwsError(Exception):
+    """A fault to tell the user about in one line, without a traceback."""
+
+
+class SourceError(KwsError):
+    """A source (device, file, pipe) that cannot be opened or broke."""
+
+
+class BackendError(KwsError):
+    """A runtime, model file, board or link that cannot be opened or broke."""
+
+
+class ManifestError(KwsError, ValueError):
+    """A `model.json` that is wrong: names the field, the value found and the value wanted."""
+
+
+class StreamRefused(KwsError):
+    """A stream the engine will not open: `code` is the WebSocket close code (4400, 4409, 4429)."""
+
+    def __init__(self, code: int, message: str) -> None:
+        super().__init__(message)
+        self.code = code
+
+
+@dataclass(frozen=True, slots=True)
+class AudioChunk:
+    """Samples as the source gave them: mono, any length >= 0."""
+
+    samples: Float32Array | Int16Array  # (n,): float32 in [-1, 1) or int16
+    first_sample: int  # index of samples[0] since the stream's epoch began, at the source's rate
+    rate_hz: int
+
+    def __post_init__(self) -> None:
+        if self.samples.ndim != 1 or self.samples.dtype not in (np.float32, np.int16):
+            found = f"{self.samples.dtype}{self.samples.shape}"
+            raise ValueError(f"samples: found {found}, wanted float32 (n,) or int16 (n,)")
+
+
+@dataclass(frozen=True, slots=True)
+class Detection:
+    """A label that fired. Sample counts are at the source's rate; times are seconds since the epoch began."""
+
+    stream: str
+    epoch: str
+    model: str
+    version: str
+    backend: str
+    label: str
+    score: float  # the smoothed score that decided, in [0, 1]
+    phase: Phase
+    start_sample: int
+    start_s: float
+    decided_s: float  # end of the last sample of the deciding patch
+    at: float  # wall time of start_s, seconds since 1970
+    latency_ms: float | None  # None where nobody waited (files, replay)
+    id: int = 0  # given by the log; 0 before
+    start_id: int | None = None  # phase "end": id of its start
+    end_s: float | None = None  # phase "end"
+    durable: bool = False
+
+    @property
+    def uid(self) -> str:
+        """SHA-256 over what makes this detection itself, so that a retry or another backend gives the same uid."""
+        parts = (self.stream, self.epoch, self.model, self.version, self.label, str(self.start_sample), self.phase)
+        return hashlib.sha256("\n".join(parts).encode()).hexdigest()
+
+
+@dataclass(frozen=True, slots=True)
+class ScoresRow:
+    """One patch's scores of one model on one stream."""
+
+    stream: str
+    model: str
+    end_sample: int  # at the source's rate
+    end_s: float
+    values: Float32Array  # (n_classes,) in [0, 1]
+
+
+@dataclass(frozen=True, slots=True)
+class Gap:
+    """Samples that were lost, exactly: `[first_sample, first_sample + n)` at the source's rate."""
+
+    stream: str
+    first_sample: int
+    n: int
+    reason: str  # overload, device, source
+
+
+@dataclass(frozen=True, slots=True)
+class StreamDone:
+    """The stream has ended: all `samples` were processed and no further event follows."""
+
+    stream: str
+    samples: int
+
+
+Event: TypeAlias = Detection | ScoresRow | Gap | StreamDone
+
+JsonObject: TypeAlias = dict[str, Any]

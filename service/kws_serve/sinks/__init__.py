@@ -1,0 +1,1 @@
+"""Where events go: the bounded in-memory history and its subscribers."""

@@ -1,0 +1,1 @@
+"""Where audio comes from: microphones, files, standard input (WebSocket ingest lives in `api`)."""

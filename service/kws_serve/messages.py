@@ -93,7 +93,15 @@ class Detection:
     @property
     def uid(self) -> str:
         """SHA-256 over what makes this detection itself, so that a retry or another backend gives the same uid."""
-        parts = (self.stream, self.epoch, self.model, self.version, self.label, str(self.start_sample), self.phase)
+        parts = (
+            self.stream,
+            self.epoch,
+            self.model,
+            self.version,
+            self.label,
+            str(self.start_sample),
+            self.phase,
+        )
         return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
 

@@ -1,0 +1,184 @@
+"""From scores to detections: smoothing, two thresholds, k-of-n and a refractory time, all in audio time.
+
+One `Detector` serves one model on every stream: its state is arrays whose first axis is the stream, so a
+thousand streams cost a few NumPy calls. Time is a tick: one sample at 16 kHz since the stream's segment began.
+
+A label fires when its smoothed score (mean over `smoothing_ms`; patches before the stream count as 0) reaches
+`threshold` now and in at least `k` of the last `n` patches, is not firing already and is not in its refractory
+time. It stops firing below `off_threshold`. A keyword fires once; an event has a start and an end. Labels do not
+block each other.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+from numpy.lib.stride_tricks import sliding_window_view
+
+from kws_serve.manifest import DetectionSpec
+from kws_serve.messages import Float32Array, Int64Array, Phase
+
+TICKS_PER_S = 16000
+"""Ticks a second: the rate of the sample ring."""
+
+BoolArray = npt.NDArray[np.bool_]
+
+
+@dataclass(frozen=True, slots=True)
+class Firing:
+    """What a detector saw, in ticks; the engine dresses it as a Detection."""
+
+    row: int  # index into the `slots` of the call
+    label: str
+    phase: Phase
+    score: float
+    start_tick: int
+    decided_tick: int
+    end_tick: int | None = None  # phase "end"
+
+
+@dataclass(frozen=True, slots=True)
+class _Rules:
+    """DetectionSpec per label as arrays (n_classes,), with the two windows as weights (w, 1, n_classes)."""
+
+    on: Float32Array
+    off: Float32Array
+    mean: Float32Array  # (w, n_classes): 1/w_c on the last w_c patches
+    recent: BoolArray  # (n, n_classes): True on the last n_c patches
+    k: Int64Array
+    refractory: Int64Array
+    onset: Int64Array
+
+
+class Detector:
+    """Detections of one model over all streams."""
+
+    def __init__(
+        self,
+        labels: Sequence[str],
+        settings: Mapping[str, DetectionSpec],
+        *,
+        sustained: bool,
+        patch_hop_ticks: int,
+        patch_ticks: int,
+    ) -> None:
+        """`settings` has an entry for each label that may fire; labels without one (rest labels) never do."""
+        self.labels = tuple(labels)
+        self.sustained = sustained
+        self.hop = patch_hop_ticks
+        self.patch = patch_ticks
+        c = len(self.labels)
+        self._scores = np.zeros((0, 0, c), np.float32)  # raw scores of the last w-1 patches
+        self._above = np.zeros((0, 0, c), bool)  # smoothed score >= on, last n-1 patches
+        self._active = np.zeros((0, c), bool)
+        self._quiet_until = np.zeros((0, c), np.int64)
+        self._start = np.zeros((0, c), np.int64)
+        self._last_on = np.zeros((0, c), np.int64)  # decided tick of the last patch at or above off
+        self._peak = np.zeros((0, c), np.float32)
+        self.configure(settings)
+
+    def configure(self, settings: Mapping[str, DetectionSpec]) -> None:
+        """Take new settings; what is firing keeps firing, and history is kept as far as the new windows reach."""
+        c = len(self.labels)
+        specs = [settings.get(label) for label in self.labels]
+        hop_ms = self.hop * 1000 / TICKS_PER_S
+        widths = [max(1, round(s.smoothing_ms / hop_ms)) if s else 1 for s in specs]
+        counts = [s.n if s else 1 for s in specs]
+        w, n = max(widths), max(counts)
+        mean = np.zeros((w, c), np.float32)
+        recent = np.zeros((n, c), bool)
+        for i in range(c):
+            mean[w - widths[i] :, i] = 1 / widths[i]
+            recent[n - counts[i] :, i] = True
+        never = np.float32(np.inf)
+        self._rules = _Rules(
+            on=np.array([s.threshold if s else never for s in specs], np.float32),
+            off=np.array([min(s.off_threshold, s.threshold) if s else never for s in specs], np.float32),
+            mean=mean,
+            recent=recent,
+            k=np.array([s.k if s else 1 for s in specs], np.int64),
+            refractory=np.array([round(s.refractory_s * TICKS_PER_S) if s else 0 for s in specs], np.int64),
+            onset=np.array([round(s.onset_offset_ms * TICKS_PER_S / 1000) if s else 0 for s in specs], np.int64),
+        )
+        self._scores = _keep_last(self._scores, w - 1)
+        self._above = _keep_last(self._above, n - 1)
+
+    def ensure(self, n_streams: int) -> None:
+        """Make room for slots 0..n_streams-1."""
+        more = n_streams - len(self._active)
+        if more > 0:
+            for name in ("_scores", "_above", "_active", "_quiet_until", "_start", "_last_on", "_peak"):
+                old = getattr(self, name)
+                setattr(self, name, np.concatenate([old, np.zeros((more, *old.shape[1:]), old.dtype)]))
+
+    def reset(self, slot: int, tick: int) -> list[Firing]:
+        """Forget stream `slot`; an event that is on ends at its last patch. `tick`: where the stream stopped."""
+        ends = [self._end(0, slot, c, tick) for c in np.flatnonzero(self._active[slot])] if self.sustained else []
+        for state in (self._scores, self._above, self._active, self._quiet_until):
+            state[slot] = 0
+        return ends
+
+    def update(self, slots: Int64Array, scores: Float32Array, decided_ticks: Int64Array) -> list[Firing]:
+        """Take `p` patches of `k` streams: scores (k, p, n_classes), the last patches' end ticks (k,)."""
+        rules = self._rules
+        p = scores.shape[1]
+        history = np.concatenate([self._scores[slots], scores], axis=1)
+        w = rules.mean.shape[0]
+        smooth = (sliding_window_view(history, w, axis=1) * rules.mean.T).sum(axis=-1, dtype=np.float32)
+        above = np.concatenate([self._above[slots], smooth >= rules.on], axis=1)
+        self._scores[slots] = history[:, p:]
+        self._above[slots] = above[:, p:]
+        active = self._active[slots]
+        if not (above[:, -p:].any() or active.any()):
+            return []
+        firings: list[Firing] = []
+        n = rules.recent.shape[0]
+        rows = np.flatnonzero(above[:, -p:].any(axis=(1, 2)) | active.any(axis=1))
+        for row in rows:
+            for j in range(p):
+                tick = int(decided_ticks[row]) - (p - 1 - j) * self.hop
+                firings += self._step(int(row), int(slots[row]), smooth[row, j], above[row, j : j + n], tick)
+        return firings
+
+    def _step(self, row: int, slot: int, smooth: Float32Array, above: BoolArray, tick: int) -> list[Firing]:
+        """One patch of one stream: smooth (n_classes,), above (n, n_classes) of the last n patches."""
+        rules = self._rules
+        active = self._active[slot]
+        firings: list[Firing] = []
+        still = smooth >= rules.off
+        self._last_on[slot][still] = tick
+        np.maximum(self._peak[slot], smooth, out=self._peak[slot])
+        for c in np.flatnonzero(active & ~still):
+            if self.sustained:
+                firings.append(self._end(row, slot, int(c), tick))
+                self._quiet_until[slot, c] = tick + rules.refractory[c]
+            active[c] = False
+        recent = above & rules.recent
+        ready = above[-1] & (recent.sum(axis=0) >= rules.k) & ~active & (tick >= self._quiet_until[slot])
+        for c in np.flatnonzero(ready):
+            age = len(recent) - 1 - int(np.argmax(recent[:, c]))
+            start = max(0, tick - age * self.hop - int(rules.onset[c]))
+            active[c] = True
+            self._start[slot, c] = start
+            self._peak[slot, c] = smooth[c]
+            self._quiet_until[slot, c] = tick + rules.refractory[c]
+            phase: Phase = "start" if self.sustained else "once"
+            firings.append(Firing(row, self.labels[c], phase, float(smooth[c]), start, tick))
+        return firings
+
+    def _end(self, row: int, slot: int, c: int, tick: int) -> Firing:
+        """The end of an event: as far before the last patch's end as its start lies after a patch's beginning."""
+        start = int(self._start[slot, c])
+        end = int(self._last_on[slot, c]) - (self.patch - int(self._rules.onset[c]))
+        return Firing(row, self.labels[c], "end", float(self._peak[slot, c]), start, tick, max(start, end))
+
+
+def _keep_last(history: npt.NDArray[np.generic], n: int) -> npt.NDArray[np.generic]:
+    """`history` (n_streams, m, c) cut or zero-padded at the front to (n_streams, n, c)."""
+    s, m, c = history.shape
+    if m >= n:
+        return history[:, m - n :].copy()
+    return np.concatenate([np.zeros((s, n - m, c), history.dtype), history], axis=1)

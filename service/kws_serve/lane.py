@@ -1,0 +1,208 @@
+"""A lane: everything that shares one front end, patch length and patch hop, over all streams.
+
+A tick of a lane: find the streams with complete patch hops, compute all their new frames in one front-end call,
+advance each model's scorer on its streams, update its detector.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from kws_serve.backends import Backend
+from kws_serve.core import resampler as half
+from kws_serve.core.detector import Detector, Firing
+from kws_serve.core.front_end import FrontEnd
+from kws_serve.core.ring import SampleRing
+from kws_serve.manifest import DetectionSpec, ModelSpec
+from kws_serve.messages import BackendError, Float32Array, Int64Array
+from kws_serve.scorer import Scorer, WholePatch, patches_completed
+
+_log = logging.getLogger(__name__)
+
+MAX_WINDOWS = 2048
+"""Windows of one front-end call at most, to bound memory."""
+
+
+@dataclass(frozen=True, slots=True)
+class LoadedModel:
+    """A model opened on a backend."""
+
+    spec: ModelSpec
+    backend: Backend
+    backend_name: str  # onnx, tflite, ...
+
+
+@dataclass(slots=True)
+class LaneModel:
+    """A model in its lane: what publishes, and the other backends that run beside it."""
+
+    loaded: LoadedModel
+    scorer: Scorer
+    detector: Detector
+    shadows: list[tuple[LoadedModel, Scorer]]
+    enabled: np.ndarray[tuple[int], np.dtype[np.bool_]]
+    patches: int = 0
+    differing: dict[str, int] = field(default_factory=dict)  # shadow backend -> patches with another top label
+    failed_patches: int = 0
+    error: str = ""  # of the last patch that failed
+
+    @property
+    def name(self) -> str:
+        """The model's name."""
+        return self.loaded.spec.name
+
+    def advance(self, frames: Float32Array, slots: Int64Array) -> Float32Array:
+        """The publishing backend's scores (k, p, n_classes); the others' are compared with them and counted."""
+        scores = self.scorer.advance(frames, slots)
+        for other, scorer in self.shadows:
+            differ = scorer.advance(frames, slots).argmax(-1) != scores.argmax(-1)
+            self.differing[other.backend_name] += int(differ.sum())
+        return scores
+
+
+Outcome = tuple[LaneModel, Int64Array, Float32Array, Int64Array, list[Firing]]
+"""model, slots (k,), scores (k, p, n_classes), end ticks of the last patches (k,), firings."""
+
+
+class Lane:
+    """See the module."""
+
+    def __init__(self, models: list[list[LoadedModel]], settings: Callable[[str], dict[str, DetectionSpec]]) -> None:
+        """`models`: per model its backends, the publishing one first; all of one front end and patch."""
+        spec = models[0][0].spec
+        self.front_end = FrontEnd(spec.front_end)
+        self.n_frames = spec.n_frames
+        self.patch_hop = spec.frames_per_patch_hop
+        self.window = spec.front_end.window_samples
+        self.hop = spec.front_end.hop_samples
+        self.early = self.window // 2 if spec.front_end.pad == "centre" else 0
+        self.factor = 16000 // spec.front_end.rate_hz  # ticks per sample of this lane
+        self.patch_ticks = spec.patch_samples * self.factor
+        self.hop_ticks = self.patch_hop * self.hop * self.factor
+        self.ring = SampleRing(_ring_size(self.hop_samples + self.window)) if self.factor == 2 else None
+        self._frames_done = np.zeros(0, np.int64)
+        self.models = [self._model(group, settings) for group in models]
+
+    def _model(self, group: list[LoadedModel], settings: Callable[[str], dict[str, DetectionSpec]]) -> LaneModel:
+        first, *others = group
+        detector = Detector(
+            first.spec.labels,
+            settings(first.spec.name),
+            sustained=first.spec.task == "event",
+            patch_hop_ticks=self.hop_ticks,
+            patch_ticks=self.patch_ticks,
+        )
+        shadows: list[tuple[LoadedModel, Scorer]] = [
+            (other, WholePatch(other.spec, self.front_end, other.backend)) for other in others
+        ]
+        scorer = WholePatch(first.spec, self.front_end, first.backend)
+        return LaneModel(first, scorer, detector, shadows, np.zeros(0, bool), 0, {o.backend_name: 0 for o in others})
+
+    @property
+    def hop_samples(self) -> int:
+        """Samples of the lane's rate from one patch to the next."""
+        return self.patch_hop * self.hop
+
+    @property
+    def reach_ticks(self) -> int:
+        """Ticks of audio this lane may still need from the 16 kHz ring before its next frames are computed."""
+        return (self.hop_samples + self.window + 1) * self.factor + 2 * half.TAPS
+
+    def ensure(self, n_streams: int) -> None:
+        """Make room for slots 0..n_streams-1."""
+        more = n_streams - len(self._frames_done)
+        if more <= 0:
+            return
+        self._frames_done = np.concatenate([self._frames_done, np.zeros(more, np.int64)])
+        if self.ring:
+            self.ring.ensure(n_streams)
+        for model in self.models:
+            model.enabled = np.concatenate([model.enabled, np.zeros(more, bool)])
+            model.detector.ensure(n_streams)
+            for scorer in (model.scorer, *(s for _, s in model.shadows)):
+                scorer.ensure(n_streams)
+
+    def reset(self, slot: int, tick: int) -> list[tuple[LaneModel, Firing]]:
+        """Forget stream `slot`; what was on ends at `tick`."""
+        self._frames_done[slot] = 0
+        if self.ring:
+            self.ring.reset(slot)
+        ends: list[tuple[LaneModel, Firing]] = []
+        for model in self.models:
+            for scorer in (model.scorer, *(s for _, s in model.shadows)):
+                scorer.reset(np.array([slot]))
+            ends += [(model, firing) for firing in model.detector.reset(slot, tick)]
+        return ends
+
+    def advance(self, slots: Int64Array, ring: SampleRing, limit_ticks: Int64Array) -> Iterable[Outcome]:
+        """Process what is complete on these streams up to `limit_ticks` (k,) of the 16 kHz ring."""
+        if not len(slots):
+            return
+        used = np.logical_or.reduce([m.enabled[slots] for m in self.models])
+        slots, limit_ticks = slots[used], limit_ticks[used]
+        ready = limit_ticks if self.factor == 1 else (limit_ticks - half.LAG) // 2
+        complete = np.maximum(0, (ready + self.early - self.window) // self.hop + 1)
+        done = self._frames_done[slots]
+        filling = done < self.n_frames
+        base = np.where(filling, self.n_frames, done)
+        to_boundary = np.where(complete >= base, base + (complete - base) // self.patch_hop * self.patch_hop, done)
+        upto = np.where(filling & (complete < self.n_frames), complete, to_boundary)
+        m = upto - done
+        key = np.where(filling, done, -1)
+        for m_one, done_one in {(int(a), int(b)) for a, b in zip(m, key, strict=True) if a > 0}:
+            group = slots[(m == m_one) & (key == done_one)]
+            size = max(1, MAX_WINDOWS // m_one)
+            for i in range(0, len(group), size):
+                yield from self._advance_group(group[i : i + size], m_one, ring)
+
+    def _advance_group(self, slots: Int64Array, m: int, ring: SampleRing) -> Iterable[Outcome]:
+        """`m` new frames of each of these streams, which all complete the same patches."""
+        done = self._frames_done[slots]
+        if self.ring:
+            self._halve(slots, done, m, ring)
+        source = self.ring or ring
+        first = done * self.hop - self.early
+        windows = source.windows(slots, first, m, self.window, self.hop, self.front_end.lead_samples)
+        frames = self.front_end.frames(windows.reshape(len(slots) * m, -1)).reshape(len(slots), m, -1)
+        p = patches_completed(int(done[0]), m, self.n_frames, self.patch_hop)
+        self._frames_done[slots] = done + m
+        decided = ((done + m - 1) * self.hop + self.window - self.early) * self.factor
+        for model in self.models:
+            mine = model.enabled[slots]
+            if not mine.any():
+                continue
+            my_slots = slots[mine]
+            try:
+                scores = model.advance(frames[mine], my_slots)
+            except BackendError as e:
+                if str(e) != model.error:
+                    _log.error("model %s: %s", model.name, e)
+                model.failed_patches += len(my_slots) * p
+                model.error = str(e)
+                continue
+            if p:
+                model.patches += len(my_slots) * p
+                firings = model.detector.update(my_slots, scores, decided[mine])
+                yield model, my_slots, scores, decided[mine], firings
+
+    def _halve(self, slots: Int64Array, done: Int64Array, m: int, ring: SampleRing) -> None:
+        """Bring the 8 kHz ring to the end of the frames asked for."""
+        assert self.ring is not None
+        upto = (done + m - 1) * self.hop + self.window - self.early
+        for n in {int(x) for x in upto - self.ring.written[slots]}:
+            if n <= 0:
+                continue
+            some = slots[upto - self.ring.written[slots] == n]
+            at = 2 * self.ring.written[some] - half.LEAD
+            samples = half.half_rate(ring.samples(some, at, 2 * n + half.TAPS - 1))
+            for slot, row in zip(some, samples, strict=True):
+                self.ring.write(int(slot), row)
+
+
+def _ring_size(needed: int) -> int:
+    """Ring length for windows that reach back `needed` samples, with room for as much again."""
+    return 1 << (2 * needed - 1).bit_length()

@@ -1,0 +1,80 @@
+"""Scorers: what the engine knows of a model. Frames in, scores out; the state of every stream inside.
+
+`WholePatch` keeps the last frames of each stream and asks a stateless Backend for each whole patch. A scorer that
+keeps layer state and computes only what a hop adds fits behind the same two methods.
+"""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import numpy as np
+
+from kws_serve.backends import Backend
+from kws_serve.core.front_end import FrontEnd
+from kws_serve.manifest import ModelSpec
+from kws_serve.messages import Float32Array, Int64Array
+
+
+class Scorer(Protocol):
+    """Scores of one model over all streams; one owner thread."""
+
+    def ensure(self, n_streams: int) -> None:
+        """Make room for slots 0..n_streams-1."""
+
+    def advance(self, frames: Float32Array, slots: Int64Array) -> Float32Array:
+        """Take m new frames (k, m, frame_width) of k streams; scores (k, p, n_classes) of the p patches they complete.
+
+        The caller sends streams together that complete the same p (0 while the first patch fills); the last frame
+        ends the last patch. Raises BackendError.
+        """
+
+    def reset(self, slots: Int64Array) -> None:
+        """Forget these streams."""
+
+
+class WholePatch:
+    """A Scorer that re-runs the whole patch at every patch hop."""
+
+    def __init__(self, spec: ModelSpec, front_end: FrontEnd, backend: Backend) -> None:
+        self.spec = spec
+        self.front_end = front_end
+        self.backend = backend
+        self._tail = np.zeros((0, spec.n_frames, front_end.frame_width), np.float32)
+        self._seen = np.zeros(0, np.int64)
+
+    def ensure(self, n_streams: int) -> None:
+        """Make room for slots 0..n_streams-1."""
+        more = n_streams - len(self._seen)
+        if more > 0:
+            self._tail = np.concatenate([self._tail, np.zeros((more, *self._tail.shape[1:]), np.float32)])
+            self._seen = np.concatenate([self._seen, np.zeros(more, np.int64)])
+
+    def reset(self, slots: Int64Array) -> None:
+        """Forget these streams."""
+        self._seen[slots] = 0
+
+    def advance(self, frames: Float32Array, slots: Int64Array) -> Float32Array:
+        """See Scorer."""
+        n_frames, hop = self.spec.n_frames, self.spec.frames_per_patch_hop
+        k, m, _ = frames.shape
+        seen = int(self._seen[slots[0]])
+        p = patches_completed(seen, m, n_frames, hop)
+        history = np.concatenate([self._tail[slots], frames], axis=1)
+        self._tail[slots] = history[:, m:]
+        self._seen[slots] += m
+        if p == 0:
+            return np.empty((k, 0, len(self.spec.labels)), np.float32)
+        last = n_frames + m
+        patches = np.stack(
+            [history[:, last - n_frames - i * hop : last - i * hop] for i in range(p - 1, -1, -1)], axis=1
+        )
+        flat = self.front_end.patches(patches.reshape(k * p, n_frames, -1))
+        return self.backend.infer(flat).reshape(k, p, -1)
+
+
+def patches_completed(seen: int, m: int, n_frames: int, hop: int) -> int:
+    """Patches that end in frames (seen, seen + m]: the first ends at frame n_frames, then one every `hop` frames."""
+    done = 0 if seen < n_frames else 1 + (seen - n_frames) // hop
+    after = 0 if seen + m < n_frames else 1 + (seen + m - n_frames) // hop
+    return after - done

@@ -1,0 +1,212 @@
+"""One stream: one channel of audio from one source, with its own sample count and a bounded inbox.
+
+Sources call `push`, `skip`, `end` and `close` from any thread; the engine's owner thread takes from the inbox.
+Every sample is accounted for: received = processed + dropped + buffered, at the source's rate, at any moment.
+"""
+
+from __future__ import annotations
+
+import secrets
+import threading
+import time
+from bisect import bisect_left
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from kws_serve.core.resampler import StreamResampler
+from kws_serve.messages import Float32Array, Gap, Int16Array
+
+MAX_LAG_S = 2.0
+"""An input that has waited longer than this is dropped, with an exact gap (live streams)."""
+
+MAX_AHEAD_S = 2.0
+"""A reader stops reading a stream that is further ahead of its own wall clock than this."""
+
+_MARKS = 512
+
+
+@dataclass(slots=True)
+class _Part:
+    """What waits in an inbox: samples, or `lost` samples that never came."""
+
+    samples: Float32Array | Int16Array | None
+    n: int
+    arrived_s: float
+    reason: str = ""
+
+
+class Stream:
+    """See the module. Made by `Engine.open_stream`."""
+
+    def __init__(
+        self,
+        name: str,
+        rate_hz: int,
+        models: tuple[str, ...],
+        *,
+        slot: int,
+        kind: str,
+        channels: int,
+        scores: bool,
+        live: bool,
+        wake: Callable[[Stream], None],
+    ) -> None:
+        self.name = name
+        self.epoch = secrets.token_hex(4)
+        self.rate_hz = rate_hz
+        self.models = models
+        self.slot = slot
+        self.kind = kind
+        self.channels = channels
+        self.scores = scores
+        self.live = live
+        self.opened_at = time.time()
+        self.received_samples = 0
+        self.processed_samples = 0
+        self.dropped_samples = 0
+        self.level = 0.0
+        self.last_scores: dict[str, tuple[tuple[str, ...], Float32Array]] = {}
+        self.ending = False  # no more input will come
+        self.abandoned = False  # nobody waits for StreamDone
+        self.resampler = StreamResampler(rate_hz)
+        self.segment_first = 0  # source sample at tick 0: moves at each gap
+        self.zeros_left = -1  # ticks of zeros still to feed after the end; -1: not there yet
+        self.end_tick: int | None = None  # ticks of real samples in the last segment
+        self._inbox: deque[_Part] = deque()
+        self._first_at: float | None = None  # wall clock of this stream: arrival of sample 0
+        self._marks: deque[tuple[int, float]] = deque(maxlen=_MARKS)  # (samples taken, arrived_s)
+        self._lock = threading.Lock()
+        self._wake = wake
+
+    @property
+    def buffered_samples(self) -> int:
+        """Samples received that the engine has neither processed nor dropped."""
+        with self._lock:
+            return self.received_samples - self.processed_samples - self.dropped_samples
+
+    @property
+    def counts(self) -> tuple[int, int, int, int]:
+        """(received, processed, dropped, buffered) at one moment."""
+        with self._lock:
+            received, processed, dropped = self.received_samples, self.processed_samples, self.dropped_samples
+        return received, processed, dropped, received - processed - dropped
+
+    @property
+    def top(self) -> dict[str, tuple[str, float]]:
+        """Per model, the label with the highest score of the last patch, and that score."""
+        return {
+            model: (labels[int(values.argmax())], float(values.max()))
+            for model, (labels, values) in list(self.last_scores.items())
+        }
+
+    def push(self, samples: Float32Array | Int16Array, arrived_s: float) -> None:
+        """Take samples (n,), float32 in [-1, 1) or int16; `arrived_s`: time.monotonic() when the last one came."""
+        n = len(samples)
+        if not n or self.ending:
+            return
+        with self._lock:
+            if self._first_at is None:
+                self._first_at = arrived_s - n / self.rate_hz
+            self.received_samples += n
+            self._inbox.append(_Part(samples, n, arrived_s))
+            self._shed(arrived_s)
+        self._wake(self)
+
+    def skip(self, n: int, reason: str) -> None:
+        """The source itself lost `n` samples here: an exact gap, counted as received and dropped."""
+        if n <= 0 or self.ending:
+            return
+        with self._lock:
+            self.received_samples += n
+            self._inbox.append(_Part(None, n, time.monotonic(), reason))
+        self._wake(self)
+
+    def end(self) -> None:
+        """No more samples: what is inside is finished with zeros, then StreamDone is emitted and the name is free."""
+        self.ending = True
+        self._wake(self)
+
+    def close(self) -> None:
+        """The source has vanished: what was received is still processed, but the name is free at once."""
+        self.abandoned = True
+        self.end()
+
+    def ahead_s(self, now_s: float) -> float:
+        """Seconds of audio received beyond this stream's own wall clock, which starts at its first sample."""
+        if self._first_at is None:
+            return 0.0
+        return self.received_samples / self.rate_hz - (now_s - self._first_at)
+
+    def _shed(self, now_s: float) -> None:
+        """Drop what waited too long: the oldest parts become one exact gap. Called with the lock held."""
+        if not self.live:
+            return
+        lost = 0
+        while self._inbox and now_s - self._inbox[0].arrived_s > MAX_LAG_S:
+            part = self._inbox.popleft()
+            if part.samples is None and part.reason != "overload":
+                self._inbox.appendleft(part)
+                break
+            lost += part.n
+        if lost:
+            self._inbox.appendleft(_Part(None, lost, now_s, "overload"))
+
+    def take(self, max_samples: int, now_s: float) -> tuple[list[Float32Array | Int16Array], Gap | None]:
+        """Up to `max_samples` (or one part) of waiting samples in order; a gap comes alone, before what follows it."""
+        parts: list[Float32Array | Int16Array] = []
+        taken = 0
+        peak = 0.0
+        with self._lock:
+            self._shed(now_s)
+            while self._inbox:
+                part = self._inbox[0]
+                if part.samples is None:
+                    if parts:
+                        break
+                    self._inbox.popleft()
+                    gap = Gap(self.name, self.processed_samples + self.dropped_samples, part.n, part.reason)
+                    self.dropped_samples += part.n
+                    return [], gap
+                room = max_samples - taken
+                if room <= 0:
+                    break
+                samples = part.samples[:room]
+                if len(samples) == part.n:
+                    self._inbox.popleft()
+                else:
+                    part.samples, part.n = part.samples[room:], part.n - room
+                taken += len(samples)
+                self.processed_samples += len(samples)
+                self._marks.append((self.processed_samples + self.dropped_samples, part.arrived_s))
+                parts.append(samples)
+                scale = 32768.0 if samples.dtype == np.int16 else 1.0
+                peak = max(peak, max(float(samples.max()), -float(samples.min())) / scale)
+        if taken:
+            self.level = max(peak, self.level * 0.5 ** (taken / self.rate_hz / 0.1))
+        return parts, None
+
+    @property
+    def waiting(self) -> bool:
+        """Whether the engine has something to do for this stream."""
+        return bool(self._inbox) or self.ending
+
+    @property
+    def drained(self) -> bool:
+        """Whether the end was announced and every sample before it was taken."""
+        return self.ending and not self._inbox
+
+    def arrived_s(self, sample: int) -> float | None:
+        """When the server had input sample `sample` - 1, i.e. the first `sample` samples; None if long ago."""
+        i = bisect_left(self._marks, sample, key=lambda mark: mark[0])
+        if not self._marks or i >= len(self._marks):
+            return self._marks[-1][1] if self._marks else None
+        return self._marks[i][1]
+
+    def sample_at(self, tick: int) -> int:
+        """Source sample index of a tick of the current segment, clamped to the real samples."""
+        if self.end_tick is not None:
+            tick = min(tick, self.end_tick)
+        return self.segment_first + (tick * self.rate_hz + 8000) // 16000

@@ -1,0 +1,133 @@
+"""The detector against a slow reading of its rules, over any cut of the scores and any company of streams."""
+
+from __future__ import annotations
+
+import numpy as np
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from kws_serve.core.detector import Detector, Firing
+from kws_serve.manifest import DetectionSpec
+
+HOP = 320  # 20 ms
+PATCH = 15920
+LABELS = ("_silence_", "yes", "no")
+
+
+def make(spec: DetectionSpec, *, sustained: bool = False, other: DetectionSpec | None = None) -> Detector:
+    detector = Detector(
+        LABELS,
+        {"yes": spec, "no": other or spec},
+        sustained=sustained,
+        patch_hop_ticks=HOP,
+        patch_ticks=PATCH,
+    )
+    detector.ensure(4)
+    return detector
+
+
+def run(detector: Detector, scores: np.ndarray, cuts: list[int], slot: int = 0) -> list[Firing]:
+    """Feed scores (n, 3) in parts of the given sizes."""
+    firings: list[Firing] = []
+    at = 0
+    for size in [*cuts, len(scores)]:
+        part = scores[at : at + size]
+        if not len(part):
+            break
+        at += len(part)
+        decided = np.array([PATCH + (at - 1) * HOP])
+        firings += detector.update(np.array([slot]), part[None].astype(np.float32), decided)
+    return firings
+
+
+def slow(scores: np.ndarray, c: int, spec: DetectionSpec, *, sustained: bool) -> list[tuple[str, int, int]]:
+    """The rules of the module's text for one label, one patch at a time: (phase, start tick, decided tick)."""
+    w = max(1, round(spec.smoothing_ms / 20))
+    smooth = [sum(scores[max(0, t - w + 1) : t + 1, c]) / w for t in range(len(scores))]
+    above = [s >= np.float32(spec.threshold) for s in smooth]
+    out: list[tuple[str, int, int]] = []
+    active, quiet, start = False, 0, 0
+    for t, s in enumerate(smooth):
+        tick = PATCH + t * HOP
+        if active and s < np.float32(min(spec.off_threshold, spec.threshold)):
+            active = False
+            if sustained:
+                out.append(("end", start, tick))
+                quiet = tick + round(spec.refractory_s * 16000)
+        recent = range(max(0, t - spec.n + 1), t + 1)
+        if not active and above[t] and sum(above[i] for i in recent) >= spec.k and tick >= quiet:
+            first = next(i for i in recent if above[i])
+            start = max(0, PATCH + first * HOP - round(spec.onset_offset_ms * 16))
+            active = True
+            quiet = tick + round(spec.refractory_s * 16000)
+            out.append(("start" if sustained else "once", start, tick))
+    return out
+
+
+specs = st.builds(
+    DetectionSpec,
+    threshold=st.sampled_from([0.25, 0.5, 0.75]),
+    off_threshold=st.sampled_from([0.125, 0.5]),
+    smoothing_ms=st.sampled_from([0.0, 20.0, 40.0, 80.0]),
+    k=st.integers(1, 2),
+    n=st.integers(2, 4),
+    refractory_s=st.sampled_from([0.0, 0.05, 0.3]),
+    onset_offset_ms=st.sampled_from([0.0, 100.0]),
+)
+# eighths sum exactly in float32, so the slow reading and the fast one see the same numbers
+score_rows = st.lists(st.tuples(*[st.integers(0, 8)] * 3), min_size=1, max_size=40)
+
+
+@settings(max_examples=300, deadline=None)
+@given(score_rows, specs, specs, st.booleans(), st.lists(st.integers(1, 9), max_size=12))
+def test_equals_the_slow_reading_for_any_cut(rows, yes, no, sustained, cuts):
+    scores = np.array(rows, np.float64) / 8
+    firings = run(make(yes, sustained=sustained, other=no), scores, cuts)
+    for c, label, spec in ((1, "yes", yes), (2, "no", no)):
+        mine = [(f.phase, f.start_tick, f.decided_tick) for f in firings if f.label == label]
+        assert mine == slow(scores, c, spec, sustained=sustained)
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.lists(score_rows, min_size=2, max_size=4), specs)
+def test_streams_do_not_touch_each_other(streams, spec):
+    n = min(len(rows) for rows in streams)
+    scores = np.array([rows[:n] for rows in streams], np.float32) / 8
+    together = make(spec)
+    decided = np.full(len(streams), PATCH + (n - 1) * HOP)
+    firings = together.update(np.arange(len(streams)), scores, decided)
+    for row in range(len(streams)):
+        alone = run(make(spec), scores[row], [])
+        mine = [(f.label, f.score, f.start_tick, f.decided_tick) for f in firings if f.row == row]
+        assert mine == [(f.label, f.score, f.start_tick, f.decided_tick) for f in alone]
+
+
+def test_rest_labels_never_fire():
+    assert run(make(DetectionSpec(k=1, n=1, smoothing_ms=0)), np.tile([1.0, 0, 0], (50, 1)), []) == []
+
+
+def test_one_labels_refractory_time_does_not_block_another():
+    spec = DetectionSpec(threshold=0.5, smoothing_ms=0, k=1, n=1, refractory_s=10)
+    firings = run(make(spec), np.array([[0, 1, 0], [0, 0, 1], [0, 1, 0.0]]), [])
+    assert [f.label for f in firings] == ["yes", "no"]
+
+
+def test_a_threshold_moved_live_acts_on_the_next_patch():
+    spec = DetectionSpec(threshold=0.9, off_threshold=0.2, smoothing_ms=0, k=2, n=2)
+    detector = make(spec)
+    assert run(detector, np.array([[0, 0.6, 0.0]] * 3), []) == []
+    detector.configure({"yes": DetectionSpec(threshold=0.5, off_threshold=0.2, smoothing_ms=0, k=1, n=3)})
+    assert [f.label for f in run(detector, np.array([[0, 0.6, 0.0]]), [])] == ["yes"]
+
+
+def test_an_event_that_is_on_ends_at_a_reset():
+    spec = DetectionSpec(threshold=0.5, smoothing_ms=0, k=1, n=1, onset_offset_ms=100)
+    detector = make(spec, sustained=True)
+    run(detector, np.array([[0, 1.0, 0]] * 60), [])
+    (end,) = detector.reset(0, tick=40000)
+    assert (end.phase, end.label, end.decided_tick, end.score) == ("end", "yes", 40000, 1.0)
+    assert end.start_tick == PATCH - 1600
+    assert end.end_tick == PATCH + 59 * HOP - (PATCH - 1600)
+    assert detector.reset(0, tick=50000) == []
+    again = run(detector, np.array([[0, 1.0, 0]]), [])
+    assert [f.phase for f in again] == ["start"]  # no refractory time outlives a reset

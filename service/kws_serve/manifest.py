@@ -33,7 +33,8 @@ class LogSpec:
 
 @dataclass(frozen=True, slots=True)
 class DctSpec:
-    """DCT-II over the log mel bands. norm tf: every row scaled by sqrt(2/n_mels); ortho: row 0 by sqrt(1/n_mels)."""
+    """DCT-II over the log mel bands. norm tf: every row scaled by sqrt(2/n_mels); ortho: row 0 by sqrt(1/n_mels);
+    none: not scaled. Lifter L: row k times 1 + L/2 sin(pi k / L); 0: none."""
 
     n: int
     norm: Literal["tf", "ortho", "none"] = "tf"
@@ -52,14 +53,17 @@ class FrontEndSpec:
     window_periodic: bool = True
     fft_size: int = 0
     preemphasis: float = 0.0
-    preemphasis_scope: Literal["frame", "signal"] = "frame"
+    preemphasis_scope: Literal["frame", "signal"] = "frame"  # the sample before a window's first: itself (Kaldi), or
+    # the signal's (python_speech_features; zero before the stream began)
     remove_dc: bool = False
     spectrum: Literal["magnitude", "power"] = "magnitude"
     spectrum_scale: float = 1.0
     mel: MelSpec | None = None
     log: LogSpec = field(default_factory=LogSpec)
     dct: DctSpec | None = None
-    c0: Literal["dct", "energy", "none"] = "dct"
+    c0: Literal["dct", "energy", "raw_energy", "none"] = "dct"  # coefficient 0 of an MFCC: the DCT's; the log of the
+    # spectrum's sum over all bins (python_speech_features); the log of the squared samples' sum after remove_dc and
+    # before preemphasis (Kaldi); left out
     sample_scale: float = 1.0  # samples in [-1, 1) are multiplied by it: 32768 for int16 scale
     peak_normalise: bool = False  # per patch: samples divided by the patch's peak
     mean_subtract: bool = False  # per patch: each coefficient's mean over time is subtracted

@@ -1,0 +1,92 @@
+"""The last samples of every stream: one int16 array `(n_streams, n_samples)`, addressed by sample count."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.lib.stride_tricks import sliding_window_view
+
+from kws_serve.messages import Float32Array, Int16Array, Int64Array
+
+_UNIT = np.float32(1 / 32768)  # a power of two: int16 -> [-1, 1) is exact
+
+
+class SampleRing:
+    """Keeps each stream's last `n_samples`; a stream is a row (slot) with its own sample count."""
+
+    def __init__(self, n_samples: int) -> None:
+        if n_samples < 1:
+            raise ValueError(f"n_samples: found {n_samples}, wanted >= 1")
+        self.n_samples = n_samples
+        self.written: Int64Array = np.zeros(0, np.int64)  # (n_streams,) samples so far: index of the next one
+        self.began: Int64Array = np.zeros(0, np.int64)  # (n_streams,) index of the first sample since the reset
+        self._samples: Int16Array = np.zeros((0, n_samples), np.int16)
+
+    def ensure(self, n_streams: int) -> None:
+        """Have room for at least `n_streams`; rows grow by doubling, and what they hold stays."""
+        old = len(self.written)
+        if n_streams <= old:
+            return
+        new = max(n_streams, 2 * old)
+        samples = np.zeros((new, self.n_samples), np.int16)
+        samples[:old] = self._samples
+        self._samples = samples
+        self.written = np.concatenate([self.written, np.zeros(new - old, np.int64)])
+        self.began = np.concatenate([self.began, np.zeros(new - old, np.int64)])
+
+    def reset(self, slot: int, written: int = 0) -> None:
+        """Begin the stream anew at sample `written` (0, or what follows a gap): all before reads as zero."""
+        self.written[slot] = written
+        self.began[slot] = written
+
+    def write(self, slot: int, samples: Int16Array) -> None:
+        """Append `samples` (n,), any n >= 0; of more than `n_samples` only the last stay readable."""
+        if samples.dtype != np.int16:  # a silent cast of floats in [-1, 1) would store zeros
+            raise ValueError(f"samples: found {samples.dtype}, wanted int16")
+        first = int(self.written[slot]) + max(0, len(samples) - self.n_samples)
+        kept = samples[max(0, len(samples) - self.n_samples) :]
+        at = first % self.n_samples
+        head = min(len(kept), self.n_samples - at)
+        row = self._samples[slot]
+        row[at : at + head] = kept[:head]
+        row[: len(kept) - head] = kept[head:]
+        self.written[slot] = first + len(kept)
+
+    def span(self, slots: Int64Array, first_sample: Int64Array, n: int) -> Int16Array:
+        """Samples `[first_sample, first_sample + n)` of each slot: (k, n); zero before the stream began.
+
+        Raises ValueError where some are not written yet or no longer kept.
+        """
+        began, written = self.began[slots], self.written[slots]
+        oldest = np.maximum(began, written - self.n_samples)
+        lost = (first_sample < oldest) & (oldest > began)
+        if n > self.n_samples or np.any(lost) or np.any(first_sample + n > written):
+            raise ValueError(
+                f"first_sample: found [{first_sample.tolist()}, +{n}), "
+                f"wanted within [{oldest.tolist()}, {written.tolist()})"
+            )
+        at = first_sample % self.n_samples
+        inside = at + n <= self.n_samples
+        rows = sliding_window_view(self._samples, n, axis=1)
+        out: Int16Array = rows[slots, np.where(inside, at, 0)]
+        if not inside.all():
+            wrapped = np.flatnonzero(~inside)
+            columns = (at[wrapped, None] + np.arange(n)) % self.n_samples
+            out[wrapped] = self._samples[slots[wrapped, None], columns]
+        before = began - first_sample
+        for row in np.flatnonzero(before > 0):  # only in a stream's first moments
+            out[row, : before[row]] = 0
+        return out
+
+    def windows(
+        self, slots: Int64Array, first_sample: Int64Array, m: int, window: int, hop: int, lead: int = 0
+    ) -> Float32Array:
+        """m windows of each slot, `hop` apart, the first at `first_sample` (k,): (k, m, lead + window) in [-1, 1).
+
+        `lead`: samples before each window that come with it. Zero before the stream began. Raises as `span`.
+        """
+        width = lead + window
+        if m == 0 or len(slots) == 0:
+            return np.empty((len(slots), m, width), np.float32)
+        samples = self.span(slots, first_sample - lead, width + (m - 1) * hop) * _UNIT
+        out: Float32Array = sliding_window_view(samples, width, axis=1)[:, ::hop]
+        return out

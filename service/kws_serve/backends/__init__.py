@@ -1,0 +1,42 @@
+"""Backends: what turns patches into scores. A new one is a module with `open(spec)`, a line here and an extra.
+
+Modules are imported when first opened, so a service without TFLite never loads it.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import Protocol
+
+from kws_serve.manifest import ModelSpec
+from kws_serve.messages import BackendError, Float32Array
+
+BACKENDS: dict[str, str] = {
+    "onnx": "kws_serve.backends.onnx",
+    "tflite": "kws_serve.backends.tflite",
+    "gap8": "kws_serve.backends.gap8",
+}
+"""Backend name -> module with `open(spec, *, threads) -> Backend`."""
+
+
+class Backend(Protocol):
+    """One model, one owner thread at a time, no memory of streams (that is the Scorer's)."""
+
+    name: str
+
+    def infer(self, patches: Float32Array) -> Float32Array:
+        """Scores (n, n_classes) in [0, 1] of n >= 0 patches (n, n_frames, n_coeffs). Raises BackendError."""
+
+    def close(self) -> None:
+        """Free the session or the port. Safe to call twice."""
+
+
+def open_backend(kind: str, spec: ModelSpec, *, threads: int = 1) -> Backend:
+    """Open `spec`'s file on backend `kind`, self-tested. Raises BackendError in one line: what, found, wanted."""
+    module_name = BACKENDS.get(kind)
+    if module_name is None:
+        raise BackendError(f"backend: found {kind[:80]!r}, wanted one of {', '.join(BACKENDS)}")
+    if threads < 1:
+        raise BackendError(f"backend {kind}: threads: found {threads}, wanted an integer >= 1")
+    backend: Backend = import_module(module_name).open(spec, threads=threads)
+    return backend

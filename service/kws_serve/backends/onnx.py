@@ -1,0 +1,87 @@
+"""ONNX Runtime on the CPU, set for small memory: no arena, no spinning threads."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from kws_serve.backends.model_bytes import file_of, one_line, read_model
+from kws_serve.backends.onnx_file import NotOnnx, OnnxFile
+from kws_serve.backends.patch_model import PatchModel, Tensor, TensorInfo
+from kws_serve.manifest import ModelSpec
+from kws_serve.messages import BackendError
+
+_TYPES = {"tensor(float)": np.float32, "tensor(int8)": np.int8, "tensor(uint8)": np.uint8, "tensor(int16)": np.int16}
+
+
+def open(spec: ModelSpec, *, threads: int = 1) -> PatchModel:
+    """Load and self-test the model's ONNX file. Raises BackendError."""
+    file = file_of(spec, "onnx")
+    data = read_model(file)
+    what = f"backend onnx: model {spec.name}: {file.path.name}"
+    try:
+        described = OnnxFile(data)
+    except NotOnnx as error:
+        raise BackendError(f"{what}: {error}") from error
+    try:
+        import onnxruntime
+    except ImportError as error:
+        raise BackendError(
+            f"backend onnx: found no onnxruntime ({one_line(error)}), wanted: pip install onnxruntime"
+        ) from error
+    try:
+        session = onnxruntime.InferenceSession(data, _options(onnxruntime, threads), providers=["CPUExecutionProvider"])
+    except Exception as error:
+        raise BackendError(f"{what}: found a file that ONNX Runtime refuses: {one_line(error)}") from error
+    return PatchModel("onnx", spec, file, OnnxRuntime(session, described, what))
+
+
+def _options(onnxruntime: Any, threads: int) -> Any:
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    options.enable_cpu_mem_arena = False  # an arena keeps the largest batch's memory for ever
+    options.enable_mem_pattern = False
+    options.log_severity_level = 4  # what matters comes as an exception
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    return options
+
+
+class OnnxRuntime:
+    """See patch_model.Runtime."""
+
+    def __init__(self, session: Any, described: OnnxFile, what: str) -> None:
+        """`what`: how a refusal begins. Raises BackendError."""
+        self._session = session
+        self.input = _tensor(session.get_inputs(), "inputs", described.input_quantisation, what)
+        self.output = _tensor(session.get_outputs(), "outputs", described.output_quantisation, what)
+        self._input_name = session.get_inputs()[0].name
+        self._output_names = [session.get_outputs()[0].name]
+
+    def run(self, batch: Tensor) -> Tensor:
+        """See patch_model.Runtime."""
+        scores: Tensor = self._session.run(self._output_names, {self._input_name: batch})[0]
+        return scores
+
+    def close(self) -> None:
+        """See patch_model.Runtime."""
+        self._session = None
+
+
+def _tensor(ends: list[Any], which: str, quantisation: Any, what: str) -> TensorInfo:
+    """The one input or output. Raises BackendError."""
+    if len(ends) != 1:
+        raise BackendError(f"{what}: {which}: found {len(ends)}, wanted one")
+    end = ends[0]
+    dtype = _TYPES.get(end.type)
+    if dtype is None:
+        raise BackendError(f"{what}: {which} type: found {end.type}, wanted one of {', '.join(_TYPES)}")
+    shape = tuple(d if isinstance(d, int) else None for d in end.shape)
+    if dtype is np.float32:
+        return TensorInfo(shape, np.dtype(dtype))
+    known = quantisation(end.name)
+    if known is None:
+        wanted = "a QuantizeLinear or DequantizeLinear node beside it that tells the scale"
+        raise BackendError(f"{what}: {which}: found {end.type} of unknown scale, wanted {wanted}")
+    return TensorInfo(shape, np.dtype(dtype), *known)

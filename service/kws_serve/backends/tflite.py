@@ -1,0 +1,95 @@
+"""TFLite through ai-edge-litert, or tflite-runtime where only that has wheels (32-bit ARM)."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import Any
+
+import numpy as np
+
+from kws_serve.backends.model_bytes import file_of, one_line, read_model
+from kws_serve.backends.patch_model import PatchModel, Tensor, TensorInfo
+from kws_serve.manifest import ModelSpec
+from kws_serve.messages import BackendError
+
+LIBRARIES = ("ai_edge_litert.interpreter", "tflite_runtime.interpreter")
+"""Tried in this order: the first that constructs an Interpreter of the model is used."""
+
+
+def open(spec: ModelSpec, *, threads: int = 1) -> PatchModel:
+    """Load and self-test the model's TFLite file. Raises BackendError."""
+    file = file_of(spec, "tflite")
+    data = read_model(file)
+    what = f"backend tflite: model {spec.name}: {file.path.name}"
+    if data[4:8] != b"TFL3":
+        raise BackendError(f"{what}: found no TFLite file (bytes 4-8 are {data[4:8]!r}), wanted b'TFL3'")
+    return PatchModel("tflite", spec, file, TfliteRuntime(data, threads, what))
+
+
+class TfliteRuntime:
+    """See patch_model.Runtime. One interpreter a batch size, made when first used; all share the file's bytes."""
+
+    def __init__(self, data: bytes, threads: int, what: str) -> None:
+        """`what`: how a refusal begins. Raises BackendError."""
+        self._data, self._threads = data, threads
+        self._library, interpreter = _first_working(data, threads, what)
+        self.input = _tensor(interpreter.get_input_details(), "inputs", what)
+        self.output = _tensor(interpreter.get_output_details(), "outputs", what)
+        self._interpreters: dict[int, Any] = {}
+
+    def run(self, batch: Tensor) -> Tensor:
+        """See patch_model.Runtime."""
+        interpreter = self._interpreters.get(len(batch))
+        if interpreter is None:
+            interpreter = self._interpreters[len(batch)] = self._of_batch(batch.shape)
+        interpreter.set_tensor(interpreter.get_input_details()[0]["index"], batch)
+        interpreter.invoke()
+        scores: Tensor = interpreter.get_tensor(interpreter.get_output_details()[0]["index"])  # a copy
+        return scores
+
+    def close(self) -> None:
+        """See patch_model.Runtime."""
+        self._interpreters.clear()
+
+    def _of_batch(self, shape: tuple[int, ...]) -> Any:
+        interpreter = _interpreter(self._library, self._data, self._threads)
+        interpreter.resize_tensor_input(interpreter.get_input_details()[0]["index"], shape, strict=True)
+        interpreter.allocate_tensors()
+        return interpreter
+
+
+def _interpreter(library: Any, data: bytes, threads: int) -> Any:
+    return library.Interpreter(model_content=data, num_threads=threads)
+
+
+def _first_working(data: bytes, threads: int, what: str) -> tuple[Any, Any]:
+    """The first library that makes an Interpreter of `data`, and that. Raises BackendError."""
+    refusal: Exception | None = None
+    missing: Exception | None = None
+    for name in LIBRARIES:
+        try:
+            library = import_module(name)
+        except Exception as error:  # ImportError, or what an old build says to a new NumPy
+            missing = missing or error
+            continue
+        try:
+            return library, _interpreter(library, data, threads)
+        except Exception as error:
+            refusal = error
+    if refusal is not None:
+        raise BackendError(f"{what}: found a file that TFLite refuses: {one_line(refusal)}") from refusal
+    assert missing is not None
+    wanted = 'pip install "kws-serve[tflite]"'
+    raise BackendError(f"backend tflite: found no TFLite runtime ({one_line(missing)}), wanted: {wanted}") from missing
+
+
+def _tensor(details: list[dict[str, Any]], which: str, what: str) -> TensorInfo:
+    """The one input or output. Raises BackendError."""
+    if len(details) != 1:
+        raise BackendError(f"{what}: {which}: found {len(details)}, wanted one")
+    signature = details[0].get("shape_signature")
+    if signature is None or len(signature) != len(details[0]["shape"]):
+        signature = details[0]["shape"]
+    shape = tuple(None if d < 0 else int(d) for d in signature)
+    scale, zero_point = details[0]["quantization"]
+    return TensorInfo(shape, np.dtype(details[0]["dtype"]), float(scale), int(zero_point))

@@ -1,0 +1,24 @@
+"""Puts the weights and the page into the wheel, under kws_serve/_data; an editable install reads them in place."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from hatchling.builders.hooks.plugin.interface import BuildHookInterface
+
+MODEL_FILES = ("model.json", "*.onnx", "*.tflite", "README.md", "training_recordings.txt")
+
+
+class DataHook(BuildHookInterface):  # type: ignore[misc]
+    """See the module."""
+
+    def initialize(self, version: str, build_data: dict[str, Any]) -> None:
+        """Add the files; `version` is "standard" or "editable"."""
+        if version != "standard":
+            return
+        root = Path(self.root)
+        files = [f for m in (root / "models").glob("*/model.json") for p in MODEL_FILES for f in m.parent.glob(p)]
+        files += [f for f in (root / "frontend").rglob("*") if f.is_file()]
+        for file in files:
+            build_data["force_include"][str(file)] = f"kws_serve/_data/{file.relative_to(root).as_posix()}"

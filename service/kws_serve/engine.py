@@ -16,7 +16,7 @@ import numpy as np
 
 from kws_serve.core.detector import TICKS_PER_S, Firing
 from kws_serve.core.ring import SampleRing
-from kws_serve.lane import Lane, LaneModel, LoadedModel, Outcome
+from kws_serve.lane import BURST_TICKS, TAKE_TICKS, Lane, LaneModel, LoadedModel, Outcome, ring_size
 from kws_serve.manifest import DetectionSpec
 from kws_serve.messages import (
     Detection,
@@ -34,10 +34,8 @@ __all__ = ["Engine", "EngineRunner", "LoadedModel", "Stream"]
 
 _log = logging.getLogger(__name__)
 
-TAKE_TICKS = 8000
-"""Ticks of audio (0.5 s) that one tick of the engine takes from a stream at most: fairness, and the ring's bound."""
-
-_BURST_TICKS = 4096  # what a resampler may give back beyond what it was just fed
+Decided = ScoresRow | Detection
+"""What a lane's outcome becomes."""
 
 
 class Engine:
@@ -57,7 +55,7 @@ class Engine:
             lanes.setdefault((spec.front_end, spec.n_frames, spec.patch_hop_ms), []).append(group)
         self.lanes = [Lane(group, self.detection_settings) for group in lanes.values()]
         reach = max((lane.reach_ticks for lane in self.lanes), default=0)
-        self._ring = SampleRing(1 << (reach + TAKE_TICKS + _BURST_TICKS - 1).bit_length())
+        self._ring = SampleRing(ring_size(reach, BURST_TICKS))
         self._tail_ticks = max((lane.patch_ticks for lane in self.lanes), default=0)
         self.streams: dict[str, Stream] = {}
         self.on_input: Callable[[], None] = lambda: None
@@ -161,7 +159,7 @@ class Engine:
         return {m.name: {b: (n, m.patches) for b, n in m.differing.items()} for m in models if m.shadows}
 
     def tick(self, now_s: float | None = None) -> list[Event]:
-        """Process what is complete; events in order per stream. A model that breaks is counted, and loses its patches."""
+        """Process what is complete; events in order per stream. Patches that a broken model loses are counted."""
         now_s = time.monotonic() if now_s is None else now_s
         self._apply_settings()
         dirty = self._swap_dirty()
@@ -173,13 +171,16 @@ class Engine:
         for stream in streams:
             self._take(stream, now_s, events)
         slots = np.array([s.slot for s in streams], np.int64)
+        decided: list[Decided] = []
         for lane in self.lanes:
             limits = self._ring.written[slots].copy()
             for i, stream in enumerate(streams):
                 if stream.end_tick is not None:
                     limits[i] = min(limits[i], stream.end_tick + lane.patch_ticks)
             for outcome in lane.advance(slots, self._ring, limits):
-                self._publish(outcome, events)
+                self._publish(outcome, decided)
+        decided.sort(key=lambda e: e.end_s if isinstance(e, ScoresRow) else e.decided_s)
+        events += decided
         for stream in streams:
             if stream.zeros_left == 0:
                 self._finish(stream, events)
@@ -202,10 +203,9 @@ class Engine:
         if not joining:
             return
         if n_slots > len(self._ring.written):
-            room = 1 << (n_slots - 1).bit_length()
-            self._ring.ensure(room)
+            self._ring.ensure(n_slots)
             for lane in self.lanes:
-                lane.ensure(room)
+                lane.ensure(len(self._ring.written))
         for stream in joining:
             for lane in self.lanes:
                 for model in lane.models:
@@ -253,7 +253,7 @@ class Engine:
             self._by_slot[stream.slot] = None
             self._free.append(stream.slot)
 
-    def _publish(self, outcome: Outcome, events: list[Event]) -> None:
+    def _publish(self, outcome: Outcome, events: list[Decided]) -> None:
         """Turn a lane's outcome into events."""
         model, slots, scores, decided, firings = outcome
         spec = model.loaded.spec

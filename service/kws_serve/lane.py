@@ -23,6 +23,12 @@ from kws_serve.scorer import Scorer, WholePatch, patches_completed
 
 _log = logging.getLogger(__name__)
 
+TAKE_TICKS = 8000
+"""Ticks of audio (0.5 s) that one tick of the engine takes from a stream at most: fairness, and the rings' bound."""
+
+BURST_TICKS = TAKE_TICKS + 4096
+"""What a tick may add to a ring: what it takes, and what a resampler gives back beyond what it was just fed."""
+
 MAX_WINDOWS = 2048
 """Windows of one front-end call at most, to bound memory."""
 
@@ -83,7 +89,7 @@ class Lane:
         self.factor = 16000 // spec.front_end.rate_hz  # ticks per sample of this lane
         self.patch_ticks = spec.patch_samples * self.factor
         self.hop_ticks = self.patch_hop * self.hop * self.factor
-        self.ring = SampleRing(_ring_size(self.hop_samples + self.window)) if self.factor == 2 else None
+        self.ring = SampleRing(ring_size(self.reach_ticks // 2, BURST_TICKS // 2)) if self.factor == 2 else None
         self._frames_done = np.zeros(0, np.int64)
         self.models = [self._model(group, settings) for group in models]
 
@@ -105,7 +111,7 @@ class Lane:
     @property
     def hop_samples(self) -> int:
         """Samples of the lane's rate from one patch to the next."""
-        return self.patch_hop * self.hop
+        return int(self.patch_hop * self.hop)
 
     @property
     def reach_ticks(self) -> int:
@@ -198,11 +204,11 @@ class Lane:
                 continue
             some = slots[upto - self.ring.written[slots] == n]
             at = 2 * self.ring.written[some] - half.LEAD
-            samples = half.half_rate(ring.samples(some, at, 2 * n + half.TAPS - 1))
+            samples = half.half_rate(ring.span(some, at, 2 * n + half.TAPS - 1))
             for slot, row in zip(some, samples, strict=True):
                 self.ring.write(int(slot), row)
 
 
-def _ring_size(needed: int) -> int:
-    """Ring length for windows that reach back `needed` samples, with room for as much again."""
-    return 1 << (2 * needed - 1).bit_length()
+def ring_size(reach: int, burst: int) -> int:
+    """Ring length for windows that reach back `reach` samples when `burst` come at once."""
+    return 1 << (reach + burst - 1).bit_length()

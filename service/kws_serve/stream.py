@@ -145,12 +145,13 @@ class Stream:
         if not self.live:
             return
         lost = 0
-        while self._inbox and now_s - self._inbox[0].arrived_s > MAX_LAG_S:
-            part = self._inbox.popleft()
-            if part.samples is None and part.reason != "overload":
-                self._inbox.appendleft(part)
+        while self._inbox:
+            part = self._inbox[0]
+            shed_before = part.samples is None and part.reason == "overload"
+            if not shed_before and (part.samples is None or now_s - part.arrived_s <= MAX_LAG_S):
                 break
             lost += part.n
+            self._inbox.popleft()
         if lost:
             self._inbox.appendleft(_Part(None, lost, now_s, "overload"))
 

@@ -4,7 +4,7 @@ The service is a process of its own pinned to one core; this load generator runs
 different audio, cut from recordings with at least 30 % speech, sent as 16 kHz s16le in chunks at the real time of
 their last sample. No energy gate, no result reuse.
 
-    python tests/bench/streams_bench.py --data DIR [--streams 1 16 100] [--seconds 30] [--chunk-ms 100]
+    python -m tests.bench.streams_bench --data DIR [--streams 1 16 100] [--seconds 30] [--chunk-ms 100]
 """
 
 from __future__ import annotations
@@ -25,40 +25,9 @@ from pathlib import Path
 import numpy as np
 import onnxruntime
 import psutil
-import soundfile
-import soxr
 import websockets
 
-RATE_HZ = 16000
-
-
-def speech_clips(data: Path, n: int) -> list[np.ndarray]:
-    """Clips of the validation speakers, so that nobody's training speaker decides the figures."""
-    listed = (data / "speech_commands" / "validation_list.txt").read_text().split()
-    paths = [p for name in listed if (p := data / "speech_commands" / name).exists()]
-    random.Random(0).shuffle(paths)
-    return [load(p) for p in paths[:n]]
-
-
-def load(path: Path) -> np.ndarray:
-    """Mono int16 at 16 kHz."""
-    samples, rate = soundfile.read(path, dtype="float32", always_2d=True)
-    mono = samples[:, 0] if rate == RATE_HZ else soxr.resample(samples[:, 0], rate, RATE_HZ)
-    return np.clip(np.round(mono * 32768), -32768, 32767).astype(np.int16)
-
-
-def stream_audio(index: int, clips: list[np.ndarray], noise: np.ndarray, seconds: int) -> np.ndarray:
-    """Its own mix: a noise bed with a clip of speech (1 s) after every 0.5-1.5 s: about half of the time."""
-    rng = random.Random(index)
-    n = seconds * RATE_HZ
-    at = rng.randrange(max(1, len(noise) - n))
-    audio = np.resize(noise[at:], n).astype(np.int32) // 8
-    position = rng.randrange(RATE_HZ)
-    while position + RATE_HZ < n:
-        clip = clips[rng.randrange(len(clips))][:RATE_HZ]
-        audio[position : position + len(clip)] += clip
-        position += len(clip) + rng.randrange(RATE_HZ // 2, RATE_HZ * 3 // 2)
-    return np.clip(audio, -32768, 32767).astype(np.int16)
+from tests.scene import RATE_HZ, lay, load, noise_bed, validation_clips
 
 
 class Result:
@@ -170,9 +139,10 @@ def main() -> None:
         raise SystemExit("streams_bench: needs recordings: --data DIR or KWS_DATA")
     cores = sorted(os.sched_getaffinity(0))
     os.sched_setaffinity(0, {cores[-1]})
-    clips = speech_clips(Path(args.data), 400)
-    noise = load(sorted((Path(args.data) / "speech_commands" / "_background_noise_").iterdir())[0])
-    audio = [stream_audio(i, clips, noise, args.seconds) for i in range(max(args.streams))]
+    data = Path(args.data)
+    clips = [(path.parent.name, load(path)) for path in validation_clips(data)[:400]]
+    noise = noise_bed(data)
+    audio = [lay(clips, noise, args.seconds, seed)[0] for seed in range(max(args.streams))]
     rows = [asyncio.run(measure(args, n, audio, cores[0])) for n in args.streams]
     cpu = next((x for x in Path("/proc/cpuinfo").read_text().splitlines() if x.startswith("model name")), "?: ?")
     print(

@@ -65,25 +65,25 @@ class OnnxFile:
 
     def input_quantisation(self, name: str) -> tuple[float, int] | None:
         """Scale and zero point of integer input `name`, from the first node that reads its values; or None."""
-        for node in self.nodes:
-            if name in node.inputs[:1]:
-                if node.operator in _MOVES_VALUES:
-                    return self.input_quantisation(node.outputs[0]) if node.outputs[0] != name else None
+        for _ in range(MAX_DEPTH):
+            node = next((n for n in self.nodes if name in n.inputs[:1]), None)
+            if node is None or node.operator not in _MOVES_VALUES or not node.outputs:
                 return self._scale_of(node, _INPUT_SCALE)
+            name = node.outputs[0]
         return None
 
     def output_quantisation(self, name: str) -> tuple[float, int] | None:
         """Scale and zero point of integer output `name`, from the node that writes its values; or None."""
-        for node in self.nodes:
-            if name in node.outputs:
-                if node.operator in _MOVES_VALUES and node.inputs:
-                    return self.output_quantisation(node.inputs[0]) if node.inputs[0] != name else None
+        for _ in range(MAX_DEPTH):
+            node = next((n for n in self.nodes if name in n.outputs), None)
+            if node is None or node.operator not in _MOVES_VALUES or not node.inputs:
                 return self._scale_of(node, _OUTPUT_SCALE)
+            name = node.inputs[0]
         return None
 
-    def _scale_of(self, node: Node, table: dict[str, int]) -> tuple[float, int] | None:
-        at = table.get(node.operator)
-        if at is None or len(node.inputs) <= at:
+    def _scale_of(self, node: Node | None, table: dict[str, int]) -> tuple[float, int] | None:
+        at = table.get(node.operator) if node else None
+        if node is None or at is None or len(node.inputs) <= at:
             return None
         scale = self._constant(node.inputs[at])
         zero_name = node.inputs[at + 1] if len(node.inputs) > at + 1 else ""

@@ -162,7 +162,8 @@ def quantise(real: Float32Array, tensor: TensorInfo) -> Tensor:
     if tensor.dtype == np.float32:
         return np.ascontiguousarray(real, np.float32)
     limits = np.iinfo(tensor.dtype)
-    q = np.rint(np.nan_to_num(real) / np.float32(tensor.scale)) + np.float32(tensor.zero_point)
+    with np.errstate(over="ignore"):
+        q = np.rint(np.nan_to_num(real) / np.float32(tensor.scale)) + np.float32(tensor.zero_point)
     return np.ascontiguousarray(np.clip(q, limits.min, limits.max).astype(tensor.dtype))
 
 

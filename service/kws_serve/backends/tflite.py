@@ -74,6 +74,8 @@ def _first_working(data: bytes, threads: int, what: str) -> tuple[Any, Any]:
             continue
         try:
             return library, _interpreter(library, data, threads)
+        except ImportError as error:  # built for another NumPy: told only when first used
+            missing = missing or error
         except Exception as error:
             refusal = error
     if refusal is not None:

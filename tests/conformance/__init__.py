@@ -1,0 +1,1 @@
+"""One suite for all backends: what is true of one is true of every one."""

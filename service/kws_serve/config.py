@@ -1,0 +1,290 @@
+"""Settings: one typed class yields the flags, the `KWS_*` variables and the keys of the TOML config.
+
+A flag wins over its variable, that over the config file, that over the default.
+"""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+import json
+import math
+import os
+import tomllib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import Field, SecretStr, ValidationError, field_validator
+from pydantic.fields import FieldInfo
+from pydantic_settings import (
+    BaseSettings,
+    InitSettingsSource,
+    NoDecode,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+)
+
+from kws_serve.messages import JsonObject, KwsError
+
+SERVE, DETECT = "kws-serve", "kws-detect"
+
+NOT_SETTINGS = frozenset({"KWS_CONFIG", "KWS_CI", "KWS_DATA"})
+"""Variables of ours that are not settings: the config file itself, and two that only the tests read."""
+
+
+class SettingsError(KwsError):
+    """A setting that is wrong: where it came from, what was found, what was wanted."""
+
+
+def _setting(default: Any, text: str, *, metavar: str = "", commands: Sequence[str] = (SERVE,)) -> Any:
+    """A field of Settings: its help text, placeholder and the commands that have its flag."""
+    extra: JsonObject = {"metavar": metavar, "commands": list(commands)}
+    return Field(default, description=text, json_schema_extra=extra)
+
+
+_BOTH = (SERVE, DETECT)
+_Texts = Annotated[tuple[str, ...], NoDecode]
+
+
+class Settings(BaseSettings):
+    """Every setting of kws-serve and kws-detect."""
+
+    model_config = SettingsConfigDict(
+        env_prefix="KWS_", env_ignore_empty=True, extra="forbid", frozen=True, protected_namespaces=()
+    )
+
+    source: _Texts = _setting(
+        (),
+        "what to listen to: mic, mic:DEVICE, mic:DEVICE:CHANNEL, a file, - (stdin: raw s16le PCM, 16 kHz, mono) or "
+        "none; repeatable (default: the default microphone)",
+        metavar="[NAME=]SPEC",
+    )
+    model: _Texts = _setting(
+        ("dscnn-s", "resnetse"),
+        "a model to run; repeatable (default: dscnn-s and resnetse)",
+        metavar="NAME",
+        commands=_BOTH,
+    )
+    backend: _Texts = _setting(
+        ("onnx",),
+        "what computes the models: onnx, tflite or gap8; repeatable: a second one runs beside the first and their "
+        "disagreements are counted (default: onnx)",
+        metavar="NAME",
+        commands=_BOTH,
+    )
+    board: str | None = _setting(None, "the board of the gap8 backend", metavar="BOARD", commands=_BOTH)
+    model_dir: Path | None = _setting(
+        None, "a folder with models of your own, one folder each", metavar="DIR", commands=_BOTH
+    )
+    threshold: _Texts = _setting(
+        (),
+        "the score from which LABEL counts as detected, 0 to 1; LABEL may be *; repeatable",
+        metavar="[MODEL/]LABEL=X",
+        commands=_BOTH,
+    )
+    host: str = _setting("127.0.0.1", "the address to listen on (default: 127.0.0.1)", metavar="HOST")
+    port: int = _setting(8000, "the port to listen on, 0 for any free one (default: 8000)", metavar="PORT")
+    token: SecretStr | None = _setting(
+        None,
+        "what clients must present; better as KWS_TOKEN, since other users can read flags in `ps`",
+        metavar="TOKEN",
+    )
+    insecure: bool = _setting(False, "allow a host other than loopback without a token")
+    demo: bool = _setting(False, "listen to the demo audio that comes with the package (synthetic), in a loop")
+    loop: bool = _setting(False, "begin each file again at its end; its sample count goes on")
+    channel: int = _setting(0, "the channel of the files to listen to, from 0", metavar="N", commands=(DETECT,))
+    json_lines: bool = _setting(False, "print one JSON object a line", commands=(DETECT,))
+
+    @field_validator("source", "model", "backend", "threshold", mode="before")
+    @classmethod
+    def _split(cls, value: object) -> object:
+        """A variable holds several values separated by commas, or a JSON list where a value has a comma."""
+        if not isinstance(value, str):
+            return value
+        if value.lstrip().startswith("["):
+            try:
+                return json.loads(value)
+            except ValueError:
+                raise ValueError("values separated by commas, or a JSON list of texts") from None
+        return tuple(part.strip() for part in value.split(",") if part.strip())
+
+    @field_validator("port")
+    @classmethod
+    def _check_port(cls, value: int) -> int:
+        if not 0 <= value <= 65535:
+            raise ValueError("0 to 65535")
+        return value
+
+    @field_validator("channel")
+    @classmethod
+    def _check_channel(cls, value: int) -> int:
+        if value < 0:
+            raise ValueError("0 or more")
+        return value
+
+    @field_validator("model", "backend")
+    @classmethod
+    def _check_some(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        if not value or "" in value:
+            raise ValueError("at least one name")
+        return tuple(dict.fromkeys(value))
+
+    @field_validator("threshold")
+    @classmethod
+    def _check_threshold(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for text in value:
+            parse_threshold(text)
+        return value
+
+    @property
+    def thresholds(self) -> list[tuple[str | None, str, float]]:
+        """(model or None for all, label, threshold), as given."""
+        return [parse_threshold(text) for text in self.threshold]
+
+
+def parse_threshold(text: str) -> tuple[str | None, str, float]:
+    """`[MODEL/]LABEL=X` -> (model, label, x). Raises ValueError with what is wanted."""
+    where, equals, number = text.rpartition("=")
+    model, slash, label = where.rpartition("/")
+    try:
+        x = float(number)
+    except ValueError:
+        x = math.nan
+    if not equals or not label or (slash and not model) or not 0.0 <= x <= 1.0:
+        raise ValueError("[MODEL/]LABEL=X with X from 0 to 1, like yes=0.7")
+    return model or None, label, x
+
+
+def flag_name(field: str) -> str:
+    """The flag of a setting."""
+    return "--json" if field == "json_lines" else "--" + field.replace("_", "-")
+
+
+def variable_name(field: str) -> str:
+    """The environment variable of a setting."""
+    return "KWS_" + field.upper()
+
+
+def fields_of(command: str) -> dict[str, FieldInfo]:
+    """The settings that `command` has a flag for."""
+    return {name: f for name, f in Settings.model_fields.items() if command in _extra(f)["commands"]}
+
+
+def _extra(field: FieldInfo) -> JsonObject:
+    extra = field.json_schema_extra
+    assert isinstance(extra, dict)
+    return dict(extra)
+
+
+def add_flags(parser: argparse.ArgumentParser, command: str) -> None:
+    """The flags of `command`; one that was not given leaves no trace in the parsed arguments."""
+    for name, field in fields_of(command).items():
+        text = f"{field.description} [{variable_name(name)}]".replace("%", "%%")
+        if field.annotation is bool:
+            parser.add_argument(flag_name(name), dest=name, action="store_true", default=argparse.SUPPRESS, help=text)
+            continue
+        repeatable = field.annotation == tuple[str, ...]
+        parser.add_argument(
+            flag_name(name),
+            dest=name,
+            action="append" if repeatable else "store",
+            default=argparse.SUPPRESS,
+            metavar=_extra(field)["metavar"],
+            help=text,
+        )
+    parser.add_argument(
+        "--config", metavar="FILE", default=argparse.SUPPRESS, help="read settings from a TOML file [KWS_CONFIG]"
+    )
+
+
+def load_settings(flags: Mapping[str, Any]) -> tuple[Settings, list[str]]:
+    """Settings from parsed flags, the environment and the config file; and warnings. Raises SettingsError."""
+    environ = os.environ
+    given = {name: value for name, value in flags.items() if name in Settings.model_fields}
+    path = flags.get("config") or environ.get("KWS_CONFIG")
+    config = _read_config(Path(path)) if path else {}
+
+    class Layers(Settings):
+        """Settings, with this call's sources."""
+
+        @classmethod
+        def settings_customise_sources(
+            cls,
+            settings_cls: type[BaseSettings],
+            init_settings: PydanticBaseSettingsSource,
+            env_settings: PydanticBaseSettingsSource,
+            dotenv_settings: PydanticBaseSettingsSource,
+            file_secret_settings: PydanticBaseSettingsSource,
+        ) -> tuple[PydanticBaseSettingsSource, ...]:
+            return init_settings, env_settings, InitSettingsSource(settings_cls, init_kwargs=config)
+
+    warnings = _check_variables(environ)
+    try:
+        return Layers(**given), warnings
+    except ValidationError as e:
+        raise SettingsError(_one_line(e, given, environ, path)) from None
+
+
+def _read_config(path: Path) -> JsonObject:
+    """The config file's keys, each known. Raises SettingsError."""
+    try:
+        config = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as e:
+        raise SettingsError(f"config: cannot read {path} ({e.strerror})") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as e:
+        raise SettingsError(f"config: {path} is not TOML ({e})") from None
+    for key in config:
+        if key not in Settings.model_fields:
+            near = difflib.get_close_matches(key.replace("-", "_"), Settings.model_fields, 1)
+            meant = f"; did you mean {near[0]}?" if near else f"; wanted some of {', '.join(Settings.model_fields)}"
+            raise SettingsError(f"{path}: unknown key {key!r}{meant}")
+    return config
+
+
+def _check_variables(environ: Mapping[str, str]) -> list[str]:
+    """Warnings of KWS_ variables that mean nothing to us. Raises SettingsError where one looks misspelt."""
+    known = {variable_name(name) for name in Settings.model_fields} | NOT_SETTINGS
+    warnings = []
+    for name in sorted(environ):
+        if not name.startswith("KWS_") or name in known:
+            continue
+        near = difflib.get_close_matches(name[4:], [k[4:] for k in known - NOT_SETTINGS], 1, cutoff=0.75)
+        if near:
+            raise SettingsError(f"{name}: unknown variable; did you mean KWS_{near[0]}?")
+        warnings.append(f"{name}: unknown variable, ignored")
+    return warnings
+
+
+def _one_line(error: ValidationError, given: Mapping[str, Any], environ: Mapping[str, str], path: str | None) -> str:
+    """The first fault: where the value came from, what was found, what was wanted."""
+    fault = error.errors()[0]
+    field = str(fault["loc"][0])
+    if field in given:
+        where = flag_name(field)
+    elif environ.get(variable_name(field)):
+        where = variable_name(field)
+    else:
+        where = f"{field} in {path}"
+    cause = fault.get("ctx", {}).get("error")
+    wanted = str(cause) if cause else _WANTED.get(fault["type"], fault["msg"][:1].lower() + fault["msg"][1:])
+    found = "(hidden)" if field == "token" else _shown(fault["input"])
+    return f"{where}: found {found}, wanted {wanted}"
+
+
+def _shown(value: object) -> str:
+    if isinstance(value, list | tuple) and len(value) == 1:
+        value = value[0]
+    return repr(value)[:80]
+
+
+_WANTED = {
+    "int_parsing": "a whole number",
+    "int_type": "a whole number",
+    "int_from_float": "a whole number",
+    "bool_parsing": "true or false",
+    "bool_type": "true or false",
+    "string_type": "a text",
+    "path_type": "a path",
+    "tuple_type": "a list of texts",
+}

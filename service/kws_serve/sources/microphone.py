@@ -1,0 +1,97 @@
+"""A microphone through PortAudio, at its own rate, one channel of it."""
+
+from __future__ import annotations
+
+import threading
+import time
+from typing import Any
+
+import numpy as np
+
+from kws_serve.messages import Int16Array, SourceError
+from kws_serve.sources import portaudio
+from kws_serve.stream import Stream
+
+MAX_SILENT_S = 0.7
+"""A device that has not delivered samples for this long is taken for unplugged."""
+
+FIRST_SAMPLES_S = 5.0
+"""What a device may take to deliver its first samples."""
+
+_POLL_S = 0.1
+_MANY_CHANNELS = 8  # more are a sound server's wish, not a device's: open only what is needed
+
+
+class Microphone:
+    """An opened device; `run` captures. `device_name` finds it again after it was unplugged."""
+
+    def __init__(self, target: str) -> None:
+        """Open `DEVICE` or `DEVICE:CHANNEL`; empty: the default one. Raises SourceError."""
+        device, self.channel = portaudio.find_device(target)
+        self.device_name = device.name
+        self.rate_hz = device.rate_hz
+        self.channels = device.channels if device.channels <= _MANY_CHANNELS else max(2, self.channel + 1)
+        self.overflows = 0
+        self._stream: Stream | None = None
+        self._last_samples_s: float | None = None
+        self._next_adc_s = 0.0
+        self._finished = threading.Event()
+        self._port = portaudio.open_port(
+            device=device.index,
+            samplerate=self.rate_hz,
+            channels=self.channels,
+            dtype="int16",
+            callback=self._take,
+            finished_callback=self._finished.set,
+        )
+
+    @property
+    def detail(self) -> str:
+        """What is open, for people."""
+        lost = f", {self.overflows} overflow(s)" if self.overflows else ""
+        return f"{self.device_name}, channel {self.channel} of {self.channels}, {self.rate_hz} Hz{lost}"
+
+    def run(self, stream: Stream, stopping: threading.Event) -> None:
+        """Capture into `stream` until `stopping`. Raises SourceError where the device is gone."""
+        self._stream = stream
+        sd = portaudio.load_sounddevice()
+        try:
+            self._port.start()
+        except sd.PortAudioError as e:
+            raise SourceError(f"microphone: cannot start {self.device_name!r} ({e})") from e
+        started_s = time.monotonic()
+        while not stopping.wait(_POLL_S):
+            now_s = time.monotonic()
+            last_s = self._last_samples_s
+            if self._finished.is_set():
+                raise SourceError(f"microphone: {self.device_name!r} stopped; unplugged?")
+            if last_s is None and now_s - started_s > FIRST_SAMPLES_S:
+                raise SourceError(f"microphone: {self.device_name!r} delivers no samples")
+            if last_s is not None and now_s - last_s > MAX_SILENT_S:
+                raise SourceError(f"microphone: no samples from {self.device_name!r} for {MAX_SILENT_S} s; unplugged?")
+
+    def close(self) -> None:
+        """Give the device back."""
+        self._stream = None
+        portaudio.close_port(self._port)
+
+    def _take(self, samples: Int16Array, n: int, times: Any, status: Any) -> None:
+        """PortAudio's callback: samples (n, channels) int16, valid only during the call."""
+        now_s = time.monotonic()
+        stream = self._stream
+        if stream is None:
+            return
+        if status.input_overflow and self._last_samples_s is not None:
+            self.overflows += 1
+            stream.skip(self._lost_samples(times.inputBufferAdcTime, now_s, n), "device")
+        self._next_adc_s = times.inputBufferAdcTime + n / self.rate_hz
+        self._last_samples_s = now_s
+        stream.push(np.ascontiguousarray(samples[:, self.channel]).copy(), now_s)
+
+    def _lost_samples(self, adc_s: float, now_s: float, n: int) -> int:
+        """Estimate what an overflow lost: by the device's time stamps, else by ours; at least one sample."""
+        assert self._last_samples_s is not None
+        by_device = adc_s - self._next_adc_s if adc_s > 0.0 and self._next_adc_s > 0.0 else 0.0
+        by_arrival = now_s - self._last_samples_s - n / self.rate_hz
+        lost_s = by_device if by_device > 0.0 else by_arrival
+        return max(1, round(lost_s * self.rate_hz))

@@ -1,0 +1,78 @@
+"""Raw PCM on stdin: signed 16-bit little-endian, 16 kHz, mono."""
+
+from __future__ import annotations
+
+import os
+import select
+import sys
+import threading
+import time
+
+import numpy as np
+
+from kws_serve.messages import SourceError
+from kws_serve.stream import MAX_AHEAD_S, Stream
+
+_POLL_S = 0.1
+_READ_BYTES = 6400  # 0.2 s
+_HINT = "convert it first: ffmpeg -i FILE -f s16le -ar 16000 -ac 1 - | kws-serve --source -"
+_MAGIC = {b"RIFF": "a WAV header", b"fLaC": "a FLAC header", b"OggS": "an Ogg header", b"ID3": "an MP3 header"}
+_TEXT = frozenset(range(32, 127)) | frozenset(b"\t\n\r")
+_SURE_BYTES = 64  # as many printable bytes in a row are text, not samples
+
+
+class Stdin:
+    """Bytes of a file descriptor as samples."""
+
+    rate_hz = 16000
+    channels = 1
+
+    def __init__(self, fd: int | None = None) -> None:
+        """`fd`: stdin's unless given. Raises SourceError where it is a terminal."""
+        self._fd = sys.stdin.fileno() if fd is None else fd
+        if os.isatty(self._fd):
+            raise SourceError("stdin: found a terminal, wanted raw PCM (s16le, 16 kHz, mono) through a pipe")
+        self.odd_bytes = 0
+
+    @property
+    def detail(self) -> str:
+        """What is read, for people."""
+        odd = ", an odd byte at the end left out" if self.odd_bytes else ""
+        return f"raw s16le PCM, mono, {self.rate_hz} Hz{odd}"
+
+    def run(self, stream: Stream, stopping: threading.Event) -> None:
+        """Push what comes until the end or `stopping`; not read while 2 s ahead of real time. Raises SourceError."""
+        pending = b""
+        checked = False
+        while not stopping.is_set():
+            now_s = time.monotonic()
+            if stream.ahead_s(now_s) > MAX_AHEAD_S:
+                stopping.wait(_POLL_S)
+                continue
+            if not select.select([self._fd], [], [], _POLL_S)[0]:
+                continue
+            data = os.read(self._fd, _READ_BYTES)
+            pending += data
+            if not checked and (len(pending) >= _SURE_BYTES or not data):
+                check_pcm(pending)
+                checked = True
+            if checked:
+                whole = len(pending) // 2 * 2
+                stream.push(np.frombuffer(pending[:whole], "<i2").astype(np.int16), time.monotonic())
+                pending = pending[whole:]
+            if not data:
+                self.odd_bytes = len(pending)
+                return
+
+    def close(self) -> None:
+        """Nothing: stdin is the process's."""
+
+
+def check_pcm(beginning: bytes) -> None:
+    """Raises SourceError where the first bytes are plainly not PCM: a file header or text."""
+    for magic, what in _MAGIC.items():
+        if beginning.startswith(magic):
+            raise SourceError(f"stdin: found {what}, wanted raw PCM (s16le, 16 kHz, mono); {_HINT}")
+    if beginning and all(byte in _TEXT for byte in beginning[:_SURE_BYTES]) and len(beginning) > 1:
+        shown = beginning[:20].decode("ascii")
+        raise SourceError(f"stdin: found text ({shown!r}), wanted raw PCM (s16le, 16 kHz, mono); {_HINT}")

@@ -1,0 +1,82 @@
+"""Run in a virtual sound card's environment: `record TARGET N OUT.npy`, `watch TARGET` or `list`; says JSON lines."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import sys
+import threading
+import time
+
+import numpy as np
+
+from kws_serve.engine import Engine, EngineRunner
+from kws_serve.messages import Float32Array, Int16Array
+from kws_serve.sources import Sources, SourceState, parse_source, portaudio
+from kws_serve.sources.microphone import Microphone
+from kws_serve.stream import Stream
+
+
+class Recording(Stream):
+    """A stream that also keeps what was pushed."""
+
+    def push(self, samples: Float32Array | Int16Array, arrived_s: float) -> None:
+        """Keep and pass on."""
+        parts.append(samples.copy())
+        if sum(map(len, parts)) >= wanted:
+            enough.set()
+        super().push(samples, arrived_s)
+
+
+parts: list[Float32Array | Int16Array] = []
+wanted = 0
+enough = threading.Event()
+
+
+def say(**values: object) -> None:
+    """One line for the parent."""
+    print(json.dumps(values), flush=True)
+
+
+def record(target: str, n: int, out: str) -> None:
+    """The first `n` samples of a microphone."""
+    global wanted
+    wanted = n
+    microphone = Microphone(target)
+    stream = Recording(
+        "mic", microphone.rate_hz, (), slot=0, kind="mic", channels=1, scores=False, live=True, wake=lambda _: None
+    )
+    microphone.run(stream, enough)
+    microphone.close()
+    np.save(out, np.concatenate(parts))
+    say(rate_hz=microphone.rate_hz, channels=microphone.channels, detail=microphone.detail)
+
+
+def watch(target: str) -> None:
+    """Each new state of a supervised microphone with its time and epoch, and the first samples of each epoch."""
+    engine = Engine([])
+    heard: set[str] = set()
+
+    def on_change(state: SourceState) -> None:
+        stream = engine.streams.get("mic")
+        say(state=state.state, detail=state.detail, at_s=time.monotonic(), epoch=stream.epoch if stream else None)
+
+    sources = Sources([parse_source(f"mic:{target}")], engine, on_change=on_change)
+    EngineRunner(engine, lambda _: None).start()
+    sources.start()
+    while True:
+        stream = engine.streams.get("mic")
+        if stream is not None and stream.received_samples and stream.epoch not in heard:
+            heard.add(stream.epoch)
+            say(state="heard", epoch=stream.epoch, at_s=time.monotonic(), threads=threading.active_count())
+        time.sleep(0.01)
+
+
+if __name__ == "__main__":
+    command, *arguments = sys.argv[1:]
+    if command == "record":
+        record(arguments[0], int(arguments[1]), arguments[2])
+    elif command == "watch":
+        watch(arguments[0])
+    else:
+        say(devices=[dataclasses.asdict(device) for device in portaudio.list_devices()])

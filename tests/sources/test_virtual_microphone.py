@@ -1,0 +1,101 @@
+"""Microphones through the real PortAudio, ALSA and PulseAudio: what is captured, and what happens when one is gone."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+import pytest
+
+from tests.sources.virtual_sound_card import CHANNELS, RATE_HZ, VirtualSoundCard, virtual_sound_card
+
+_CHILD = [sys.executable, "-m", "tests.sources.capture_child"]
+_ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture
+def card(tmp_path: Path) -> Iterator[VirtualSoundCard]:
+    with virtual_sound_card(tmp_path) as card:
+        samples = np.random.default_rng(2).integers(-20000, 20000, (RATE_HZ * 5, CHANNELS))
+        samples.astype("<i2").tofile(card.infile)
+        yield card
+
+
+def run_child(card: VirtualSoundCard, *arguments: str) -> dict[str, Any]:
+    done = subprocess.run(
+        [*_CHILD, *arguments], env=card.environ, cwd=_ROOT, capture_output=True, text=True, timeout=60
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == "", "ALSA's probing must not be seen"
+    return json.loads(done.stdout)
+
+
+def test_devices_are_listed(card: VirtualSoundCard) -> None:
+    devices = run_child(card, "list")["devices"]
+    assert {"wavmic", "pulsemic"} <= {d["name"] for d in devices}
+    assert sum(d["is_default"] for d in devices) == 1
+    assert all(d["channels"] > 0 and d["rate_hz"] > 0 for d in devices)
+
+
+@pytest.mark.parametrize(("target", "channel"), [("wavmic", 0), ("wavmic:1", 1)])
+def test_samples_are_bit_exact_on_the_picked_channel(
+    card: VirtualSoundCard, tmp_path: Path, target: str, channel: int
+) -> None:
+    n = RATE_HZ * 2
+    told = run_child(card, "record", target, str(n), str(tmp_path / "out.npy"))
+    assert (told["rate_hz"], told["channels"]) == (RATE_HZ, CHANNELS)
+    got = np.load(tmp_path / "out.npy")
+    assert got.dtype == np.int16 and len(got) >= n
+    np.testing.assert_array_equal(got[:n], np.fromfile(card.infile, "<i2").reshape(-1, CHANNELS)[:n, channel])
+
+
+class Watched:
+    """A child that reports a microphone's states."""
+
+    def __init__(self, card: VirtualSoundCard, target: str) -> None:
+        self.process = subprocess.Popen(
+            [*_CHILD, "watch", target], env=card.environ, cwd=_ROOT, stdout=subprocess.PIPE, text=True
+        )
+        assert self.process.stdout is not None
+        self._lines: IO[str] = self.process.stdout
+
+    def wait_for(self, *states: str) -> dict[str, Any]:
+        """The next report of one of these states."""
+        for line in self._lines:
+            report: dict[str, Any] = json.loads(line)
+            if report["state"] in states:
+                return report
+        raise AssertionError(f"the child ended before {states}")
+
+
+@pytest.fixture
+def watched(card: VirtualSoundCard) -> Iterator[Watched]:
+    watched = Watched(card, "pulsemic")
+    try:
+        yield watched
+    finally:
+        watched.process.kill()
+        watched.process.wait()
+
+
+@pytest.mark.parametrize("how", ["killed", "frozen"])
+def test_an_unplugged_device_is_noticed_and_comes_back_as_a_new_epoch(
+    card: VirtualSoundCard, watched: Watched, how: str, record_property: Any
+) -> None:
+    first = watched.wait_for("heard")
+    gone_s = card.unplug() if how == "killed" else card.freeze()
+    down = watched.wait_for("retrying")
+    assert "unplugged" in down["detail"]
+    assert down["epoch"] is None, "the name is free as soon as the device is gone"
+    card.unplug()
+    card.plug_in()
+    again = watched.wait_for("heard")
+    assert again["epoch"] != first["epoch"]
+    assert again["threads"] <= first["threads"], "a lost device must not keep threads"
+    record_property("noticed_s", round(down["at_s"] - gone_s, 3))
+    print(f"{how}: noticed after {down['at_s'] - gone_s:.2f} s, heard again {again['at_s'] - gone_s:.1f} s after")

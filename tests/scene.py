@@ -47,7 +47,7 @@ def noise_bed(data: Path) -> np.ndarray:
 def lay(
     clips: list[tuple[str, np.ndarray]], noise: np.ndarray, seconds: int, seed: int
 ) -> tuple[np.ndarray, list[Placed]]:
-    """Clips (label, samples) drawn at random on a noise bed 18 dB down, 0.5-1.5 s apart: speech for about half the time."""
+    """Clips (label, samples) drawn at random on a noise bed 18 dB down, 0.5-1.5 s apart: half of it speech."""
     rng = random.Random(seed)
     n = seconds * RATE_HZ
     at = rng.randrange(max(1, len(noise) - n))

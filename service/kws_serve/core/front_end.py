@@ -34,7 +34,6 @@ class FrontEnd:
         raw = spec.kind == "raw"
         self.n_coeffs = spec.n_coeffs
         self.lead_samples = int(not raw and spec.preemphasis != 0.0 and spec.preemphasis_scope == "signal")
-        self.start_offset = -(spec.window_samples // 2) if spec.pad == "centre" else 0  # window t: t * hop + this
         self._linear = spec.peak_normalise and not raw  # frames are kept linear, finished per patch
         if raw or spec.mel is None:  # `check_front_end`: every other kind has mel
             self.frame_width = 1
@@ -55,8 +54,8 @@ class FrontEnd:
 
     def frames(self, windows: Float32Array) -> Float32Array:
         """Windows (n, lead_samples + window_samples) in [-1, 1) -> frames (n, frame_width); same bits for any n."""
-        if self.spec.kind == "raw":
-            return self._scaled(windows)
+        if self.spec.kind == "raw":  # scaled once: here, or after the peak's division
+            return np.array(windows) if self.spec.peak_normalise else self._scaled(windows)
         out = np.empty((len(windows), self.frame_width), np.float32)
         for first in range(0, len(windows), BLOCK):
             rows = windows[first : first + BLOCK]
@@ -73,10 +72,9 @@ class FrontEnd:
         """
         spec = self.spec
         if spec.peak_normalise:
-            samples = frames if spec.kind == "raw" else frames[..., -1:]
-            peak = np.abs(samples).max(axis=1, keepdims=True)
+            peak = np.abs(frames[..., -1:]).max(axis=1, keepdims=True)
             gain = np.divide(np.float32(1.0), peak, out=np.ones_like(peak), where=peak > 0)
-            frames = frames * gain if spec.kind == "raw" else self._finish_patches(frames, gain)
+            frames = self._scaled(frames * gain) if spec.kind == "raw" else self._finish_patches(frames, gain)
         if spec.mean_subtract:
             frames = frames - _mean_over_time(frames)
         return frames

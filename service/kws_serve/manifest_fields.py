@@ -198,9 +198,9 @@ FILES: Table = {"onnx": Key(nested(FILE)), "tflite": Key(nested(FILE))}
 DETECTION: Table = {
     "threshold": Key(number(0, 1)),
     "off_threshold": Key(number(0, 1)),
-    "smoothing_ms": Key(number(0, 60_000)),
-    "k": Key(integer(1, 1000)),
-    "n": Key(integer(1, 1000)),
+    "smoothing_ms": Key(number(0, 10_000)),
+    "k": Key(integer(1, 100)),
+    "n": Key(integer(1, 100)),
     "refractory_s": Key(number(0, 3600)),
     "onset_offset_ms": Key(number(0, 60_000)),
 }

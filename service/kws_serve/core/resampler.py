@@ -46,9 +46,10 @@ class StreamResampler:
         """
         if self._ended:
             raise ValueError("samples: found some after the stream's end, wanted a new StreamResampler")
-        if self._soxr is None:
-            return _to_int16(samples)
-        return _to_int16(self._soxr.resample_chunk(_to_float32(samples)))
+        if self._soxr is None and samples.dtype == np.int16:
+            return np.asarray(samples, np.int16)
+        floats = _to_float32(samples)
+        return _to_int16(floats if self._soxr is None else self._soxr.resample_chunk(floats))
 
     def flush(self) -> Int16Array:
         """The rest of the stream (k,), which ends here: in all round(n * 16000 / rate_hz) samples."""
@@ -65,12 +66,9 @@ def _to_float32(samples: Float32Array | Int16Array) -> Float32Array:
     return np.asarray(np.clip(finite, -1.0, 1.0), np.float32)
 
 
-def _to_int16(samples: Float32Array | Int16Array) -> Int16Array:
-    """Nearest int16, saturated: our own rounding, as soxr's adds random dither. int16 stays as it is."""
-    if samples.dtype == np.int16:
-        return np.asarray(samples, np.int16)
-    finite: Float32Array = np.nan_to_num(np.asarray(samples, np.float32), nan=0.0, posinf=1.0, neginf=-1.0)
-    return np.asarray(np.clip(np.rint(finite * np.float32(32768)), -32768, 32767), np.int16)
+def _to_int16(samples: Float32Array) -> Int16Array:
+    """Nearest int16, saturated: our own rounding, as soxr's adds random dither."""
+    return np.asarray(np.clip(np.rint(samples * np.float32(32768)), -32768, 32767), np.int16)
 
 
 # 16 -> 8 kHz: a linear-phase low-pass of TAPS taps centred on its output, so output n stands at time n / 8000.

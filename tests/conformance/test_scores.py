@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from kws_serve.backends import BACKENDS, Backend, open_backend
+from kws_serve.backends.patch_model import batch_sizes, next_size
 from kws_serve.manifest import Axes, ModelSpec, Output
 from kws_serve.messages import BackendError
 from tests.conformance.tiny_models import BUILDERS, N_CLASSES, Tiny, expected, some_patches, spec_of
@@ -80,6 +81,37 @@ def test_scores_of_a_patch_do_not_depend_on_its_company(
         np.testing.assert_allclose(opened.infer(patches[:n]), singly[:n], atol=1e-6, rtol=0)
     shuffled = np.random.default_rng(7).permutation(70)
     np.testing.assert_allclose(opened.infer(patches[shuffled]), singly[shuffled], atol=1e-6, rtol=0)
+
+
+@pytest.mark.parametrize("backend", RUNNING)
+def test_a_file_that_only_claims_a_free_batch_runs_patch_by_patch(backend: str, tmp_path: Path) -> None:
+    check(backend, tmp_path, Tiny(stuck=True))
+
+
+@pytest.mark.parametrize("sizes", [(1, 4, 16, 32), (1, 4, 16), (1, 4), (1,)])
+def test_any_number_of_patches_is_cut_into_the_fixed_sizes(sizes: tuple[int, ...]) -> None:
+    for n in range(1, 200):
+        left, run = n, 0
+        while left > 0:
+            size = next_size(left, sizes)
+            assert size in sizes
+            run += size
+            left -= size
+        assert run < 2 * n, "less than half of what is run is padding"
+
+
+def test_batches_are_smaller_where_patches_are_large() -> None:
+    assert batch_sizes(None, 490) == (1, 4, 16, 32)
+    assert batch_sizes(None, 24 * 192) == (1, 4)
+    assert batch_sizes(None, 16_000) == (1, 4)
+    assert batch_sizes(None, 480_000) == (1,)
+    assert batch_sizes(8, 490) == (8,)
+
+
+@pytest.mark.parametrize("backend", RUNNING)
+@pytest.mark.parametrize("batch", [1, 8])
+def test_a_fixed_batch(backend: str, batch: int, tmp_path: Path) -> None:
+    check(backend, tmp_path, Tiny(batch=batch))
 
 
 @pytest.mark.parametrize("backend", RUNNING)

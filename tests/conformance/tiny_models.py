@@ -42,6 +42,7 @@ class Tiny:
     dtype: str = "float32"
     batch: int | None = None  # None: free
     seed: int = 1
+    stuck: bool = False  # the file calls its batch free but reshapes to a batch of 1, as some exporters write it
     weights: Any = field(init=False, repr=False, compare=False)  # (N_CLASSES, N_FRAMES, N_COEFFS), multiples of 1/64
     bias: Any = field(init=False, repr=False, compare=False)  # (N_CLASSES,)
 
@@ -50,6 +51,11 @@ class Tiny:
         whole = rng.integers(-63, 64, (N_CLASSES, N_FRAMES, N_COEFFS))
         object.__setattr__(self, "weights", (whole / 64).astype(np.float32))
         object.__setattr__(self, "bias", (rng.integers(-64, 64, N_CLASSES) / 64).astype(np.float32))
+
+    @property
+    def reshape_batch(self) -> int:
+        """The batch that the file reshapes to."""
+        return 1 if self.stuck else self.batch or -1
 
     @property
     def flat_weights(self) -> Any:
@@ -84,7 +90,7 @@ def onnx_bytes(tiny: Tiny) -> bytes:
     constants = [
         helper.make_tensor("w", TensorProto.FLOAT, [N_FRAMES * N_COEFFS, N_CLASSES], tiny.flat_weights.T.ravel()),
         helper.make_tensor("b", TensorProto.FLOAT, [N_CLASSES], tiny.bias),
-        helper.make_tensor("flat", TensorProto.INT64, [2], [tiny.batch or -1, N_FRAMES * N_COEFFS]),
+        helper.make_tensor("flat", TensorProto.INT64, [2], [tiny.reshape_batch, N_FRAMES * N_COEFFS]),
     ]
     nodes = [
         helper.make_node("Reshape", ["x_real", "flat"], ["x_flat"]),
@@ -132,7 +138,7 @@ def tflite_bytes(tiny: Tiny) -> bytes:
         model.op("QUANTIZE", [x], [end])
     zero = INPUT_ZERO[tiny.dtype] - (128 if tiny.dtype == "uint8" else 0)
     flat = model.tensor("x_flat", (tiny.batch, values), inner, q(INPUT_SCALE, zero))
-    model.op("RESHAPE", [end, model.constant("flat", np.array([tiny.batch or -1, values], np.int32))], [flat])
+    model.op("RESHAPE", [end, model.constant("flat", np.array([tiny.reshape_batch, values], np.int32))], [flat])
     w, b = tiny.flat_weights, tiny.bias
     if whole:
         w, b = np.rint(w * 64).astype(np.int8), np.rint(b * 64 / INPUT_SCALE).astype(np.int32)

@@ -9,7 +9,7 @@ import soxr
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kws_serve.core.resampler import LAG, LEAD, QUALITY, TAPS, StreamResampler, half_rate, half_rate_taps
+from kws_serve.core.resampler import LAG, LEAD, TAPS, StreamResampler, half_rate, half_rate_taps, soxr_quality
 from kws_serve.messages import Int16Array
 from tests.core.test_front_end_golden import golden
 
@@ -36,7 +36,7 @@ def difference_db(found: npt.NDArray[np.generic], wanted: npt.NDArray[np.floatin
 def test_equals_whole_file_soxr(rate_hz: int) -> None:
     """To the end, within -80 dB: what remains is the rounding to int16."""
     samples = speech(rate_hz)
-    whole = soxr.resample(samples / 32768.0, rate_hz, 16000, quality=QUALITY) * 32768
+    whole = soxr.resample(samples / 32768.0, rate_hz, 16000, quality=soxr_quality(rate_hz)) * 32768
     found = resampled(rate_hz, np.array_split(samples, 7))
     assert len(found) == len(whole)
     quantisation = float(np.mean((np.rint(whole) - whole) ** 2))
@@ -44,6 +44,8 @@ def test_equals_whole_file_soxr(rate_hz: int) -> None:
     loud = 32767 / np.abs(samples).max()
     found = resampled(rate_hz, np.array_split((samples * (0.9 * loud)).astype(np.float32) / np.float32(32768), 7))
     assert difference_db(found, 0.9 * loud * whole) <= -80
+    default = soxr.resample(samples / 32768.0, rate_hz, 16000) * 32768
+    assert difference_db(found, 0.9 * loud * default) <= -80
 
 
 @pytest.mark.parametrize("rate_hz", [16000, *RATES_HZ])

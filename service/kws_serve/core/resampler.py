@@ -16,11 +16,15 @@ _Float64Array: TypeAlias = npt.NDArray[np.float64]
 ENGINE_RATE_HZ = 16_000
 MIN_RATE_HZ, MAX_RATE_HZ = 4_000, 384_000
 
-# soxr's lag comes from its block FFTs. Measured from 48 kHz, worst and mean: LQ 20 and 11 ms, MQ 38 and 21 ms,
-# HQ 37 and 21 ms, VHQ 76 and 43 ms; from 96 kHz HQ needs 79 ms, MQ still 38 ms. LQ is 3 dB down at 6.5 kHz and 24 dB
-# at 7.3 kHz (from 8 kHz telephony: 13 dB at 3.5 kHz), which bends the features of models that see those bands. MQ is
-# flat to 7.3 kHz and rejects aliases by 108 dB, below int16's 98 dB; HQ's 134 dB are lost in the rounding that follows.
-QUALITY = "MQ"
+
+def soxr_quality(rate_hz: int) -> str:
+    """soxr's quality for a source of `rate_hz`: flat to 7.3 kHz, aliases below int16's 98 dB, with the least lag.
+
+    The lag comes from block FFTs. Measured from 48 kHz, worst and mean: LQ 20 and 11 ms, MQ 38 and 21, HQ 37 and 21,
+    VHQ 76 and 43; from 96 kHz MQ still 38, HQ 79. LQ is 3 dB down at 6.5 kHz and 24 dB at 7.3 kHz (from 8 kHz
+    telephony: 13 dB at 3.5 kHz), which bends the features of models that see those bands. Aliases: MQ -108, HQ -134 dB.
+    """
+    return "HQ" if rate_hz <= 48_000 else "MQ"
 
 
 class StreamResampler:
@@ -36,7 +40,8 @@ class StreamResampler:
         self._ended = False
         self._soxr: soxr.ResampleStream | None = None
         if rate_hz != ENGINE_RATE_HZ:
-            self._soxr = soxr.ResampleStream(rate_hz, ENGINE_RATE_HZ, 1, dtype="float32", quality=QUALITY)
+            quality = soxr_quality(rate_hz)
+            self._soxr = soxr.ResampleStream(rate_hz, ENGINE_RATE_HZ, 1, dtype="float32", quality=quality)
 
     def push(self, samples: Float32Array | Int16Array) -> Int16Array:
         """Samples (n,), int16 or float32 in [-1, 1), any n >= 0 -> what they complete (k,) at 16 kHz, k may be 0.

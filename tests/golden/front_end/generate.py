@@ -139,6 +139,13 @@ CONFIGURATIONS_16K = {
     "kaldi-magnitude": lambda x: kaldi(
         x, "fbank", 16_000, {"preemph_coeff": 0.0, "remove_dc_offset": False}, {"num_bins": 40}, use_power=False
     ),
+    "kaldi-librosa": lambda x: kaldi(  # librosa's mel filters: Slaney's formula and norm, triangles in Hz
+        x / 32768,
+        "fbank",
+        16_000,
+        {"preemph_coeff": 0.0, "remove_dc_offset": False, "window_type": "hann"},
+        {"num_bins": 40, "is_librosa": True, "low_freq": 0.0},
+    ),
     **{
         name: lambda x, window=window: kaldi(x, "fbank", 16_000, {"window_type": window}, {"num_bins": 40})
         for name, window in WINDOWS.items()

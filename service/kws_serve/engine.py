@@ -60,6 +60,7 @@ class Engine:
         self.streams: dict[str, Stream] = {}
         self.on_input: Callable[[], None] = lambda: None
         self._by_slot: list[Stream | None] = []
+        self._closed_s = np.zeros(3)
         self._free: list[int] = []
         self._joining: list[Stream] = []
         self._dirty: set[int] = set()
@@ -139,7 +140,7 @@ class Engine:
         """What PATCH has changed: label or "*" -> settings."""
         return self.live_settings[model].overrides
 
-    def patch_detection(self, model: str, merge_patch: JsonObject) -> JsonObject:
+    def patch_detection(self, model: str, merge_patch: object) -> JsonObject:
         """Apply an RFC 7396 merge patch to a model's `detection`; acts from the next tick. Any thread.
 
         Returns the result: label -> settings in force ("*" too where it was patched). Raises ValueError (what,
@@ -157,6 +158,16 @@ class Engine:
         """Per model and second backend: (patches with another top label, patches compared)."""
         models = [m for lane in self.lanes for m in lane.models]
         return {m.name: {b: (n, m.patches) for b, n in m.differing.items()} for m in models if m.shadows}
+
+    def totals_s(self) -> tuple[float, float, float]:
+        """Seconds of audio received, processed and dropped, over all streams since the start. Any thread."""
+        with self._lock:
+            totals = self._closed_s.copy()
+            streams = [s for s in self._by_slot if s is not None]
+        for stream in streams:
+            totals += np.array(stream.counts[:3]) / stream.rate_hz
+        received, processed, dropped = totals.tolist()
+        return received, processed, dropped
 
     def tick(self, now_s: float | None = None) -> list[Event]:
         """Process what is complete; events in order per stream. Patches that a broken model loses are counted."""
@@ -247,9 +258,10 @@ class Engine:
         """The stream's last tick: close what is on, give back slot and name."""
         self._reset(stream, events)
         if not stream.abandoned:
-            events.append(StreamDone(stream.name, stream.received_samples))
+            events.append(StreamDone(stream.name, stream.received_samples, stream.epoch))
         self._free_name(stream)
         with self._lock:
+            self._closed_s += np.array(stream.counts[:3]) / stream.rate_hz
             self._by_slot[stream.slot] = None
             self._free.append(stream.slot)
 
@@ -265,7 +277,9 @@ class Engine:
             if stream.scores:
                 for j in range(p):
                     end = stream.sample_at(int(decided[i]) - (p - 1 - j) * model.detector.hop)
-                    events.append(ScoresRow(stream.name, spec.name, end, end / stream.rate_hz, scores[i, j]))
+                    events.append(
+                        ScoresRow(stream.name, spec.name, end, end / stream.rate_hz, scores[i, j], stream.epoch)
+                    )
         for firing in firings:
             stream = self._by_slot[slots[firing.row]]
             assert stream is not None

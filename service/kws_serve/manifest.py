@@ -43,7 +43,7 @@ class DctSpec:
 
 @dataclass(frozen=True, slots=True)
 class FrontEndSpec:
-    """A feature front end, wholly described. `raw` uses only kind, rate_hz, sample_scale and the per-patch operations."""
+    """A feature front end, wholly described. `raw` uses kind, rate_hz, sample_scale and the per-patch operations."""
 
     kind: Literal["mfcc", "fbank", "raw"]
     rate_hz: Literal[8000, 16000]

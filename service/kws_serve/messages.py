@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal, TypeAlias
 
 import numpy as np
@@ -114,6 +114,7 @@ class ScoresRow:
     end_sample: int  # at the source's rate
     end_s: float
     values: Float32Array  # (n_classes,) in [0, 1]
+    epoch: str = field(default="", compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,6 +125,7 @@ class Gap:
     first_sample: int
     n: int
     reason: str  # overload, device, source
+    epoch: str = field(default="", compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,6 +134,7 @@ class StreamDone:
 
     stream: str
     samples: int
+    epoch: str = field(default="", compare=False)
 
 
 Event: TypeAlias = Detection | ScoresRow | Gap | StreamDone

@@ -26,7 +26,7 @@ class LiveSettings:
         self.spec = spec
         self.overrides: JsonObject = {}
 
-    def patch(self, merge_patch: JsonObject) -> None:
+    def patch(self, merge_patch: object) -> None:
         """Apply an RFC 7396 merge patch: null takes an override back. Raises ValueError; then nothing has changed."""
         merged: JsonObject = {label: dict(values) for label, values in self.overrides.items()}
         if not isinstance(merge_patch, dict):

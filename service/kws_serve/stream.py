@@ -168,7 +168,7 @@ class Stream:
                     if parts:
                         break
                     self._inbox.popleft()
-                    gap = Gap(self.name, self.processed_samples + self.dropped_samples, part.n, part.reason)
+                    gap = Gap(self.name, self.processed_samples + self.dropped_samples, part.n, part.reason, self.epoch)
                     self.dropped_samples += part.n
                     return [], gap
                 room = max_samples - taken

@@ -1,0 +1,108 @@
+"""The WebSocket messages as an AsyncAPI 3.0 document, from one table that the tests hold against the code."""
+
+from __future__ import annotations
+
+from kws_serve import __version__
+from kws_serve.api.schemas import DetectionMessage, ErrorMessage
+from kws_serve.messages import JsonObject
+
+_INT, _NUMBER, _TEXT = {"type": "integer"}, {"type": "number"}, {"type": "string"}
+
+
+def _message(kind: str, text: str, **fields: JsonObject) -> JsonObject:
+    """Schema of a message whose fields are all required."""
+    properties = {"type": {"const": kind}, **fields}
+    return {
+        "type": "object",
+        "description": text,
+        "properties": properties,
+        "required": list(properties),
+        "additionalProperties": False,
+    }
+
+
+SENT: dict[str, JsonObject] = {
+    "hello": _message("hello", "First on /v1/detections.", log_id=_TEXT, last_id=_INT, version=_TEXT),
+    "log_gap": _message("log_gap", "Ids the log no longer has.", **{"from": _INT, "to": _INT}, reason=_TEXT),
+    "detection": DetectionMessage.model_json_schema(),
+    "ready": _message(
+        "ready",
+        "The stream is open; send from next_sample.",
+        stream=_TEXT,
+        epoch=_TEXT,
+        rate=_INT,
+        channels=_INT,
+        models={"type": "array", "items": _TEXT},
+        next_sample=_INT,
+    ),
+    "ack": _message("ack", "The next input sample expected, at least every second.", sample=_INT),
+    "scores": _message(
+        "scores",
+        "One patch's scores, if asked for; values in the order of the model's labels.",
+        model=_TEXT,
+        end_sample=_INT,
+        end_s=_NUMBER,
+        values={"type": "array", "items": _NUMBER},
+    ),
+    "gap": _message("gap", "Samples that were lost, exactly.", stream=_TEXT, first_sample=_INT, n=_INT, reason=_TEXT),
+    "done": _message("done", "All samples are processed; close 1000 follows.", samples=_INT),
+    "error": ErrorMessage.model_json_schema(),
+}
+"""What the server sends."""
+
+RECEIVED: dict[str, JsonObject] = {
+    "auth": _message("auth", "First within 5 s where a token is needed and no header carries it.", token=_TEXT),
+    "resume": _message("resume", "First: take over this half-open stream.", epoch=_TEXT, first_sample=_INT),
+    "end": _message("end", "Last: finish the stream."),
+}
+"""What a client may send, beside binary PCM on /v1/audio."""
+
+_CHANNELS: dict[str, tuple[str, list[str], list[str]]] = {
+    "detections": ("/v1/detections", ["hello", "log_gap", "detection", "error"], ["auth"]),
+    "audio": (
+        "/v1/audio",
+        ["ready", "ack", "detection", "scores", "gap", "done", "error"],
+        ["auth", "resume", "end", "pcm"],
+    ),
+}
+_QUERY: dict[str, JsonObject] = {
+    "detections": {"after": _INT, "stream": _TEXT, "label": _TEXT},
+    "audio": {
+        "stream": _TEXT,
+        "rate": {"type": "integer", "minimum": 4000, "maximum": 384000, "default": 16000},
+        "format": {"enum": ["s16le", "f32le"], "default": "s16le"},
+        "channels": {"type": "integer", "minimum": 1, "maximum": 32, "default": 1},
+        "channel": {"type": "integer", "minimum": 0, "default": 0},
+        "models": {"type": "string", "description": "names, separated by commas; all by default"},
+        "scores": {"enum": ["0", "1"], "default": "0"},
+    },
+}
+
+
+def asyncapi_document() -> JsonObject:
+    """The whole document."""
+    messages: JsonObject = {name: {"name": name, "payload": schema} for name, schema in {**SENT, **RECEIVED}.items()}
+    messages["pcm"] = {
+        "name": "pcm",
+        "contentType": "application/octet-stream",
+        "summary": "Interleaved PCM, at most 1 s and 256 KiB.",
+    }
+    channels: JsonObject = {}
+    operations: JsonObject = {}
+    for name, (address, sent, received) in _CHANNELS.items():
+        refs = {m: {"$ref": f"#/components/messages/{m}"} for m in (*sent, *received)}
+        query = {"type": "object", "properties": _QUERY[name]}
+        channels[name] = {"address": address, "messages": refs, "bindings": {"ws": {"method": "GET", "query": query}}}
+        for action, members in (("send", sent), ("receive", received)):
+            operations[f"{name}-{action}"] = {
+                "action": action,
+                "channel": {"$ref": f"#/channels/{name}"},
+                "messages": [{"$ref": f"#/channels/{name}/messages/{m}"} for m in members],
+            }
+    return {
+        "asyncapi": "3.0.0",
+        "info": {"title": "kws-serve", "version": __version__},
+        "channels": channels,
+        "operations": operations,
+        "components": {"messages": messages},
+    }

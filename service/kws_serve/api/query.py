@@ -1,0 +1,82 @@
+"""Query parameters of the WebSockets: known ones, once each, in range; anything else is refused by name."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from kws_serve.api.wire import WireError
+from kws_serve.core.resampler import MAX_RATE_HZ, MIN_RATE_HZ
+from kws_serve.messages import check_name
+
+MAX_CHANNELS = 32
+
+
+def once_each(pairs: Iterable[tuple[str, str]], known: tuple[str, ...]) -> dict[str, str]:
+    """The parameters as a dict. Raises WireError 4400 for unknown and repeated ones."""
+    found: dict[str, str] = {}
+    for key, value in pairs:
+        if key not in known:
+            raise WireError(4400, f"parameter: found {key[:40]!r}, wanted some of {', '.join(known)}")
+        if key in found:
+            raise WireError(4400, f"parameter {key}: found twice, wanted once")
+        found[key] = value
+    return found
+
+
+def whole(name: str, text: str, low: int, high: int) -> int:
+    """An integer in [low, high]. Raises WireError 4400."""
+    if not (text.isascii() and text.isdigit() and len(text) <= 19 and low <= int(text) <= high):
+        raise WireError(4400, f"{name}: found {text[:40]!r}, wanted an integer from {low} to {high}")
+    return int(text)
+
+
+def one_of(name: str, text: str, known: tuple[str, ...]) -> str:
+    """One of the known words. Raises WireError 4400."""
+    if text not in known:
+        raise WireError(4400, f"{name}: found {text[:40]!r}, wanted one of {', '.join(known)}")
+    return text
+
+
+def stream_name(text: str) -> str:
+    """A valid stream name. Raises WireError 4400."""
+    try:
+        return check_name("stream", text)
+    except ValueError as e:
+        raise WireError(4400, str(e)) from None
+
+
+@dataclass(frozen=True, slots=True)
+class AudioQuery:
+    """What a client says of the audio it will send."""
+
+    stream: str
+    rate_hz: int
+    sample_bytes: int  # 2: s16le, 4: f32le
+    channels: int
+    channel: int
+    models: tuple[str, ...] | None
+    scores: bool
+
+    @property
+    def sample_size(self) -> int:
+        """Bytes of one sample of all channels."""
+        return self.sample_bytes * self.channels
+
+
+def audio_query(pairs: Iterable[tuple[str, str]]) -> AudioQuery:
+    """`stream=NAME&rate=16000&format=s16le|f32le&channels=1&channel=0&models=a,b&scores=0|1`. Raises WireError."""
+    found = once_each(pairs, ("stream", "rate", "format", "channels", "channel", "models", "scores"))
+    if "stream" not in found:
+        raise WireError(4400, "stream: found none, wanted stream=NAME")
+    channels = whole("channels", found.get("channels", "1"), 1, MAX_CHANNELS)
+    models = tuple(found["models"].split(",")) if "models" in found else None
+    return AudioQuery(
+        stream=stream_name(found["stream"]),
+        rate_hz=whole("rate", found.get("rate", "16000"), MIN_RATE_HZ, MAX_RATE_HZ),
+        sample_bytes=2 if one_of("format", found.get("format", "s16le"), ("s16le", "f32le")) == "s16le" else 4,
+        channels=channels,
+        channel=whole("channel", found.get("channel", "0"), 0, channels - 1),
+        models=models,
+        scores=one_of("scores", found.get("scores", "0"), ("0", "1")) == "1",
+    )

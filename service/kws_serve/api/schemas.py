@@ -1,0 +1,193 @@
+"""The shapes of the HTTP answers, for the OpenAPI document; tests hold the real answers against them."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, RootModel
+
+
+class _Exact(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+
+class ErrorMessage(_Exact):
+    """What was found and what was wanted."""
+
+    type: Literal["error"]
+    code: int
+    message: str
+
+
+class DetectionMessage(_Exact):
+    """A label that fired. Sample counts at the source's rate; times in s since the epoch began."""
+
+    type: Literal["detection"]
+    id: int
+    uid: str
+    stream: str
+    epoch: str
+    model: str
+    version: str
+    backend: str
+    label: str
+    score: float
+    phase: Literal["once", "start", "end"]
+    start_sample: int
+    start_s: float
+    decided_s: float
+    start_id: int | None = None
+    end_s: float | None = None
+    at: str
+    latency_ms: float | None
+    replayed: bool = False
+    durable: bool
+
+
+class DetectionPage(_Exact):
+    """Detections after an id, and the id to go on from."""
+
+    items: list[DetectionMessage]
+    next: int
+
+
+class TopScore(_Exact):
+    """The strongest label of the last patch."""
+
+    label: str
+    score: float
+
+
+class StreamItem(_Exact):
+    """An open stream; received = processed + dropped + buffered."""
+
+    name: str
+    epoch: str
+    kind: str
+    rate: int
+    channels: int
+    models: list[str]
+    opened_at: str
+    received_samples: int
+    processed_samples: int
+    dropped_samples: int
+    buffered_samples: int
+    dropped_s: float
+    level: float
+    top: dict[str, TopScore]
+
+
+class StreamList(_Exact):
+    """The open streams."""
+
+    items: list[StreamItem]
+
+
+class LabelSettings(BaseModel):
+    """Detector settings of one label; of "*" only what was changed."""
+
+    model_config = ConfigDict(extra="forbid")
+    threshold: float | None = None
+    off_threshold: float | None = None
+    smoothing_ms: float | None = None
+    k: int | None = None
+    n: int | None = None
+    refractory_s: float | None = None
+    onset_offset_ms: float | None = None
+
+
+class DetectionSettings(RootModel[dict[str, LabelSettings]]):
+    """The settings in force per label."""
+
+
+class Disagreement(_Exact):
+    """Patches in which a second backend's top label differed."""
+
+    patches: int
+    of: int
+
+
+class ModelItem(_Exact):
+    """A loaded model."""
+
+    name: str
+    version: str
+    task: Literal["keyword", "event"]
+    labels: list[str]
+    rest_labels: list[str]
+    experimental_labels: list[str]
+    backend: str
+    backends: list[str]
+    disagreements: dict[str, Disagreement]
+    failed_patches: int
+    error: str | None
+    front_end: dict[str, Any]
+    n_frames: int
+    patch_hop_ms: float
+    detection: dict[str, LabelSettings]
+    overrides: dict[str, LabelSettings]
+    accuracy: dict[str, Any]
+
+
+class ModelList(_Exact):
+    """The loaded models."""
+
+    items: list[ModelItem]
+
+
+class ModelBackend(_Exact):
+    """A model and what computes it."""
+
+    name: str
+    backend: str
+
+
+class SourceItem(_Exact):
+    """A source of the server's own."""
+
+    name: str
+    spec: str
+    kind: str
+    state: str
+    detail: str
+    restarts: int
+    retry_in_s: float | None
+
+
+class AudioSeconds(_Exact):
+    """Seconds of audio since the start."""
+
+    received: float
+    processed: float
+    dropped: float
+
+
+class Status(_Exact):
+    """The server at a glance."""
+
+    name: str
+    version: str
+    address: str
+    device: str
+    user: str
+    note: str
+    load: float
+    state: Literal["ON"]
+    last_seen: str
+    uptime_s: float
+    ready: bool
+    log_id: str
+    last_id: int
+    subscribers: int
+    models: list[ModelBackend]
+    sources: list[SourceItem]
+    streams: list[StreamItem]
+    audio_s: AudioSeconds
+    bad_samples: int
+    clipped_samples: int
+
+
+class Readiness(_Exact):
+    """One word."""
+
+    status: str

@@ -1,0 +1,149 @@
+"""Who may talk to the service: exposure, Host, Origin, token, and the headers every answer carries."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import ipaddress
+import socket
+from dataclasses import dataclass, field
+
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from kws_serve.api.wire import dumps
+from kws_serve.messages import KwsError
+
+LOOPBACK_NAMES = frozenset({"localhost", "127.0.0.1", "[::1]"})
+PUBLIC_PATHS = frozenset({"/healthz", "/readyz"})
+
+HEADERS = [
+    (
+        b"content-security-policy",
+        b"default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; "
+        b"worker-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
+    ),
+    (b"x-content-type-options", b"nosniff"),
+    (b"referrer-policy", b"no-referrer"),
+    (b"cross-origin-opener-policy", b"same-origin"),
+    (b"cross-origin-resource-policy", b"same-origin"),
+    (b"permissions-policy", b"microphone=(self), camera=(), geolocation=()"),
+]
+
+
+def is_loopback(host: str) -> bool:
+    """Whether listening on `host` is reachable from this machine only: literal loopback addresses and localhost."""
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return False  # a name may point anywhere, "" listens everywhere
+
+
+def check_exposure(host: str, token: str | None, insecure: bool) -> None:
+    """Refuse to listen beyond this machine without a token. Raises KwsError in one line."""
+    if not is_loopback(host) and not token and not insecure:
+        raise KwsError(
+            f"host: found {host!r}, which others can reach, without a token; wanted KWS_TOKEN (or --token), "
+            "or --insecure to let anyone on the network listen"
+        )
+
+
+@dataclass(frozen=True)
+class Access:
+    """What this server accepts."""
+
+    host: str = "127.0.0.1"
+    token: str | None = field(default=None, repr=False)
+    tls: bool = False
+
+    def host_allowed(self, header: str) -> bool:
+        """Whether a Host header names this server: guards against DNS rebinding."""
+        name, _, port = header.lower().rpartition(":") if not header.endswith("]") else (header.lower(), "", "")
+        if not name or (port and not port.isdigit()):
+            name = header.lower()
+        if name in LOOPBACK_NAMES or name == self.host.lower():
+            return True
+        if is_loopback(self.host):
+            return False
+        own = socket.gethostname().lower()
+        if name in (own, f"{own}.local", f"[{self.host.lower()}]"):
+            return True
+        try:
+            ipaddress.ip_address(name.removeprefix("[").removesuffix("]"))
+            return True  # a literal address is nobody's DNS name
+        except ValueError:
+            return False
+
+    def origin_allowed(self, origin: str, host: str) -> bool:
+        """Whether a browser's Origin is this very server."""
+        return origin.lower() == f"{'https' if self.tls else 'http'}://{host.lower()}"
+
+    def token_good(self, presented: str) -> bool:
+        """Whether `presented` is the token, in constant time."""
+        wanted = hashlib.sha256((self.token or "").encode()).digest()
+        return hmac.compare_digest(hashlib.sha256(presented.encode()).digest(), wanted)
+
+    def bearer_good(self, headers: dict[str, str]) -> bool:
+        """Whether the request carries the token, or none is configured."""
+        if self.token is None:
+            return True
+        scheme, _, presented = headers.get("authorization", "").partition(" ")
+        return scheme.lower() == "bearer" and self.token_good(presented.strip())
+
+
+class Guard:
+    """ASGI middleware: refuses before anything else runs, and puts the headers on every answer."""
+
+    def __init__(self, app: ASGIApp, access: Access, public: frozenset[str]) -> None:
+        self.app = app
+        self.access = access
+        self.public = public | PUBLIC_PATHS
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """See ASGI."""
+        if scope["type"] not in ("http", "websocket"):
+            await self.app(scope, receive, send)
+            return
+        pairs = [(k.decode("latin-1").lower(), v.decode("latin-1")) for k, v in scope["headers"]]
+        headers = dict(pairs)
+        refusal = self._refusal(scope, headers, [k for k, _ in pairs])
+        if refusal is None:
+            await self.app(scope, receive, _with_headers(send))
+        elif scope["type"] == "websocket":
+            await receive()
+            await send({"type": "websocket.close", "code": 4403, "reason": refusal[1]})  # before accept: HTTP 403
+        else:
+            await _answer(_with_headers(send), *refusal)
+
+    def _refusal(self, scope: Scope, headers: dict[str, str], names: list[str]) -> tuple[int, str] | None:
+        host = headers.get("host", "")
+        if names.count("host") != 1 or not self.access.host_allowed(host):
+            return 403, f"Host: found {host[:80]!r}, wanted a name or address of this server"
+        if names.count("origin") > 1 or not self.access.origin_allowed(
+            headers.get("origin", f"http{'s' if self.access.tls else ''}://{host}"), host
+        ):
+            return 403, f"Origin: found {headers['origin'][:80]!r}, wanted this server's own page"
+        if b"token=" in scope.get("query_string", b"").lower():
+            return 403, "token: found one in the URL, wanted Authorization: Bearer or an auth message (URLs are logged)"
+        if scope["type"] == "http" and scope["path"] not in self.public and not self.access.bearer_good(headers):
+            return 401, "token: found none or a wrong one, wanted Authorization: Bearer TOKEN"
+        return None
+
+
+def _with_headers(send: Send) -> Send:
+    async def sending(message: Message) -> None:
+        if message["type"] in ("http.response.start", "websocket.http.response.start"):
+            message = {**message, "headers": [*message.get("headers", []), *HEADERS]}
+        await send(message)
+
+    return sending
+
+
+async def _answer(send: Send, status: int, text: str) -> None:
+    body = dumps({"type": "error", "code": status, "message": text}).encode()
+    headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
+    if status == 401:
+        headers.append((b"www-authenticate", b"Bearer"))
+    await send({"type": "http.response.start", "status": status, "headers": headers})
+    await send({"type": "http.response.body", "body": body})

@@ -1,0 +1,196 @@
+"""What GET answers: streams, models and status as plain JSON, and the status as CSV."""
+
+from __future__ import annotations
+
+import csv
+import getpass
+import io
+import os
+import platform
+import socket
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from kws_serve import __version__
+from kws_serve.api.audio_ws import Ingest
+from kws_serve.api.wire import utc
+from kws_serve.engine import Engine, EngineRunner
+from kws_serve.messages import JsonObject
+from kws_serve.sinks.history import History
+from kws_serve.stream import Stream
+
+STATUS_COLUMNS = ("name", "address", "device", "user", "note", "load", "streams", "state", "last_seen")
+
+
+@dataclass
+class Service:
+    """The running parts that the API shows."""
+
+    engine: Engine
+    runner: EngineRunner
+    history: History
+    ingest: Ingest
+    address: str = ""
+    sources: Callable[[], Sequence[Any]] = lambda: ()  # SourceState of each source
+    note: str = ""
+    began_s: float = field(default_factory=time.monotonic)
+
+
+def stream_json(stream: Stream) -> JsonObject:
+    """One stream, counts in samples at its own rate."""
+    received, processed, dropped, buffered = stream.counts
+    top = {model: {"label": label, "score": round(score, 4)} for model, (label, score) in stream.top.items()}
+    return {
+        "name": stream.name,
+        "epoch": stream.epoch,
+        "kind": stream.kind,
+        "rate": stream.rate_hz,
+        "channels": stream.channels,
+        "models": list(stream.models),
+        "opened_at": utc(stream.opened_at),
+        "received_samples": received,
+        "processed_samples": processed,
+        "dropped_samples": dropped,
+        "buffered_samples": buffered,
+        "dropped_s": round(dropped / stream.rate_hz, 3),
+        "level": round(stream.level, 4),
+        "top": top,
+    }
+
+
+def models_json(engine: Engine) -> list[JsonObject]:
+    """Every loaded model: what it knows, how it hears, what fires it and what was changed."""
+    compared = engine.disagreements()
+    parts = {m.name: m for lane in engine.lanes for m in lane.models}
+    items = []
+    for name, spec in engine.models.items():
+        backends = [m.backend_name for m in engine.loaded if m.spec.name == name]
+        items.append(
+            {
+                "name": name,
+                "version": spec.version,
+                "task": spec.task,
+                "labels": list(spec.labels),
+                "rest_labels": [label for label in spec.labels if label in spec.rest_labels],
+                "experimental_labels": list(spec.provenance.get("experimental_labels", [])),
+                "backend": backends[0],
+                "backends": backends,
+                "disagreements": {b: {"patches": n, "of": of} for b, (n, of) in compared.get(name, {}).items()},
+                "failed_patches": parts[name].failed_patches,
+                "error": parts[name].error or None,
+                "front_end": asdict(spec.front_end),
+                "n_frames": spec.n_frames,
+                "patch_hop_ms": spec.patch_hop_ms,
+                "detection": {label: asdict(s) for label, s in engine.detection_settings(name).items()},
+                "overrides": engine.detection_overrides(name),
+                "accuracy": spec.accuracy,
+            }
+        )
+    return items
+
+
+def status_json(service: Service) -> JsonObject:
+    """The server at a glance."""
+    engine = service.engine
+    received_s, processed_s, dropped_s = engine.totals_s()
+    return {
+        "name": socket.gethostname(),
+        "version": __version__,
+        "address": service.address,
+        "device": f"{platform.machine()} x{os.cpu_count()}, {platform.system()}",
+        "user": _user(),
+        "note": service.note,
+        "load": round(os.getloadavg()[0], 2),
+        "state": "ON",
+        "last_seen": utc(time.time()),
+        "uptime_s": round(time.monotonic() - service.began_s, 1),
+        "ready": service.runner.alive,
+        "log_id": service.history.log_id,
+        "last_id": service.history.last_id,
+        "subscribers": service.history.subscribers,
+        "models": [{"name": m.spec.name, "backend": m.backend_name} for m in engine.loaded],
+        "sources": [asdict(source) for source in service.sources()],
+        "streams": [stream_json(stream) for stream in list(engine.streams.values())],
+        "audio_s": {"received": received_s, "processed": processed_s, "dropped": dropped_s},
+        "bad_samples": service.ingest.bad_samples,
+        "clipped_samples": service.ingest.clipped_samples,
+    }
+
+
+def status_csv(status: JsonObject) -> str:
+    """The same as one row; columns as in STATUS_COLUMNS, `streams` their number."""
+    out = io.StringIO()
+    writer = csv.DictWriter(out, STATUS_COLUMNS, extrasaction="ignore", lineterminator="\r\n")
+    writer.writeheader()
+    writer.writerow({**status, "streams": len(status["streams"])})
+    return out.getvalue()
+
+
+def _user() -> str:
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):  # a container's user id without a name
+        return str(os.getuid())
+
+
+def metrics_text(service: Service) -> str:
+    """Prometheus text format 0.0.4."""
+    engine, history = service.engine, service.history
+    received_s, _, dropped_s = engine.totals_s()
+    streams = list(engine.streams.values())
+    lag_s = max((s.buffered_samples / s.rate_hz for s in streams), default=0.0)
+    rows: list[tuple[str, str, str, list[tuple[str, float]]]] = [
+        ("kws_build_info", "gauge", "Version of the service.", [(f'{{version="{__version__}"}}', 1)]),
+        ("kws_streams_active", "gauge", "Open streams.", [("", len(streams))]),
+        ("kws_subscribers_active", "gauge", "Subscribers to detections.", [("", history.subscribers)]),
+        ("kws_audio_received_seconds_total", "counter", "Audio received.", [("", received_s)]),
+        (
+            "kws_audio_dropped_seconds_total",
+            "counter",
+            "Audio dropped.",
+            [('{reason="overload_or_source"}', dropped_s)],
+        ),
+        ("kws_stream_lag_seconds", "gauge", "Audio waiting in the stream that lags most.", [("", lag_s)]),
+        (
+            "kws_detections_total",
+            "counter",
+            "Detections.",
+            [(_labels(model=m, label=x), n) for (m, x), n in sorted(history.counts.items())],
+        ),
+        (
+            "kws_patches_failed_total",
+            "counter",
+            "Patches a broken model lost.",
+            [(_labels(model=m.name), m.failed_patches) for lane in engine.lanes for m in lane.models],
+        ),
+        (
+            "kws_audio_bad_samples_total",
+            "counter",
+            "Samples received that were not a number or outside [-1, 1].",
+            [('{kind="nan"}', service.ingest.bad_samples), ('{kind="clipped"}', service.ingest.clipped_samples)],
+        ),
+    ]
+    lines = []
+    for name, kind, text, values in rows:
+        lines += [f"# HELP {name} {text}", f"# TYPE {name} {kind}"]
+        lines += [f"{name}{labels} {value:g}" for labels, value in values]
+    return "\n".join([*lines, *_latency(history), ""])
+
+
+_BUCKETS_S = (0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0)
+
+
+def _latency(history: History) -> list[str]:
+    """The histogram of detection latencies."""
+    name = "kws_detection_latency_seconds"
+    buckets, total, n = history.latency_buckets(_BUCKETS_S)
+    lines = [f"# HELP {name} From the deciding sample's arrival to the log.", f"# TYPE {name} histogram"]
+    lines += [f'{name}_bucket{{le="{le:g}"}} {count}' for le, count in zip(_BUCKETS_S, buckets, strict=True)]
+    return [*lines, f'{name}_bucket{{le="+Inf"}} {n}', f"{name}_sum {total:g}", f"{name}_count {n}"]
+
+
+def _labels(**labels: str) -> str:
+    escaped = {k: v.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n") for k, v in labels.items()}
+    return "{" + ",".join(f'{k}="{v}"' for k, v in escaped.items()) + "}"

@@ -1,0 +1,115 @@
+"""Messages as JSON and back: the one place where the wire's field names stand."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime
+
+from kws_serve.messages import Detection, Event, Gap, JsonObject, ScoresRow, StreamDone
+
+MAX_JSON_BYTES = 16 * 1024
+MAX_JSON_DEPTH = 8
+
+
+class WireError(Exception):
+    """A message from outside that is wrong: the close code, and what was found and wanted."""
+
+    def __init__(self, code: int, message: str) -> None:
+        super().__init__(message)
+        self.code = code
+
+
+def dumps(message: JsonObject) -> str:
+    """Compact JSON."""
+    return json.dumps(message, ensure_ascii=False, separators=(",", ":"))
+
+
+def utc(time_s: float) -> str:
+    """2026-11-20T09:00:00.123Z."""
+    return datetime.fromtimestamp(time_s, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def detection_json(detection: Detection, *, replayed: bool = False, live: bool = True) -> JsonObject:
+    """A detection as subscribers see it. `live` False: without what only a running service knows."""
+    d = detection
+    message: JsonObject = {"type": "detection"}
+    if live:
+        message |= {"id": d.id, "uid": d.uid}
+    message |= {"stream": d.stream, "epoch": d.epoch, "model": d.model, "version": d.version, "backend": d.backend}
+    message |= {"label": d.label, "score": round(d.score, 7), "phase": d.phase, "start_sample": d.start_sample}
+    message |= {"start_s": round(d.start_s, 6), "decided_s": round(d.decided_s, 6)}
+    if d.phase == "end":
+        message |= {"start_id": d.start_id} if live else {}
+        message |= {"end_s": None if d.end_s is None else round(d.end_s, 6)}
+    if live:
+        latency = None if replayed or d.latency_ms is None else round(d.latency_ms, 1)
+        message |= {"at": utc(d.at), "latency_ms": latency}
+        message |= {"replayed": True} if replayed else {}
+    return message | {"durable": d.durable}
+
+
+def event_json(event: Event) -> JsonObject:
+    """An event as the stream's own client sees it."""
+    if isinstance(event, Detection):
+        return detection_json(event)
+    if isinstance(event, ScoresRow):
+        values = [round(float(v), 7) for v in event.values]
+        return {
+            "type": "scores",
+            "model": event.model,
+            "end_sample": event.end_sample,
+            "end_s": round(event.end_s, 6),
+            "values": values,
+        }
+    if isinstance(event, Gap):
+        return {
+            "type": "gap",
+            "stream": event.stream,
+            "first_sample": event.first_sample,
+            "n": event.n,
+            "reason": event.reason,
+        }
+    assert isinstance(event, StreamDone)
+    return {"type": "done", "samples": event.samples}
+
+
+def parse_json(text: str | bytes) -> object:
+    """JSON from a client, bounded in size and depth. Raises WireError 4400."""
+    if len(text) > MAX_JSON_BYTES:
+        raise WireError(4400, f"message: found {len(text)} bytes of text, wanted at most {MAX_JSON_BYTES}")
+    if _depth(text if isinstance(text, str) else text.decode("utf-8", "replace")) > MAX_JSON_DEPTH:
+        raise WireError(4400, f"message: found JSON nested too deep, wanted at most {MAX_JSON_DEPTH} levels")
+    try:
+        return json.loads(text)
+    except ValueError:
+        raise WireError(4400, f"message: found {text[:40]!r}, wanted JSON") from None
+
+
+def parse_message(text: str | bytes) -> JsonObject:
+    """A JSON object with a `type`, from a client. Raises WireError 4400."""
+    message = parse_json(text)
+    if not isinstance(message, dict) or not isinstance(message.get("type"), str):
+        raise WireError(4400, 'message: found JSON without a type, wanted an object such as {"type":"end"}')
+    return message
+
+
+def _depth(text: str) -> int:
+    """The deepest nesting of JSON text, without parsing it (brackets inside strings do not count)."""
+    depth = deepest = 0
+    quoted = escaped = False
+    for c in text:
+        if quoted:
+            if escaped:
+                escaped = False
+            elif c == "\\":
+                escaped = True
+            elif c == '"':
+                quoted = False
+        elif c == '"':
+            quoted = True
+        elif c in "[{":
+            depth += 1
+            deepest = max(deepest, depth)
+        elif c in "]}":
+            depth -= 1
+    return deepest

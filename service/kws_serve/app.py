@@ -1,0 +1,146 @@
+"""The server: routes, sockets and page on one ASGI app, run by uvicorn."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import socket
+from collections.abc import AsyncIterator, Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import uvicorn
+from fastapi import FastAPI, WebSocket
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import JSONResponse
+from starlette.staticfiles import StaticFiles
+
+from kws_serve import __version__
+from kws_serve.api.audio_ws import MAX_MESSAGE_BYTES, Ingest
+from kws_serve.api.detections_ws import detections
+from kws_serve.api.routes import error, make_router, wire_error
+from kws_serve.api.security import Access, Guard, check_exposure
+from kws_serve.api.views import Service
+from kws_serve.api.wire import WireError
+from kws_serve.engine import Engine, EngineRunner
+from kws_serve.package_data import data_path
+from kws_serve.sinks.history import History
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class ServerOptions:
+    """How the server listens."""
+
+    host: str = "127.0.0.1"
+    port: int = 8000
+    token: str | None = None
+    insecure: bool = False
+    sources: Callable[[], Sequence[Any]] = lambda: ()  # SourceState of each source
+    note: str = ""
+
+
+def build_app(engine: Engine, runner: EngineRunner, history: History, options: ServerOptions) -> FastAPI:
+    """The ASGI app around running parts. Raises KwsError: exposed without a token."""
+    check_exposure(options.host, options.token, options.insecure)
+    access = Access(options.host, options.token)
+    ingest = Ingest(engine, history, access)
+    service = Service(
+        engine, runner, history, ingest, f"{options.host}:{options.port}", options.sources, note=options.note
+    )
+
+    @contextlib.asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        history.bind(asyncio.get_running_loop())
+        yield
+
+    app = FastAPI(title="kws-serve", version=__version__, lifespan=lifespan, docs_url=None, redoc_url=None)
+    app.state.service = service
+    app.include_router(make_router(service))
+    app.add_exception_handler(WireError, wire_error)
+    app.add_exception_handler(HTTPException, _http_error)
+    app.add_exception_handler(RequestValidationError, wire_error)
+
+    @app.websocket("/v1/detections")
+    async def detections_socket(ws: WebSocket) -> None:
+        await detections(ws, history, access)
+
+    @app.websocket("/v1/audio")
+    async def audio_socket(ws: WebSocket) -> None:
+        await ingest.serve(ws)
+
+    page = data_path("frontend")
+    files = frozenset(f"/{p.relative_to(page).as_posix()}" for p in page.rglob("*") if p.is_file())
+    if page.is_dir():
+        app.mount("/", StaticFiles(directory=page, html=True))
+    app.add_middleware(Guard, access=access, public=files | {"/"})
+    return app
+
+
+async def _http_error(_: Request, e: Exception) -> JSONResponse:
+    assert isinstance(e, HTTPException)
+    return error(e.status_code, f"{e.detail}")
+
+
+class Server:
+    """uvicorn around the app, on a socket bound beforehand so that a port in use is known at once."""
+
+    def __init__(self, app: FastAPI, options: ServerOptions) -> None:
+        """Bind. Raises OSError where the address or port can't be had."""
+        self.socket = _bound(options.host, options.port)
+        self.port: int = self.socket.getsockname()[1]
+        app.state.service.address = f"{options.host}:{self.port}"
+        config = uvicorn.Config(
+            app,
+            ws="websockets-sansio",
+            ws_max_size=4 * MAX_MESSAGE_BYTES,  # larger ones are refused by name, with what was wanted
+            ws_per_message_deflate=False,  # PCM does not shrink, and a bomb would grow
+            ws_ping_interval=5.0,
+            ws_ping_timeout=5.0,  # a half-open client is gone in 10 s
+            timeout_keep_alive=10,
+            timeout_graceful_shutdown=3,
+            h11_max_incomplete_event_size=32 * 1024,
+            access_log=False,
+            log_config=None,
+            server_header=False,
+            lifespan="on",
+        )
+        self._uvicorn = uvicorn.Server(config)
+
+    async def serve(self) -> None:
+        """Until `stop`."""
+        await self._uvicorn.serve(sockets=[self.socket])
+
+    def run(self) -> None:
+        """Serve in this thread, stopping cleanly at SIGINT and SIGTERM."""
+        asyncio.run(self.serve())
+
+    def stop(self) -> None:
+        """Ask the server to end. Any thread."""
+        self._uvicorn.should_exit = True
+
+    @property
+    def started(self) -> bool:
+        """Whether connections are accepted."""
+        return self._uvicorn.started
+
+
+def _bound(host: str, port: int) -> socket.socket:
+    """A listening TCP socket."""
+    bare = host.strip("[]")
+    family, kind, proto, _, address = socket.getaddrinfo(
+        bare or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+    )[0]
+    sock = socket.socket(family, kind, proto)
+    try:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        sock.bind(address)
+    except OSError:
+        sock.close()
+        raise
+    sock.set_inheritable(True)
+    return sock

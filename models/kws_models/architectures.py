@@ -1,0 +1,118 @@
+"""Every architecture by name: its graph, front end, labels and what the service needs to run it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from kws_models import dscnn, resnetse
+from kws_models.graph import Graph
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """A model before training: what `model.json` says of it, and its graph."""
+
+    name: str
+    task: Literal["keyword", "event"]
+    labels: tuple[str, ...]
+    rest_labels: tuple[str, ...]
+    front_end: dict[str, Any]  # `front_end` of model.json
+    n_frames: int
+    patch_hop_ms: int
+    build: Callable[[int], Graph]  # number of labels -> graph
+
+    @property
+    def graph(self) -> Graph:
+        """The graph for the architecture's own labels."""
+        return self.build(len(self.labels))
+
+
+def _mfcc(window_samples: int, hop_samples: int, fft_size: int, n_coeffs: int) -> dict[str, Any]:
+    """The reference's MFCC = TensorFlow's op: mel over magnitude, DCT-II scaled sqrt(2/40), c0 included."""
+    mel = {"n": 40, "f_min_hz": 20, "f_max_hz": 4000, "formula": "htk", "triangles": "mel", "norm": "none"}
+    return {
+        "kind": "mfcc",
+        "rate_hz": 16000,
+        "window_samples": window_samples,
+        "hop_samples": hop_samples,
+        "window_function": "hann",
+        "window_periodic": True,
+        "fft_size": fft_size,
+        "preemphasis": 0.0,
+        "preemphasis_scope": "frame",
+        "remove_dc": False,
+        "spectrum": "magnitude",
+        "spectrum_scale": 1.0,
+        "mel": mel,
+        "log": {"floor": 1e-12, "offset": 0.0},
+        "dct": {"n": n_coeffs, "norm": "tf", "lifter": 0},
+        "c0": "dct",
+        "sample_scale": 1.0,
+        "peak_normalise": False,
+        "mean_subtract": False,
+        "pad": "none",
+    }
+
+
+# Kaldi's log FBANK at 8 kHz, int16 scale; the log's floor is Kaldi's float epsilon.
+_FBANK = {
+    "kind": "fbank",
+    "rate_hz": 8000,
+    "window_samples": 200,
+    "hop_samples": 80,
+    "window_function": "povey",
+    "window_periodic": False,
+    "fft_size": 256,
+    "preemphasis": 0.97,
+    "preemphasis_scope": "frame",
+    "remove_dc": True,
+    "spectrum": "power",
+    "spectrum_scale": 1.0,
+    "mel": {"n": 24, "f_min_hz": 20, "f_max_hz": 4000, "formula": "htk", "triangles": "mel", "norm": "none"},
+    "log": {"floor": 1.1920929e-07, "offset": 0.0},
+    "c0": "none",
+    "sample_scale": 32768.0,
+    "peak_normalise": False,
+    "mean_subtract": True,
+    "pad": "none",
+}
+
+
+def _dscnn(name: str, window_samples: int, hop_samples: int, fft_size: int, n_coeffs: int) -> Architecture:
+    n_frames = 1 + (16000 - window_samples) // hop_samples
+    return Architecture(
+        name=name,
+        task="keyword",
+        labels=dscnn.LABELS,
+        rest_labels=("_silence_", "_unknown_"),
+        front_end=_mfcc(window_samples, hop_samples, fft_size, n_coeffs),
+        n_frames=n_frames,
+        patch_hop_ms=20,
+        build=lambda n: dscnn.dscnn_graph(name, n_frames, n_coeffs, dscnn.MODEL_SIZE_INFO[name], n),
+    )
+
+
+ARCHITECTURES: dict[str, Architecture] = {
+    "resnetse": Architecture(
+        name="resnetse",
+        task="event",
+        labels=resnetse.LABELS,
+        rest_labels=("backgroundnoise",),
+        front_end=_FBANK,
+        n_frames=192,
+        patch_hop_ms=240,
+        build=lambda n: resnetse.resnetse_graph("resnetse", 24, 192, n),
+    ),
+    "dscnn-s": _dscnn("dscnn-s", 640, 320, 1024, 10),
+    "dscnn-m": _dscnn("dscnn-m", 640, 320, 1024, 10),
+    "dscnn-l": _dscnn("dscnn-l", 480, 160, 512, 40),
+}
+
+
+def find_architecture(name: str) -> Architecture:
+    """The architecture called `name`; KeyError-free: ValueError listing what there is."""
+    if name not in ARCHITECTURES:
+        raise ValueError(f"model: found {name!r}, wanted one of {', '.join(ARCHITECTURES)}")
+    return ARCHITECTURES[name]

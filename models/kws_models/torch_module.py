@@ -1,0 +1,102 @@
+"""Graph -> torch module (training only), and its weights back as plain arrays."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import nn
+from torch.nn import functional
+
+from kws_models.graph import (
+    Add,
+    BatchNorm,
+    Conv,
+    Graph,
+    Linear,
+    MapMean,
+    Node,
+    Relu,
+    Scale,
+    Sigmoid,
+    Softmax,
+    WidthMean,
+)
+
+
+class GraphModule(nn.Module):  # type: ignore[misc]  # torch is not there for the type check
+    """Runs a graph's nodes in order. `forward` gives logits (n, n_classes): the final softmax is the loss's."""
+
+    def __init__(self, graph: Graph, dropout: float = 0.0) -> None:
+        super().__init__()
+        self.graph = graph
+        self.layers = nn.ModuleDict({node.name: _layer(graph, node) for node in graph.nodes if _has_weights(node)})
+        linear = [node.name for node in graph.nodes if isinstance(node, Linear)]
+        self._last_linear = linear[-1]
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(self, patches: Any) -> Any:
+        """Patches (n, 1, height, width) -> logits (n, n_classes)."""
+        values = {"input": patches}
+        for node in self.graph.nodes:
+            inputs = [values[name] for name in node.inputs]
+            if node.name == self._last_linear:
+                inputs = [self.dropout(inputs[0])]
+            values[node.name] = self._run(node, inputs)
+        return values[self.graph.nodes[-1].name]
+
+    def _run(self, node: Node, inputs: list[Any]) -> Any:
+        match node:
+            case Conv() if node.pads[0][0] != node.pads[0][1] or node.pads[1][0] != node.pads[1][1]:
+                (top, bottom), (left, right) = node.pads
+                return self.layers[node.name](functional.pad(inputs[0], (left, right, top, bottom)))
+            case Conv() | Linear() | BatchNorm():
+                return self.layers[node.name](inputs[0])
+            case Relu():
+                return functional.relu(inputs[0])
+            case Sigmoid():
+                return torch.sigmoid(inputs[0])
+            case Add():
+                return inputs[0] + inputs[1]
+            case Scale():
+                return inputs[0] * inputs[1][:, :, None, None]
+            case MapMean():
+                return inputs[0].mean((2, 3))
+            case WidthMean():
+                return inputs[0].mean(3).flatten(1)
+            case Softmax():
+                return inputs[0]
+        raise ValueError(f"{node.name}: no torch layer for {type(node).__name__}")
+
+
+def _has_weights(node: Node) -> bool:
+    return isinstance(node, Conv | Linear | BatchNorm)
+
+
+def _layer(graph: Graph, node: Node) -> nn.Module:
+    shape = graph.input_shapes(node)[0]
+    if isinstance(node, Conv):
+        (top, bottom), (left, right) = node.pads
+        padding = (top, left) if top == bottom and left == right else (0, 0)
+        groups = shape[0] if node.depthwise else 1
+        return nn.Conv2d(shape[0], node.channels, node.kernel, node.stride, padding, groups=groups, bias=node.bias)
+    if isinstance(node, Linear):
+        return nn.Linear(shape[0], node.channels, bias=node.bias)
+    assert isinstance(node, BatchNorm)
+    norm = nn.BatchNorm2d if len(shape) == 3 else nn.BatchNorm1d
+    return norm(shape[0], eps=node.epsilon)
+
+
+_NORM_NAMES = {"running_mean": "mean", "running_var": "variance"}
+
+
+def weights_of(module: GraphModule) -> dict[str, npt.NDArray[np.float32]]:
+    """The module's arrays as `<node>.weight`, `.bias`, and of a BatchNorm also `.mean` and `.variance`."""
+    weights = {}
+    for key, value in module.layers.state_dict().items():
+        node, _, short = key.rpartition(".")
+        if short != "num_batches_tracked":
+            weights[f"{node}.{_NORM_NAMES.get(short, short)}"] = value.detach().cpu().float().numpy().copy()
+    return weights

@@ -204,6 +204,8 @@ def test_the_second_library_serves_where_the_first_cannot_construct(
     monkeypatch.setitem(sys.modules, LIBRARIES[1], real)
     spec = spec_of(tmp_path, Tiny(), {"tflite": tflite_bytes(Tiny())})
     assert open_backend("tflite", spec).infer(some_patches(2)).shape == (2, 4)
+    monkeypatch.setitem(sys.modules, LIBRARIES[1], None)
+    assert refusal("tflite", spec).endswith('wanted: pip install "kws-serve[tflite]"')
 
 
 @settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])

@@ -12,7 +12,7 @@ from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from kws_serve.api.query import AudioQuery, audio_query
 from kws_serve.api.security import Access
-from kws_serve.api.sockets import conversation
+from kws_serve.api.sockets import converse
 from kws_serve.api.wire import WireError, dumps, event_json, parse_message
 from kws_serve.engine import Engine
 from kws_serve.messages import Event, Float32Array, Int16Array, JsonObject, StreamDone
@@ -38,13 +38,12 @@ class Ingest:
 
     async def serve(self, ws: WebSocket) -> None:
         """One connection, from handshake to close."""
-        async with conversation(ws, self.access):
-            query = audio_query(ws.query_params.multi_items())
-            first: JsonObject | None = None
-            if query.stream in self.engine.streams:
-                first = await _resume_message(ws)
-            socket = AudioSocket(self, ws, query, first)
-            await socket.run()
+        await converse(ws, self.access, self._serve)
+
+    async def _serve(self, ws: WebSocket) -> None:
+        query = audio_query(ws.query_params.multi_items())
+        in_use = query.stream in self.engine.streams
+        await AudioSocket(self, ws, query, await _resume_message(ws) if in_use else None).run()
 
 
 async def _resume_message(ws: WebSocket) -> JsonObject | None:

@@ -10,8 +10,9 @@ from starlette.websockets import WebSocket
 from kws_serve import __version__
 from kws_serve.api.query import once_each, stream_name, whole
 from kws_serve.api.security import Access
-from kws_serve.api.sockets import conversation
+from kws_serve.api.sockets import converse
 from kws_serve.api.wire import WireError, detection_json, dumps, parse_message
+from kws_serve.messages import JsonObject
 from kws_serve.sinks.history import Filter, History, Subscriber
 
 MAX_SUBSCRIBERS = 1000
@@ -19,35 +20,42 @@ MAX_SUBSCRIBERS = 1000
 
 async def detections(ws: WebSocket, history: History, access: Access) -> None:
     """Serve one subscriber until it leaves or is too slow."""
-    async with conversation(ws, access):
+
+    async def serve(ws: WebSocket) -> None:
         found = once_each(ws.query_params.multi_items(), ("after", "stream", "label"))
         after = whole("after", found["after"], 0, 2**63 - 1) if "after" in found else None
         wanted = Filter(stream_name(found["stream"]) if "stream" in found else None, found.get("label"))
-        if history.subscribers >= MAX_SUBSCRIBERS:
-            raise WireError(4429, f"subscribers: {history.subscribers} listen, the limit is {MAX_SUBSCRIBERS}")
-        hello = {"type": "hello", "log_id": history.log_id, "last_id": history.last_id, "version": __version__}
-        await ws.send_text(dumps(hello))
-        subscriber, kept, lost = history.subscribe(wanted, after)
-        listening = asyncio.create_task(_listen(ws))
-        sending = asyncio.create_task(_send(ws, subscriber, [detection_json(d, replayed=True) for d in kept], lost))
-        try:
-            done, _ = await asyncio.wait({listening, sending}, return_when=asyncio.FIRST_COMPLETED)
-            for task in done:
-                task.result()
-        finally:
-            history.unsubscribe(subscriber)
-            for task in (listening, sending):
-                task.cancel()
-                with contextlib.suppress(asyncio.CancelledError, Exception):
-                    await task
+        await _feed(ws, history, wanted, after)
+
+    await converse(ws, access, serve)
 
 
-async def _send(
-    ws: WebSocket, subscriber: Subscriber, kept: list[dict[str, object]], lost: tuple[int, int] | None
-) -> None:
+async def _feed(ws: WebSocket, history: History, wanted: Filter, after: int | None) -> None:
+    if history.subscribers >= MAX_SUBSCRIBERS:
+        raise WireError(4429, f"subscribers: {history.subscribers} listen, the limit is {MAX_SUBSCRIBERS}")
+    subscriber, kept, lost = history.subscribe(wanted, after)
+    first: list[JsonObject] = [
+        {"type": "hello", "log_id": history.log_id, "last_id": subscriber.last_id, "version": __version__}
+    ]
     if lost is not None:
-        await ws.send_text(dumps({"type": "log_gap", "from": lost[0], "to": lost[1], "reason": "retention"}))
-    for message in kept:
+        first.append({"type": "log_gap", "from": lost[0], "to": lost[1], "reason": "retention"})
+    first += [detection_json(d, replayed=True) for d in kept]
+    listening = asyncio.create_task(_listen(ws))
+    sending = asyncio.create_task(_send(ws, subscriber, first))
+    try:
+        done, _ = await asyncio.wait({listening, sending}, return_when=asyncio.FIRST_COMPLETED)
+        for task in done:
+            task.result()
+    finally:
+        history.unsubscribe(subscriber)
+        for task in (listening, sending):
+            task.cancel()
+            with contextlib.suppress(asyncio.CancelledError, Exception):
+                await task
+
+
+async def _send(ws: WebSocket, subscriber: Subscriber, first: list[JsonObject]) -> None:
+    for message in first:
         await ws.send_text(dumps(message))
     while (text := await subscriber.take()) is not None:
         await ws.send_text(text)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import Awaitable, Callable
 
 from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
 
@@ -15,17 +15,15 @@ from kws_serve.messages import StreamRefused
 AUTH_S = 5.0
 
 
-@contextlib.asynccontextmanager
-async def conversation(ws: WebSocket, access: Access) -> AsyncIterator[None]:
-    """An accepted and authenticated WebSocket; what is refused inside closes it with an error message first."""
+async def converse(ws: WebSocket, access: Access, serve: Callable[[WebSocket], Awaitable[None]]) -> None:
+    """Accept, authenticate, `serve`; what is refused on the way closes the socket after an error message."""
     await ws.accept()
     try:
-        headers = {k.lower(): v for k, v in ws.headers.items()}
-        if not access.bearer_good(headers):
+        if not access.bearer_good({k.lower(): v for k, v in ws.headers.items()}):
             await _authenticate(ws, access)
-        yield
+        await serve(ws)
     except (WireError, StreamRefused) as e:
-        await close(ws, e.code, str(e))
+        await _close(ws, e.code, str(e))
     except WebSocketDisconnect:
         pass
 
@@ -48,7 +46,7 @@ async def _authenticate(ws: WebSocket, access: Access) -> None:
         raise WireError(4401, f"token: found none or a wrong one, {wanted}")
 
 
-async def close(ws: WebSocket, code: int, message: str) -> None:
+async def _close(ws: WebSocket, code: int, message: str) -> None:
     """An error message, then the close with its code; nothing where the other side is gone."""
     if ws.application_state is not WebSocketState.CONNECTED or ws.client_state is not WebSocketState.CONNECTED:
         return

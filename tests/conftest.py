@@ -1,0 +1,39 @@
+"""Fixtures of all tests: the recordings, a free port, and the rule that nothing is skipped in CI."""
+
+from __future__ import annotations
+
+import os
+import socket
+from pathlib import Path
+
+import pytest
+
+IN_CI = os.environ.get("KWS_CI") == "1"
+
+
+@pytest.fixture(scope="session")
+def recordings() -> Path:
+    """The folder of real recordings that KWS_DATA names; skipped aloud without it."""
+    folder = os.environ.get("KWS_DATA")
+    if not folder or not Path(folder).is_dir():
+        pytest.skip("needs real recordings: set KWS_DATA to their folder")
+    return Path(folder).resolve()
+
+
+@pytest.fixture
+def free_port() -> int:
+    """A TCP port that was free a moment ago."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+@pytest.hookimpl(hookwrapper=True)
+def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]):
+    """In CI a skip for a missing part is a failure."""
+    outcome = yield
+    report = outcome.get_result()
+    if IN_CI and report.skipped and not hasattr(report, "wasxfail") and not item.get_closest_marker("optional"):
+        report.outcome = "failed"
+        report.longrepr = f"skipped in CI, where nothing may be missing: {call.excinfo.value if call.excinfo else ''}"

@@ -106,7 +106,7 @@ class Server:
             h11_max_incomplete_event_size=32 * 1024,
             access_log=False,
             log_config=None,
-            log_level="info",  # at debug level, frames with tokens would be logged
+            log_level="warning",  # at debug level, frames with tokens would be logged
             server_header=False,
             lifespan="on",
         )

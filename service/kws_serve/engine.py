@@ -258,7 +258,7 @@ class Engine:
         """The stream's last tick: close what is on, give back slot and name."""
         self._reset(stream, events)
         if not stream.abandoned:
-            events.append(StreamDone(stream.name, stream.received_samples, stream.epoch))
+            events.append(StreamDone(stream.name, stream.received_samples, stream.epoch, stream.rate_hz))
         self._free_name(stream)
         with self._lock:
             self._closed_s += np.array(stream.counts[:3]) / stream.rate_hz

@@ -135,6 +135,12 @@ class StreamDone:
     stream: str
     samples: int
     epoch: str = field(default="", compare=False)
+    rate_hz: int = field(default=16000, compare=False)
+
+    @property
+    def seconds(self) -> float:
+        """Length of the stream."""
+        return self.samples / self.rate_hz
 
 
 Event: TypeAlias = Detection | ScoresRow | Gap | StreamDone

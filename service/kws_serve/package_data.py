@@ -11,3 +11,8 @@ def data_path(name: str) -> Path:
     """Folder `name` ("models", "frontend") of a wheel (kws_serve/_data), else of the source tree."""
     installed = _PACKAGE / "_data" / name
     return installed if installed.is_dir() else _PACKAGE.parents[1] / name
+
+
+def demo_audio() -> Path:
+    """The synthetic demo audio."""
+    return _PACKAGE / "demo" / "demo.flac"

@@ -10,7 +10,7 @@ from typing import Literal
 
 from kws_serve.messages import SourceError, check_name
 
-Kind = Literal["mic", "file", "stdin", "none"]
+Kind = Literal["mic", "file", "demo", "stdin", "none"]
 
 _URL = re.compile(r"^[A-Za-z][A-Za-z0-9+.-]*://")
 _WANTED = "wanted mic, mic:DEVICE, mic:DEVICE:CHANNEL, a file, - or none"

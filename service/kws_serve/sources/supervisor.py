@@ -119,7 +119,7 @@ class Source:
             self._thread.join(timeout_s)
 
     def _opened(self) -> OpenSource:
-        if self.spec.kind == "file":
+        if self.spec.kind in ("file", "demo"):
             return AudioFile(Path(self._target), loop=self._loop)
         if self.spec.kind == "stdin":
             return Stdin()

@@ -1,0 +1,213 @@
+"""The commands `kws-serve` and `kws-detect`: settings in, one clear line out where something is wrong."""
+
+from __future__ import annotations
+
+import argparse
+import errno
+import logging
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from kws_serve import __version__
+from kws_serve.config import DETECT, SERVE, Settings, add_flags, load_settings
+from kws_serve.messages import KwsError
+
+_MICROPHONE_HELP = "open the page to use the browser's, or name a file with --source FILE, or --demo"
+
+
+def serve(argv: Sequence[str] | None = None) -> None:
+    """`kws-serve`: exits 0 after SIGINT or SIGTERM, 2 where a setting, model, source or port is wrong."""
+    parser = _parser(SERVE, "Live audio in, detections out: WebSockets, a page, several models at once.")
+    parser.add_argument("--list-devices", action="store_true", help="list the capture devices and exit")
+    sys.exit(_guarded(_serve, vars(parser.parse_args(argv))))
+
+
+def detect(argv: Sequence[str] | None = None) -> None:
+    """`kws-detect`: exits 0 also where nothing was found, 2 where an input cannot be read."""
+    parser = _parser(DETECT, "The same detections from audio files, as fast as it goes.")
+    parser.add_argument("file", nargs="+", metavar="FILE", help="an audio file that libsndfile reads")
+    sys.exit(_guarded(_detect, vars(parser.parse_args(argv))))
+
+
+class _Parser(argparse.ArgumentParser):
+    """Errors in one line, without the usage."""
+
+    def error(self, message: str) -> Any:
+        self.exit(2, f"{self.prog}: {message} (see {self.prog} --help)\n")
+
+
+def _parser(command: str, text: str) -> argparse.ArgumentParser:
+    parser = _Parser(prog=command, description=text, allow_abbrev=False)
+    parser.add_argument("--version", action="version", version=f"{command} {__version__}")
+    add_flags(parser, command)
+    return parser
+
+
+def _guarded(run: Any, arguments: dict[str, Any]) -> int:
+    """Run a command; a fault that is the user's to mend is one line on stderr."""
+    logging.basicConfig(level=logging.WARNING, handlers=[_log_handler()])
+    try:
+        return int(run(arguments))
+    except KwsError as e:
+        print(f"error: {_printable(str(e))}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        return 130
+    except BrokenPipeError:  # `kws-detect ... | head`
+        sys.stderr.close()
+        return 0
+
+
+def _log_handler() -> logging.Handler:
+    class OneLine(logging.Formatter):
+        """Control characters escaped: a hostile name cannot forge a line."""
+
+        def format(self, record: logging.LogRecord) -> str:
+            """See logging.Formatter."""
+            text = super().format(record)
+            return text if record.exc_info else _printable(text)
+
+    handler = logging.StreamHandler()
+    handler.setFormatter(OneLine("%(levelname)s %(name)s: %(message)s"))
+    return handler
+
+
+def _printable(text: str) -> str:
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
+
+
+def load_models(settings: Settings) -> list[Any]:
+    """Every model on every backend asked for. Raises KwsError."""
+    from kws_serve.backends import open_backend
+    from kws_serve.lane import LoadedModel
+    from kws_serve.model_folder import find_model, shipped_models_dir
+
+    folders = [*([settings.model_dir] if settings.model_dir else []), shipped_models_dir()]
+    specs = [find_model(name, folders) for name in settings.model]
+    return [LoadedModel(spec, open_backend(kind, spec), kind) for spec in specs for kind in settings.backend]
+
+
+def apply_thresholds(engine: Any, settings: Settings) -> None:
+    """The thresholds of the command line. Raises KwsError where no model has the label."""
+    for model, label, threshold in settings.thresholds:
+        names = [
+            n for n, spec in engine.models.items() if model in (None, n) and (label == "*" or label in spec.detection)
+        ]
+        if not names:
+            where = f"model {model}" if model else "any model"
+            known = sorted({x for n, spec in engine.models.items() if model in (None, n) for x in spec.detection})
+            raise KwsError(
+                f"--threshold: found label {label!r}, unknown to {where}; wanted * or one of {', '.join(known)}"
+            )
+        for name in names:
+            engine.patch_detection(name, {label: {"threshold": threshold}})
+
+
+def _serve(arguments: dict[str, Any]) -> int:
+    settings, warnings = load_settings(arguments)
+    for warning in warnings:
+        print(f"warning: {warning}", file=sys.stderr)
+    if arguments["list_devices"]:
+        return _list_devices()
+    from kws_serve.api.security import check_exposure
+    from kws_serve.app import ServerOptions
+    from kws_serve.engine import Engine
+    from kws_serve.running import Running
+
+    token = settings.token.get_secret_value() if settings.token else None
+    check_exposure(settings.host, token, settings.insecure)
+    engine = Engine(load_models(settings))
+    apply_thresholds(engine, settings)
+    specs, notice = _sources(settings)
+    options = ServerOptions(settings.host, settings.port, token, settings.insecure)
+    try:
+        running = Running(engine, specs, options, loop=settings.loop or settings.demo, notice=notice)
+    except OSError as e:
+        raise KwsError(_port_fault(e, settings)) from None
+    return running.run()
+
+
+def _sources(settings: Settings) -> tuple[list[Any], str]:
+    """What to listen to, and what to tell about it."""
+    from kws_serve.package_data import demo_audio
+    from kws_serve.sources.spec import SourceSpec, parse_sources
+
+    if settings.demo:
+        return [
+            SourceSpec("demo", "demo", str(demo_audio()), "--demo"),
+            *parse_sources(settings.source),
+        ], "demo audio: synthetic speech and sounds, made by free programs"
+    if settings.source:
+        return parse_sources(settings.source), ""
+    from kws_serve.sources.portaudio import find_device
+
+    try:
+        find_device("")
+    except KwsError as e:
+        return [], f"no microphone ({e}): {_MICROPHONE_HELP}"
+    return parse_sources(["mic"]), ""
+
+
+def _list_devices() -> int:
+    from kws_serve.sources.portaudio import list_devices
+
+    devices = list_devices()
+    if not devices:
+        print("no capture devices found")
+        return 1
+    print(f"{'':2}{'index':>5}  {'channels':>8}  {'rate':>6}  name")
+    for d in devices:
+        print(f"{'*' if d.is_default else '':2}{d.index:>5}  {d.channels:>8}  {d.rate_hz:>6}  {_printable(d.name)}")
+    return 0
+
+
+def _port_fault(error: OSError, settings: Settings) -> str:
+    """Why the address can't be had; for a port in use, its owner and the command with another port."""
+    from kws_serve.port_owner import port_owner
+
+    if error.errno != errno.EADDRINUSE:
+        return f"cannot listen on {settings.host}:{settings.port}: {error.strerror or error}"
+    owner = port_owner(settings.port)
+    by = f" by {owner}" if owner else ""
+    again = [a for a in sys.argv[1:] if a != "--port"] if "--port" not in sys.argv else _without_port(sys.argv[1:])
+    return f"port {settings.port} is in use{by}; try: kws-serve {' '.join([*again, '--port', str(settings.port + 1)])}"
+
+
+def _without_port(words: list[str]) -> list[str]:
+    at = words.index("--port")
+    return words[:at] + words[at + 2 :]
+
+
+def _detect(arguments: dict[str, Any]) -> int:
+    settings, warnings = load_settings(arguments)
+    for warning in warnings:
+        print(f"warning: {warning}", file=sys.stderr)
+    from kws_serve.api.wire import detection_json, dumps
+    from kws_serve.detect import detect_file
+    from kws_serve.engine import Engine
+    from kws_serve.messages import Detection, StreamDone
+
+    engine = Engine(load_models(settings))
+    apply_thresholds(engine, settings)
+    failed, audio_s, began_s = 0, 0.0, time.monotonic()
+    for path in [Path(name) for name in arguments["file"]]:
+        try:
+            for event in detect_file(engine, path, channel=settings.channel):
+                if isinstance(event, StreamDone):
+                    audio_s += event.seconds
+                elif isinstance(event, Detection) and settings.json_lines:
+                    print(dumps(detection_json(event, live=False)))
+                elif isinstance(event, Detection):
+                    phase = "" if event.phase == "once" else event.phase
+                    at_s = event.start_s if event.end_s is None else event.end_s
+                    print(f"{path}\t{at_s:.2f} s\t{event.label}\t{event.score:.2f}\t{phase}".rstrip())
+        except KwsError as e:
+            failed += 1
+            print(f"error: {_printable(str(e))}", file=sys.stderr)
+    took_s = time.monotonic() - began_s
+    if audio_s:
+        print(f"{audio_s:.1f} s of audio in {took_s:.2f} s: {audio_s / took_s:.0f} times real time", file=sys.stderr)
+    return 2 if failed else 0

@@ -15,4 +15,4 @@ def data_path(name: str) -> Path:
 
 def demo_audio() -> Path:
     """The synthetic demo audio."""
-    return _PACKAGE / "demo" / "demo.flac"
+    return _PACKAGE / "demo" / "demo.opus"

@@ -1,0 +1,41 @@
+# make run     start the service (ARGS="--backend tflite --source mic" are handed on)
+# make test    set up what the tests need and run them
+# make check   format, lint, types, tests
+PY ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+ARGS ?=
+
+.PHONY: run test check test-train bench clean
+.DELETE_ON_ERROR:
+
+run: $(VENV)/run.stamp
+	@scripts/start.sh $(ARGS)
+
+$(VENV)/run.stamp: pyproject.toml
+	@scripts/set_up.sh run "$(PY)"
+	@touch $@
+
+$(VENV)/test.stamp: pyproject.toml
+	@scripts/set_up.sh test "$(PY)"
+	@touch $@ $(VENV)/run.stamp
+
+test: $(VENV)/test.stamp
+	$(BIN)/python -m pytest --ignore=tests/training $(ARGS)
+
+check: $(VENV)/test.stamp
+	$(BIN)/ruff format --check service models firmware_bridge tests
+	$(BIN)/ruff check service models firmware_bridge tests
+	$(BIN)/mypy
+	$(BIN)/python -m pytest --ignore=tests/training --cov=kws_serve.core --cov-branch --cov-fail-under=95 $(ARGS)
+
+test-train: $(VENV)/test.stamp
+	@scripts/set_up.sh train "$(PY)"
+	$(BIN)/python -m pytest -m train tests $(ARGS)
+
+bench: $(VENV)/test.stamp
+	$(BIN)/python -m tests.bench.front_end_bench
+	$(BIN)/python -m tests.bench.streams_bench $(ARGS)
+
+clean:
+	rm -rf $(VENV) dist build

@@ -1,0 +1,74 @@
+#!/bin/sh
+# Set up .venv for running (run), testing (test) or training (train): set_up.sh WHAT PYTHON
+# Where a Debian package is missing it is installed if that is allowed (root), else the one line to run is printed.
+set -eu
+what=$1
+python=$2
+venv=.venv
+
+fail() {
+    echo "make: $*" >&2
+    exit 1
+}
+
+# Debian packages: need NAME "how to see that it is there" PACKAGE...
+missing=""
+need() {
+    probe=$1
+    shift
+    sh -c "$probe" >/dev/null 2>&1 || missing="$missing $*"
+}
+
+get_missing() {
+    [ -n "$missing" ] || return 0
+    if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
+        echo "Installing Debian packages:$missing"
+        apt-get update -qq
+        # shellcheck disable=SC2086
+        DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $missing >/dev/null
+        missing=""
+    elif [ "$1" = required ]; then
+        fail "needs Debian packages; run: sudo apt-get install --no-install-recommends$missing"
+    else
+        echo "For $1, run: sudo apt-get install --no-install-recommends$missing"
+        missing=""
+    fi
+}
+
+command -v "$python" >/dev/null || fail "found no $python; wanted Python >= 3.11 (make PY=/path/to/python)"
+"$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' ||
+    fail "found $("$python" --version), wanted Python >= 3.11 (make PY=/path/to/python)"
+
+if [ ! -x "$venv/bin/pip" ]; then
+    need "$python -c 'import ensurepip'" python3-venv
+    get_missing required
+    "$python" -m venv "$venv"
+fi
+
+case $what in
+run)
+    need "ldconfig -p | grep -q libportaudio.so.2" libportaudio2
+    get_missing "server-side microphones"
+    echo "Setting up $venv: about 100 MB to download, 400 MB on disk"
+    "$venv/bin/pip" install -q -e '.[mic,tflite]'
+    ;;
+test)
+    echo "Setting up $venv and the test tools: about 450 MB to download, 1.6 GB on disk (Chromium is the largest part)"
+    need "ldconfig -p | grep -q libportaudio.so.2" libportaudio2
+    need "command -v chromium || command -v google-chrome" chromium
+    need "command -v pulseaudio" pulseaudio pulseaudio-utils libasound2-plugins
+    need "command -v flite" flite
+    need "command -v espeak-ng" espeak-ng
+    get_missing "the browser and microphone tests, which are skipped without it"
+    "$venv/bin/pip" install -q -e '.[dev]'
+    ;;
+train)
+    # 2.13's plain build for Linux carries CUDA (several GB): the CPU build is asked for first
+    "$venv/bin/python" -c 'import torch' 2>/dev/null ||
+        "$venv/bin/pip" install -q 'torch==2.13.0' --extra-index-url https://download.pytorch.org/whl/cpu
+    "$venv/bin/pip" install -q -e '.[train,dev]'
+    ;;
+*)
+    fail "set_up.sh: found $what, wanted run, test or train"
+    ;;
+esac

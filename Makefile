@@ -10,14 +10,14 @@ ARGS ?=
 .DELETE_ON_ERROR:
 
 run: $(VENV)/run.stamp
-	@scripts/start.sh $(ARGS)
+	@.ci/start.sh $(ARGS)
 
 $(VENV)/run.stamp: pyproject.toml
-	@scripts/set_up.sh run "$(PY)"
+	@.ci/set_up.sh run "$(PY)"
 	@touch $@
 
 $(VENV)/test.stamp: pyproject.toml
-	@scripts/set_up.sh test "$(PY)"
+	@.ci/set_up.sh test "$(PY)"
 	@touch $@ $(VENV)/run.stamp
 
 test: $(VENV)/test.stamp
@@ -30,7 +30,7 @@ check: $(VENV)/test.stamp
 	$(BIN)/python -m pytest --ignore=tests/training --cov=kws_serve.core --cov-branch --cov-fail-under=95 $(ARGS)
 
 test-train: $(VENV)/test.stamp
-	@scripts/set_up.sh train "$(PY)"
+	@.ci/set_up.sh train "$(PY)"
 	$(BIN)/python -m pytest -m train tests $(ARGS)
 
 bench: $(VENV)/test.stamp

@@ -116,7 +116,7 @@ class Detector:
 
     def reset(self, slot: int, tick: int) -> list[Firing]:
         """Forget stream `slot`; an event that is on ends at its last patch. `tick`: where the stream stopped."""
-        ends = [self._end(0, slot, c, tick) for c in np.flatnonzero(self._active[slot])] if self.sustained else []
+        ends = [self._end(0, slot, int(c), tick) for c in np.flatnonzero(self._active[slot])] if self.sustained else []
         for state in (self._scores, self._above, self._active, self._quiet_until):
             state[slot] = 0
         return ends

@@ -82,7 +82,8 @@ def gunshot(rng: np.random.Generator) -> Samples:
     t = np.arange(n) / RATE_HZ
     noise = rng.normal(0, 1, n)
     smooth = np.convolve(noise, np.ones(8) / 8, "same")
-    sound = noise * np.exp(-t / 0.008) + 1.5 * smooth * np.exp(-t / 0.15) + np.sin(2 * np.pi * 90 * t) * np.exp(-t / 0.05)
+    thump = np.sin(2 * np.pi * 90 * t) * np.exp(-t / 0.05)
+    sound = noise * np.exp(-t / 0.008) + 1.5 * smooth * np.exp(-t / 0.15) + thump
     return np.asarray(0.8 * sound / np.abs(sound).max())
 
 
@@ -115,8 +116,9 @@ def main() -> None:
         sound = spoken(label, voice) if voice else sounds[label](rng)
         pause = np.zeros(int(pause_s * RATE_HZ))
         at += len(pause)
-        labels.append({"label": label, "start_s": round(at / RATE_HZ, 3), "end_s": round((at + len(sound)) / RATE_HZ, 3)})
-        at += len(sound)
+        end = at + len(sound)
+        labels.append({"label": label, "start_s": round(at / RATE_HZ, 3), "end_s": round(end / RATE_HZ, 3)})
+        at = end
         parts += [pause, sound]
     audio = np.concatenate([*parts, np.zeros(2 * RATE_HZ)])
     audio += np.convolve(rng.normal(0, 0.002, len(audio)), [0.3, 0.4, 0.3], "same")

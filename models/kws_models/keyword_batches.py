@@ -9,7 +9,7 @@ import numpy as np
 from numpy.random import Generator
 
 from kws_models.architectures import Architecture
-from kws_models.audio_cache import Audio, load_audio
+from kws_models.audio_cache import load_audio
 from kws_models.augmentation import (
     AugmentSpec,
     masked,

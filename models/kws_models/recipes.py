@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from kws_serve.messages import KwsError
 
@@ -18,11 +18,16 @@ class Recipe:
     average_decay: float = 0.999
     label_smoothing: float = 0.05
     dropout: float = 0.0
+    bfloat16: bool = False  # forward and backward in bfloat16, weights in float32
 
+
+_EVENT = Recipe(
+    steps=5_000, warm_up_steps=200, average_decay=0.998, label_smoothing=0.02, dropout=0.2, bfloat16=True
+)
 
 RECIPES: dict[str, dict[str, Recipe]] = {
-    "keyword": {"standard": Recipe(steps=12_000), "short": Recipe(steps=1_500)},
-    "event": {"standard": Recipe(steps=4_000, dropout=0.2), "short": Recipe(steps=600)},
+    "keyword": {"standard": Recipe(steps=24_000), "short": Recipe(steps=8_000)},
+    "event": {"standard": _EVENT, "short": replace(_EVENT, steps=1_500)},
 }
 
 

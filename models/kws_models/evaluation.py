@@ -1,0 +1,166 @@
+"""Accuracy on labelled clips, by the protocols of keyword and sound-event models.
+
+Keywords: one patch, the first second right-padded with zeros, argmax, no threshold. Events: clips shorter than a patch
+are centred in zeros, patch hop 100 ms; a clip's label is the strongest non-rest score at or above its threshold, else
+the rest label.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from kws_models.audio_cache import at_rate, read_pcm
+from kws_models.features import PatchMaker, first_second
+from kws_models.recordings import (
+    DataError,
+    Recording,
+    event_root,
+    find_recordings,
+    flatten,
+    keyword_root,
+)
+from kws_models.statistics import confusion_matrix, report
+from kws_models.training_list import FILE, TrainingList, read_training_list
+from kws_serve.manifest import ModelSpec
+from kws_serve.messages import Float32Array, Int16Array
+
+UNKNOWN = "_unknown_"
+HARD = "background_hard"
+UNKNOWN_SHARE = 0.10  # of the command clips, where other words stand in for `_unknown_`
+EVENT_PATCH_HOP_MS = 100
+_BATCH = 128
+
+Infer = Callable[[Float32Array], Float32Array]  # patches (n, n_frames, n_coeffs) -> scores (n, n_classes)
+
+
+@dataclass(frozen=True)
+class Case:
+    """A recording and the label it should get."""
+
+    recording: Recording
+    label: str
+
+
+@dataclass(frozen=True)
+class Options:
+    """Which clips count."""
+
+    split: str = "all"  # all, validation, testing: the latter two by the Speech Commands lists
+    include_training: bool = False
+    keep: Callable[[Recording], bool] = lambda recording: True
+
+
+def evaluate(spec: ModelSpec, infer: Infer, data: Path, options: Options = Options()) -> dict[str, Any]:  # noqa: B008
+    """The report of statistics.report, with `training_clips_left_out` and of events also `background_hard`."""
+    cases = [case for case in find_cases(spec, data, options.split) if options.keep(case.recording)]
+    known = TrainingList() if options.include_training else read_training_list(spec.folder / FILE)
+    judge = _judge_event if spec.task == "event" else None
+    maker = PatchMaker(spec.front_end, spec.n_frames)
+    kept, predicted, left_out = [], [], 0
+    waiting: list[Int16Array] = []
+    for case in cases:
+        pcm, rate_hz = read_pcm(case.recording.path)
+        if known.has(case.recording, pcm):
+            left_out += 1
+            continue
+        kept.append(case)
+        samples = at_rate(pcm, rate_hz, spec.front_end.rate_hz)
+        if judge:
+            predicted.append(judge(spec, infer, maker, samples))
+            continue
+        waiting.append(first_second(samples, max(maker.patch_samples, spec.front_end.rate_hz)))
+        if len(waiting) == _BATCH:
+            predicted += _judge_keywords(infer, maker, waiting)
+            waiting = []
+    predicted += _judge_keywords(infer, maker, waiting)
+    return _report(spec, kept, predicted) | {"training_clips_left_out": left_out}
+
+
+def find_cases(spec: ModelSpec, data: Path, split: str = "all") -> list[Case]:
+    """Recordings under folders named after labels, and what stands in for the rest. Raises DataError."""
+    root = event_root(data) if spec.task == "event" else keyword_root(data)
+    found = _of_split(find_recordings(root), root, split)
+    cases = [Case(r, label) for label in spec.labels for r in found.get(label, [])]
+    if not cases:
+        raise DataError(f"data: found no folder under {root} named after a label, wanted {', '.join(spec.labels)}")
+    if spec.task == "event":
+        rest = next(label for label in spec.labels if label in spec.rest_labels)
+        return cases + [Case(r, rest) for r in found.get(HARD, [])]
+    if UNKNOWN in spec.labels and UNKNOWN not in found:
+        others = {n: rs for n, rs in found.items() if n not in spec.labels and not n.startswith("_")}
+        n_commands = sum(case.label not in spec.rest_labels for case in cases)
+        cases += [Case(r, UNKNOWN) for r in sample_unknown(others, round(UNKNOWN_SHARE * n_commands))]
+    return cases
+
+
+def sample_unknown(others: dict[str, list[Recording]], n: int) -> list[Recording]:
+    """At most `n` recordings, round-robin over the words; within a word drawn by random.Random(0) from sorted paths."""
+    rng = random.Random(0)
+    queues = []
+    for word in sorted(others):
+        queue = sorted(others[word], key=lambda r: r.path.as_posix())
+        rng.shuffle(queue)
+        queues.append(queue)
+    drawn: list[Recording] = []
+    for turn in range(max(map(len, queues), default=0)):
+        drawn += [queue[turn] for queue in queues if turn < len(queue)]
+    return drawn[:n]
+
+
+def _of_split(found: dict[str, list[Recording]], root: Path, split: str) -> dict[str, list[Recording]]:
+    if split == "all":
+        return found
+    path = root / f"{split}_list.txt"
+    if not path.is_file():
+        raise DataError(f"--split {split}: found no {path}, wanted the list of its clips")
+    listed = {Path(line.strip()).with_suffix("") for line in path.read_text().splitlines() if line.strip()}
+    kept = [r for r in flatten(found) if r.path.relative_to(root).with_suffix("") in listed]
+    if not kept:
+        raise DataError(f"--split {split}: found none of the clips that {path} lists")
+    return {name: [r for r in kept if r.folder == name] for name in {r.folder for r in kept}}
+
+
+def _judge_keywords(infer: Infer, maker: PatchMaker, clips: list[Int16Array]) -> list[int]:
+    if not clips:
+        return []
+    return [int(c) for c in infer(maker.patches(np.stack(clips))).argmax(1)]
+
+
+def _judge_event(spec: ModelSpec, infer: Infer, maker: PatchMaker, samples: Int16Array) -> int:
+    return strongest_event(spec, clip_scores(infer, maker, samples))
+
+
+def clip_scores(infer: Infer, maker: PatchMaker, samples: Int16Array) -> Float32Array:
+    """Scores (k, n_classes) of one clip's patches, EVENT_PATCH_HOP_MS apart; a short clip is centred in zeros."""
+    hop = round(EVENT_PATCH_HOP_MS * maker.spec.rate_hz / 1000 / maker.spec.hop_samples)
+    missing = max(0, maker.patch_samples - len(samples))
+    samples = np.pad(samples, (missing // 2, missing - missing // 2))
+    return infer(maker.sliding_patches(samples, hop))
+
+
+def strongest_event(spec: ModelSpec, scores: Float32Array) -> int:
+    """Class index of the strongest score that may fire and reaches its threshold; else of the rest label."""
+    peak = scores.max(0)
+    thresholds = np.array([spec.detection[x].threshold if x in spec.detection else np.inf for x in spec.labels])
+    peak = np.where(peak >= thresholds, peak, -1.0)
+    if peak.max() >= 0:
+        return int(peak.argmax())
+    return next(i for i, label in enumerate(spec.labels) if label in spec.rest_labels)
+
+
+def _report(spec: ModelSpec, cases: list[Case], predicted: Iterable[int]) -> dict[str, Any]:
+    true = np.array([spec.labels.index(case.label) for case in cases], np.int64)
+    guessed = np.array(list(predicted), np.int64)
+    result = report(spec.labels, confusion_matrix(true, guessed, len(spec.labels)))
+    if spec.task == "event":
+        hard = np.array([case.recording.folder == HARD for case in cases], bool)
+        accepted = guessed[hard] != true[hard]
+        fired = {x: int((guessed[hard] == i).sum()) for i, x in enumerate(spec.labels) if x not in spec.rest_labels}
+        result[HARD] = {"n": int(hard.sum()), "accepted": int(accepted.sum()), "as": fired}
+    return result

@@ -1,0 +1,116 @@
+"""Post-training quantisation: each map's range from training patches, then the int8 file nearest to the float model."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import onnxruntime
+from ai_edge_litert.interpreter import Interpreter
+
+from kws_models.export_onnx import onnx_bytes
+from kws_models.export_tflite import Ranges, tflite_bytes
+from kws_models.graph import Graph, Relu, Weights
+from kws_serve.messages import Float32Array
+
+_INPUT_TAILS = (0.0, 0.01, 0.1, 0.5, 1.0)  # percent of the values beyond each end of the range
+_MAP_TAILS = (0.0, 0.001, 0.01, 0.05)
+_BATCH = 64
+_KEPT_VALUES = 400_000  # of each map, for its percentiles
+
+
+@dataclass(frozen=True)
+class Quantised:
+    """The chosen file and how it was chosen."""
+
+    content: bytes
+    input_tail_percent: float
+    map_tail_percent: float
+    mean_difference: float  # of the scores from the float model's, on the calibration patches
+
+
+def quantise(graph: Graph, weights: Weights, patches: Float32Array) -> Quantised:
+    """Int8 file of a folded graph, calibrated on training patches (n, n_frames, n_coeffs).
+
+    Ranges are percentiles: of all pairs of tails the one whose scores differ least from the float model's.
+    """
+    maps = _input_maps(graph, patches)
+    values = collect_maps(graph, weights, maps)
+    wanted = values.pop("scores")
+    best: Quantised | None = None
+    for input_tail in _INPUT_TAILS:
+        for map_tail in _MAP_TAILS:
+            content = tflite_bytes(graph, weights, _ranges(graph, values, input_tail, map_tail))
+            difference = float(np.abs(run_tflite(content, patches) - wanted).mean())
+            if best is None or difference < best.mean_difference:
+                best = Quantised(content, input_tail, map_tail, difference)
+    assert best is not None
+    return best
+
+
+def collect_maps(graph: Graph, weights: Weights, maps: Float32Array) -> dict[str, Any]:
+    """Values of "input" and of each node's map, at most _KEPT_VALUES of each, and all "scores" (n, n_classes)."""
+    names = tuple(node.name for node in graph.nodes)
+    session = onnxruntime.InferenceSession(onnx_bytes(graph, weights, keep=names), providers=["CPUExecutionProvider"])
+    kept: dict[str, list[Any]] = {name: [] for name in ("input", *names)}
+    scores = []
+    rng = np.random.default_rng(0)
+    for part in _parts(maps):
+        outputs = dict(zip(("scores", *names), session.run(None, {"input": part}), strict=True))
+        scores.append(outputs.pop("scores"))
+        for name, value in {"input": part, **outputs}.items():
+            share = _KEPT_VALUES * len(part) / len(maps)
+            flat = value.ravel()
+            kept[name].append(flat if flat.size <= share else _sample(rng, flat, int(share)))
+    return {"scores": np.concatenate(scores)} | {name: np.concatenate(parts) for name, parts in kept.items()}
+
+
+def _sample(rng: np.random.Generator, values: Any, n: int) -> Any:
+    """`n` values drawn at random, and the extremes."""
+    return np.concatenate([values[rng.integers(0, len(values), n)], [values.min(), values.max()]])
+
+
+def _ranges(graph: Graph, values: dict[str, Any], input_tail: float, map_tail: float) -> Ranges:
+    ranges: Ranges = {}
+    rectified = {node.name for node in graph.nodes if isinstance(node, Relu)}
+    for name, kept in values.items():
+        tail = input_tail if name == "input" else map_tail
+        low, high = (float(x) for x in np.percentile(kept, (tail, 100.0 - tail)))
+        ranges[name] = (0.0 if name in rectified else low, high)
+    return ranges
+
+
+def _input_maps(graph: Graph, patches: Float32Array) -> Float32Array:
+    turned = patches.transpose(0, 2, 1) if graph.axes == "NCFT" else patches
+    return np.ascontiguousarray(turned[:, None], np.float32)
+
+
+def _parts(rows: Float32Array) -> Iterator[Float32Array]:
+    for first in range(0, len(rows), _BATCH):
+        yield rows[first : first + _BATCH]
+
+
+def run_tflite(content: bytes, patches: Float32Array) -> Float32Array:
+    """Scores (n, n_classes) of an int8 or float32 file of axes NTFC for patches (n, n_frames, n_coeffs)."""
+    interpreter = Interpreter(model_content=content, num_threads=1)
+    source, target = interpreter.get_input_details()[0], interpreter.get_output_details()[0]
+    scores = []
+    for part in _parts(patches):
+        interpreter.resize_tensor_input(source["index"], [len(part), *part.shape[1:], 1])
+        interpreter.allocate_tensors()
+        interpreter.set_tensor(source["index"], _quantised(part[..., None], source))
+        interpreter.invoke()
+        scale, zero_point = target["quantization"]
+        out = interpreter.get_tensor(target["index"]).astype(np.float32)
+        scores.append((out - zero_point) * scale if scale else out)
+    return np.concatenate(scores)
+
+
+def _quantised(values: Float32Array, details: dict[str, Any]) -> Any:
+    scale, zero_point = details["quantization"]
+    if not scale:
+        return values
+    limits = np.iinfo(details["dtype"])
+    return np.clip(np.rint(values / scale) + zero_point, limits.min, limits.max).astype(details["dtype"])

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -176,7 +177,10 @@ class Detector:
         return Firing(row, self.labels[c], "end", float(self._peak[slot, c]), start, tick, max(start, end))
 
 
-def _keep_last(history: npt.NDArray[np.generic], n: int) -> npt.NDArray[np.generic]:
+_Any = TypeVar("_Any", np.float32, np.bool_)
+
+
+def _keep_last(history: npt.NDArray[_Any], n: int) -> npt.NDArray[_Any]:
     """`history` (n_streams, m, c) cut or zero-padded at the front to (n_streams, n, c)."""
     s, m, c = history.shape
     if m >= n:

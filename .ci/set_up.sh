@@ -25,7 +25,7 @@ get_missing() {
         echo "Installing Debian packages:$missing"
         apt-get update -qq
         # shellcheck disable=SC2086
-        DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $missing >/dev/null
+        DEBIAN_FRONTEND=noninteractive apt-get -o Dpkg::Use-Pty=0 install -y -qq --no-install-recommends $missing >/dev/null
         missing=""
     elif [ "$1" = required ]; then
         fail "needs Debian packages; run: sudo apt-get install --no-install-recommends$missing"

@@ -1,0 +1,91 @@
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+
+sync_api = pytest.importorskip("playwright.sync_api")
+
+RATE_HZ = 44100
+FLAGS = [
+    "--use-fake-ui-for-media-stream",
+    "--use-fake-device-for-media-stream",
+    "--autoplay-policy=no-user-gesture-required",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
+
+
+@pytest.fixture(scope="session")
+def chromium() -> str:
+    """The path of a Chromium."""
+    found = next((p for name in ("chromium", "google-chrome", "chrome") if (p := shutil.which(name))), None)
+    if found is None:
+        pytest.skip("needs Chromium: apt-get install chromium")
+    return found
+
+
+class Pages:
+    """Browsers and what they complained of: a console error or a CSP violation fails the test."""
+
+    def __init__(self, chromium: str, folder: Path) -> None:
+        self.chromium = chromium
+        self.folder = folder
+        self.complaints: list[str] = []
+        self._playwright = sync_api.sync_playwright().start()
+        self._browsers: list[sync_api.Browser] = []
+
+    def open(
+        self, url: str, *, microphone: np.ndarray | None = None, deny: bool = False, init: str = ""
+    ) -> sync_api.Page:
+        """A page in a browser of its own, whose microphone hears `microphone` (44.1 kHz)."""
+        flags = [f for f in FLAGS if not (deny and "fake-ui" in f)]
+        if microphone is not None:
+            path = self.folder / "microphone.wav"
+            silence = np.zeros(RATE_HZ)
+            soundfile.write(path, np.concatenate([silence, microphone, silence]), RATE_HZ, subtype="PCM_16")
+            flags.append(f"--use-file-for-fake-audio-capture={path}%noloop")
+        browser = self._playwright.chromium.launch(executable_path=self.chromium, args=flags)
+        self._browsers.append(browser)
+        context = browser.new_context(permissions=[] if deny else ["microphone"])
+        page = context.new_page()
+        page.add_init_script(
+            "document.addEventListener('securitypolicyviolation',"
+            " e => console.error('CSP ' + e.violatedDirective + ' ' + e.blockedURI));" + init
+        )
+        page.on("console", lambda m: m.type == "error" and self.complaints.append(m.text))
+        page.on("pageerror", lambda e: self.complaints.append(str(e)))
+        page.goto(url)
+        return page
+
+    def close(self) -> None:
+        for browser in self._browsers:
+            browser.close()
+        self._playwright.stop()
+
+
+@pytest.fixture
+def pages(chromium: str, tmp_path: Path) -> Iterator[Pages]:
+    opened = Pages(chromium, tmp_path)
+    yield opened
+    opened.close()
+
+
+@pytest.fixture
+def beeps() -> Callable[[int], np.ndarray]:
+    """So many loud seconds, each after a quiet one, at 44.1 kHz."""
+
+    def make(n: int) -> np.ndarray:
+        tone = 0.7 * np.sin(2 * np.pi * 440 * np.arange(RATE_HZ // 2) / RATE_HZ)
+        return np.concatenate([np.zeros(RATE_HZ), tone] * n)
+
+    return make

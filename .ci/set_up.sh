@@ -49,7 +49,7 @@ case $what in
 run)
     need "ldconfig -p | grep -q libportaudio.so.2" libportaudio2
     get_missing "server-side microphones"
-    echo "Setting up $venv: about 100 MB to download, 400 MB on disk"
+    echo "Setting up $venv: about 70 MB to download, 260 MB on disk"
     "$venv/bin/pip" install -q -e '.[mic,tflite]'
     ;;
 test)

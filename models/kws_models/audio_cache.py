@@ -66,7 +66,7 @@ def at_rate(samples: Int16Array, file_rate_hz: int, rate_hz: int) -> Int16Array:
     m = -(-len(samples_16k) // 2)
     padded = np.zeros(LEAD + 2 * m + LAG, np.int16)
     padded[LEAD : LEAD + len(samples_16k)] = samples_16k
-    return half_rate(padded[None])[0]
+    return np.asarray(half_rate(padded[None])[0], np.int16)
 
 
 def through_opus(samples_16k: Int16Array) -> Int16Array:

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.random import Generator
 
 from kws_models.audio_cache import Audio
+from kws_serve.core.mel import Float64Array
 from kws_serve.messages import Float32Array, Int16Array, Int64Array
 
 LOG_FLOOR = np.float32(np.log(1e-12))
@@ -71,6 +72,11 @@ def mixed(rng: Generator, clean: Float32Array, noise: Float32Array, spec: Augmen
     return clean + noise * scale[:, None].astype(np.float32)
 
 
+def drawn(rng: Generator, bounds: tuple[float, float], n: int) -> Float64Array:
+    """`n` numbers drawn uniformly from between the bounds."""
+    return np.asarray(rng.uniform(bounds[0], bounds[1], n))
+
+
 def with_gain(rng: Generator, samples: Float32Array, gain_db: tuple[float, float]) -> Int16Array:
     """Random gain per row, saturated to int16."""
     gain = 10.0 ** (rng.uniform(*gain_db, len(samples)) / 20.0)
@@ -83,7 +89,7 @@ def to_int16(samples: Float32Array) -> Int16Array:
 
 
 def _rms(samples: Float32Array) -> Float32Array:
-    return np.sqrt(np.mean(samples * samples, axis=1) + 1e-6)
+    return np.asarray(np.sqrt(np.mean(samples * samples, axis=1) + 1e-6), np.float32)
 
 
 def warped_log_mel(
@@ -95,8 +101,8 @@ def warped_log_mel(
     (band b stands at 20 Hz's mel plus (b + 1) * mel_step).
     """
     n, n_frames, n_mels = log_mel.shape
-    speed = rng.uniform(*spec.speed, n)
-    shift = rng.uniform(-spec.shift_ms, spec.shift_ms, n) / hop_ms
+    speed = drawn(rng, spec.speed, n)
+    shift = drawn(rng, (-spec.shift_ms, spec.shift_ms), n) / hop_ms
     middle = (n_frames - 1) / 2
     frame = (np.arange(n_frames) - middle) * speed[:, None] + middle + shift[:, None]
     first_mel = 1127.0 * np.log1p(20.0 / 700.0)
@@ -132,7 +138,7 @@ def mixed_log_mel(rng: Generator, clean: Float32Array, noise: Float32Array, spec
     level = np.where(rng.random(n) < spec.noise_share, level, -50.0)
     both = 0.5 * np.logaddexp(2.0 * clean, 2.0 * (noise + level[:, None, None]))
     gain = rng.uniform(*spec.gain_db, n) * np.log(10.0) / 20.0
-    return np.maximum(both + gain[:, None, None], LOG_FLOOR).astype(np.float32)
+    return np.asarray(np.maximum(both + gain[:, None, None], LOG_FLOOR), np.float32)
 
 
 def masked(rng: Generator, patches: Float32Array, spec: AugmentSpec) -> Float32Array:
@@ -144,6 +150,6 @@ def masked(rng: Generator, patches: Float32Array, spec: AugmentSpec) -> Float32A
         first = rng.integers(0, n_frames - width + 1)
         frame = np.arange(n_frames)
         hidden = (frame >= first[:, None]) & (frame < (first + width)[:, None])
-        hidden &= (rng.random(n) < spec.mask_share)[:, None]
+        hidden &= (drawn(rng, (0.0, 1.0), n) < spec.mask_share)[:, None]
         out = np.where(hidden[:, :, None], patches.mean(1, keepdims=True), out)
     return np.asarray(out, np.float32)

@@ -24,6 +24,7 @@ from kws_models.recordings import (
     find_recordings,
     flatten,
     keyword_root,
+    only_fold,
 )
 from kws_models.statistics import confusion_matrix, report
 from kws_models.training_list import FILE, TrainingList, read_training_list
@@ -53,12 +54,12 @@ class Options:
 
     split: str = "all"  # all, validation, testing: the latter two by the Speech Commands lists
     include_training: bool = False
-    keep: Callable[[Recording], bool] = lambda recording: True
+    fold: int | None = None  # only this fold
 
 
-def evaluate(spec: ModelSpec, infer: Infer, data: Path, options: Options = Options()) -> dict[str, Any]:  # noqa: B008
+def evaluate(spec: ModelSpec, infer: Infer, data: Path, options: Options) -> dict[str, Any]:
     """The report of statistics.report, with `training_clips_left_out` and of events also `background_hard`."""
-    cases = [case for case in find_cases(spec, data, options.split) if options.keep(case.recording)]
+    cases = find_cases(spec, data, options.split, options.fold)
     known = TrainingList() if options.include_training else read_training_list(spec.folder / FILE)
     judge = _judge_event if spec.task == "event" else None
     maker = PatchMaker(spec.front_end, spec.n_frames)
@@ -82,10 +83,12 @@ def evaluate(spec: ModelSpec, infer: Infer, data: Path, options: Options = Optio
     return _report(spec, kept, predicted) | {"training_clips_left_out": left_out}
 
 
-def find_cases(spec: ModelSpec, data: Path, split: str = "all") -> list[Case]:
+def find_cases(spec: ModelSpec, data: Path, split: str = "all", fold: int | None = None) -> list[Case]:
     """Recordings under folders named after labels, and what stands in for the rest. Raises DataError."""
     root = event_root(data) if spec.task == "event" else keyword_root(data)
     found = _of_split(find_recordings(root), root, split)
+    if fold is not None:
+        found = {name: only_fold(recordings, fold) for name, recordings in found.items()}
     cases = [Case(r, label) for label in spec.labels for r in found.get(label, [])]
     if not cases:
         raise DataError(f"data: found no folder under {root} named after a label, wanted {', '.join(spec.labels)}")

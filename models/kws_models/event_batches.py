@@ -15,7 +15,7 @@ from numpy.random import Generator
 
 from kws_models.architectures import Architecture
 from kws_models.audio_cache import load_audio
-from kws_models.augmentation import segments, stretched, to_int16
+from kws_models.augmentation import drawn, segments, stretched, to_int16
 from kws_models.features import patch_maker
 from kws_models.recordings import (
     Recording,
@@ -101,6 +101,16 @@ class EventBatches:
             self._samplers["speech"] = SourceSampler(speech, self.recordings)
         self._rooms = impulse_responses(np.random.default_rng([seed, 7]), 400, self.rate_hz, self.rate_hz)
 
+    @property
+    def training_recordings(self) -> list[Recording]:
+        """All that is learnt from."""
+        return self.recordings
+
+    @property
+    def feature_clips(self) -> list[str]:
+        """None: events are learnt from audio alone."""
+        return []
+
     def batch(self, step: int) -> tuple[Float32Array, Int64Array]:
         """Patches (n, n_frames, n_coeffs) and class indexes (n,): a function of seed and step alone."""
         rng = np.random.default_rng([self.seed, step])
@@ -141,7 +151,7 @@ class EventBatches:
         speed = rng.uniform(*self.mix.speed, n).astype(np.float32)
         start = np.array([self._start(rng, int(clip), float(s)) for clip, s in zip(clips, speed, strict=True)])
         out = stretched(self.audio, clips, width, speed, start.astype(np.float32))
-        return out * (32767.0 / (np.abs(out).max(1, keepdims=True) + 1.0))
+        return np.asarray(out * (32767.0 / (np.abs(out).max(1, keepdims=True) + 1.0)), np.float32)
 
     def _start(self, rng: Generator, clip: int, speed: float) -> float:
         """The clip's sample at which the patch begins; negative: the clip begins within the patch.
@@ -186,7 +196,7 @@ class EventBatches:
         ratio = 10.0 ** (rng.uniform(*self.mix.snr_db, (n, 1)) / 20.0)
         silent = loud[:, 0] < 1.0
         ratio[silent] = 1.0
-        bare = (rng.random(n) < self.mix.no_bed_share)[:, None]
+        bare = (drawn(rng, (0.0, 1.0), n) < self.mix.no_bed_share)[:, None]
         bed = bed * (level / bed_rms / ratio)
         faint = rng.normal(size=(n, width)) * rng.uniform(0.0, 3.0, (n, 1)) * (rng.random((n, 1)) < 0.5)
         centred = _centred_in_zeros(rng, bed) if bare.any() else bed
@@ -198,7 +208,7 @@ def _loudest_rms(signals: Float32Array, window: int) -> Float32Array:
     """RMS (n, 1) of the loudest of the windows side by side."""
     n, n_samples = signals.shape
     windows = signals[:, : n_samples // window * window].reshape(n, -1, window)
-    return np.sqrt((windows**2).mean(2).max(1))[:, None]
+    return np.asarray(np.sqrt((windows**2).mean(2).max(1))[:, None], np.float32)
 
 
 def _centred_in_zeros(rng: Generator, beds: Float32Array) -> Float32Array:

@@ -32,7 +32,7 @@ from kws_models.recordings import (
     require_folders,
     without_fold,
 )
-from kws_serve.core.mel import dct_matrix
+from kws_serve.core.mel import Float64Array, dct_matrix
 from kws_serve.messages import Float32Array, Int16Array, Int64Array
 
 NOISE_FOLDER = "_background_noise_"
@@ -60,7 +60,7 @@ class ClassSampler:
         folder_of = np.array(folders)
         counts = {name: int((folder_of == name).sum()) for name in set(folders)}
         self._clips: list[Int64Array] = []
-        self._edges: list[Float32Array] = []
+        self._edges: list[Float64Array] = []
         for label in labels:
             known = set(labels) - {UNKNOWN, SILENCE}
             mine = folder_of == label
@@ -69,7 +69,7 @@ class ClassSampler:
             clips = np.flatnonzero(mine)
             weights = np.array([counts[folders[i]] ** -0.5 for i in clips])
             self._clips.append(clips)
-            self._edges.append(np.cumsum(weights) / weights.sum() if len(clips) else np.zeros(0))
+            self._edges.append(np.asarray(np.cumsum(weights) / weights.sum() if len(clips) else weights, np.float64))
 
     def draw(self, rng: Generator, classes: Int64Array) -> Int64Array:
         """One clip for each class index (n,)."""
@@ -144,6 +144,16 @@ class KeywordBatches:
         self._dct = dct_matrix(spec.dct, spec.mel.n).astype(np.float32)
         low, high = (1127.0 * np.log1p(hz / 700.0) for hz in (spec.mel.f_min_hz, spec.mel.f_max_hz))
         self._mel_step = (high - low) / (spec.mel.n + 1)
+
+    @property
+    def training_recordings(self) -> list[Recording]:
+        """All that is learnt from: words and noise."""
+        return [*self.recordings, *self.noise_recordings]
+
+    @property
+    def feature_clips(self) -> list[str]:
+        """`word/stem` of the clips known by their features only."""
+        return [f"{entry.folder}/{entry.stem}" for entry in self.pack]
 
     def batch(self, step: int) -> tuple[Float32Array, Int64Array]:
         """Patches (n, n_frames, n_coeffs) and class indexes (n,): a function of seed and step alone."""

@@ -90,4 +90,4 @@ def _dct_basis(n: int) -> Float32Array:
     k = np.arange(n)
     basis = np.sqrt(2.0 / n) * np.cos(np.pi * k[:, None] * (k + 0.5) / n)
     basis[0] *= np.sqrt(0.5)
-    return basis.astype(np.float32)
+    return np.asarray(basis, np.float32)

@@ -21,9 +21,7 @@ class Recipe:
     bfloat16: bool = False  # forward and backward in bfloat16, weights in float32
 
 
-_EVENT = Recipe(
-    steps=5_000, warm_up_steps=200, average_decay=0.998, label_smoothing=0.02, dropout=0.2, bfloat16=True
-)
+_EVENT = Recipe(steps=5_000, warm_up_steps=200, average_decay=0.998, label_smoothing=0.02, dropout=0.2, bfloat16=True)
 
 RECIPES: dict[str, dict[str, Recipe]] = {
     "keyword": {"standard": Recipe(steps=24_000), "short": Recipe(steps=8_000)},

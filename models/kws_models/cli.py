@@ -1,0 +1,148 @@
+"""The command `kws-models`: list, describe, train, export, evaluate. Only `train` needs torch."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from kws_models.architectures import ARCHITECTURES, find_architecture
+from kws_models.audio_cache import DEFAULT_CACHE
+from kws_models.describe import as_text, describe
+from kws_models.recipes import RECIPES
+from kws_models.recordings import N_FOLDS
+from kws_serve.messages import KwsError
+from kws_serve.model_folder import find_model, list_models, load_model, shipped_models_dir
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """`kws-models`: exits 0, or 2 with one line where an argument, the data or a model is wrong."""
+    arguments = vars(_parser().parse_args(argv))
+    run: Callable[..., None] = arguments.pop("run")
+    try:
+        run(**arguments)
+    except (KwsError, ValueError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        sys.exit(130)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="kws-models", description="The model zoo.", allow_abbrev=False)
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    commands.add_parser("list", help="architectures, and which have shipped weights").set_defaults(run=_list)
+
+    one = commands.add_parser("describe", help="layers, shapes and counts of an architecture")
+    one.set_defaults(run=_describe)
+    one.add_argument("name")
+    one.add_argument("--json", action="store_true", dest="as_json")
+
+    one = commands.add_parser("train", help="train on recordings (needs the train extra)")
+    one.set_defaults(run=_train)
+    _add_data(one, f"name of an architecture: {', '.join(ARCHITECTURES)}")
+    recipes = sorted({name for task in RECIPES.values() for name in task})
+    one.add_argument("--recipe", default="standard", help=f"one of {', '.join(recipes)} (default standard)")
+    one.add_argument("--steps", type=_positive, help="instead of the recipe's")
+    one.add_argument("--seed", type=int, default=1)
+    one.add_argument("--out", type=Path, help="folder of the run (default runs/NAME); an interrupted run goes on")
+    one.add_argument("--workers", type=int, default=1, help="processes that make batches (default 1)")
+    one.add_argument("--threads", type=_positive, default=1, help="threads of the training itself (default 1)")
+
+    one = commands.add_parser("export", help="a run's weights -> a model folder: ONNX, int8 TFLite, manifest")
+    one.set_defaults(run=_export)
+    _add_data(one, "name of the architecture")
+    one.add_argument("--weights", type=Path, required=True, metavar="FILE", help="weights.npz of a training run")
+    one.add_argument("--out", type=Path, required=True, metavar="DIR", help="the model folder to write")
+    one.add_argument("--model-version", default="1.0.0", metavar="X.Y.Z")
+
+    one = commands.add_parser("evaluate", help="accuracy of a model on labelled recordings")
+    one.set_defaults(run=_evaluate)
+    one.add_argument("name", help="a shipped model, or a model folder")
+    one.add_argument("--data", type=Path, required=True, metavar="DIR")
+    one.add_argument("--backend", default="onnx", choices=("onnx", "tflite", "gap8"))
+    one.add_argument("--split", default="all", choices=("all", "validation", "testing"))
+    one.add_argument("--fold", type=int, choices=range(N_FOLDS), help="only this fold's speakers or recordings")
+    one.add_argument("--include-training", action="store_true", help="also clips the model was trained on")
+    one.add_argument("--json", action="store_true", dest="as_json")
+    return parser
+
+
+def _add_data(parser: argparse.ArgumentParser, name_help: str) -> None:
+    parser.add_argument("name", help=name_help)
+    parser.add_argument("--data", type=Path, required=True, metavar="DIR", help="recordings, a folder a label")
+    parser.add_argument("--fold", type=int, choices=range(N_FOLDS), help="speakers or recordings to hold out")
+    parser.add_argument("--cache", type=Path, default=DEFAULT_CACHE, metavar="DIR", help="decoded audio")
+
+
+def _positive(text: str) -> int:
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"found {value}, wanted >= 1")
+    return value
+
+
+def _list() -> None:
+    shipped = list_models([shipped_models_dir()])
+    for name, architecture in ARCHITECTURES.items():
+        state = "weights" if name in shipped else "no weights"
+        print(f"{name:12} {architecture.task:8} {state:11} {' '.join(architecture.labels)}")
+
+
+def _describe(name: str, as_json: bool) -> None:
+    counts = describe(find_architecture(name))
+    print(json.dumps(counts, indent=1) if as_json else as_text(counts))
+
+
+def _train(**arguments: Any) -> None:
+    try:
+        from kws_models.train_command import train_command
+    except ModuleNotFoundError as error:
+        raise KwsError(f'train: found no {error.name}; install it with: pip install "kws-serve[train]"') from error
+    train_command(**arguments)
+
+
+def _export(**arguments: Any) -> None:
+    try:
+        from kws_models.export_command import export_command
+    except ModuleNotFoundError as error:
+        raise KwsError(f'export: found no {error.name}; install it with: pip install "kws-serve[train]"') from error
+    export_command(**arguments)
+
+
+def _evaluate(
+    name: str, data: Path, backend: str, split: str, fold: int | None, include_training: bool, as_json: bool
+) -> None:
+    from kws_models.evaluation import Options, evaluate
+    from kws_serve.backends import open_backend
+
+    folder = Path(name)
+    spec = load_model(folder) if (folder / "model.json").is_file() else find_model(name, [shipped_models_dir()])
+    opened = open_backend(backend, spec)
+    options = Options(split, include_training, fold)
+    result = evaluate(spec, opened.infer, data, options)
+    opened.close()
+    left_out = result["training_clips_left_out"]
+    if left_out:
+        print(
+            f"left out: {left_out} clips that {spec.name} was trained on (--include-training counts them)",
+            file=sys.stderr,
+        )
+    print(json.dumps(result, indent=1) if as_json else _as_text(result))
+
+
+def _as_text(result: dict[str, Any]) -> str:
+    lines = [f"accuracy {result['accuracy']:.4f} of {result['n']} clips"]
+    lines.append(f"{'label':18}{'n':>6}{'recall':>8}  95 % interval   {'precision':>9}")
+    for label, row in result["per_class"].items():
+        recall, precision = (f"{row[k]:.3f}" if row[k] is not None else "-" for k in ("recall", "precision"))
+        low, high = row["recall_ci"]
+        lines.append(f"{label:18}{row['n']:>6}{recall:>8}  {low:.3f} - {high:.3f}   {precision:>9}")
+    if "background_hard" in result:
+        hard = result["background_hard"]
+        lines.append(f"hard negatives: {hard['accepted']} of {hard['n']} taken for an event {hard['as']}")
+    return "\n".join(lines)

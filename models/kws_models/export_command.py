@@ -1,0 +1,117 @@
+"""`kws-models export`: folds, quantises and writes a model folder from a training run's weights."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from kws_models.architectures import Architecture, find_architecture
+from kws_models.card import licences_of
+from kws_models.event_batches import EventBatches
+from kws_models.export_onnx import onnx_bytes
+from kws_models.folding import fold as fold_norms
+from kws_models.keyword_batches import KeywordBatches
+from kws_models.model_folder_writer import ONNX_FILE, TFLITE_FILE, ModelFacts, write_model_folder
+from kws_models.quantiser import quantise
+from kws_models.recordings import Recording
+from kws_models.training_list import FILE, training_lines
+from kws_serve.messages import Float32Array, KwsError
+
+_CALIBRATION_SEED = 1_000_003  # other batches than any training saw
+_CALIBRATION_PATCHES = 1024
+EXPERIMENTAL_BELOW = 30  # independent recordings
+
+DEFAULT_DETECTION: dict[str, dict[str, float]] = {
+    "keyword": {
+        "threshold": 0.8,
+        "off_threshold": 0.5,
+        "smoothing_ms": 100,
+        "k": 2,
+        "n": 3,
+        "refractory_s": 1.0,
+        "onset_offset_ms": 600,
+    },
+    "event": {
+        "threshold": 0.8,
+        "off_threshold": 0.5,
+        "smoothing_ms": 240,
+        "k": 1,
+        "n": 1,
+        "refractory_s": 2.0,
+        "onset_offset_ms": 1200,
+    },
+}
+
+
+def export_command(
+    name: str, data: Path, fold: int | None, cache: Path, weights: Path, out: Path, model_version: str
+) -> None:
+    """Write the folder `out`; detection settings and accuracy that its model.json has already are kept."""
+    architecture = find_architecture(name)
+    graph, folded = fold_norms(architecture.graph, _read_weights(weights, architecture))
+    make = KeywordBatches if architecture.task == "keyword" else EventBatches
+    batches = make(architecture, data, fold, cache, _CALIBRATION_SEED)
+    quantised = quantise(graph, folded, _calibration_patches(batches))
+    recordings = batches.training_recordings
+    files = {
+        ONNX_FILE: onnx_bytes(graph, folded),
+        TFLITE_FILE: quantised.content,
+        FILE: training_lines(recordings, batches.feature_clips, data),
+    }
+    old = json.loads((out / "model.json").read_text()) if (out / "model.json").is_file() else {}
+    facts = ModelFacts(
+        version=model_version,
+        detection=old.get("detection") or {"*": DEFAULT_DETECTION[architecture.task]},
+        provenance=_provenance(architecture, recordings, len(batches.feature_clips), fold),
+        accuracy=old.get("accuracy", {}),
+    )
+    write_model_folder(out, architecture, files, facts)
+    print(
+        f"{out}: int8 scores differ by {quantised.mean_difference:.4f} on average from the float model's "
+        f"(tails cut: input {quantised.input_tail_percent} %, maps {quantised.map_tail_percent} %)"
+    )
+
+
+def _read_weights(path: Path, architecture: Architecture) -> dict[str, Any]:
+    if not path.is_file():
+        raise KwsError(f"--weights: found no file {path}, wanted the weights.npz of a training run")
+    arrays = dict(np.load(path))
+    graph = architecture.graph
+    wanted = {f"{n.name}.{short}": shape for n in graph.nodes for short, shape in graph.weight_shapes(n).items()}
+    wrong = [key for key, shape in wanted.items() if key not in arrays or arrays[key].shape != shape]
+    if wrong:
+        raise KwsError(f"--weights: {path}: {wrong[0]} does not fit {architecture.name}, wanted {wanted[wrong[0]]}")
+    return arrays
+
+
+def _calibration_patches(batches: KeywordBatches | EventBatches) -> Float32Array:
+    parts: list[Float32Array] = []
+    while sum(map(len, parts)) < _CALIBRATION_PATCHES:
+        parts.append(batches.batch(len(parts))[0])
+    return np.concatenate(parts)
+
+
+def _provenance(
+    architecture: Architecture, recordings: list[Recording], n_features: int, fold: int | None
+) -> dict[str, Any]:
+    sources = {
+        label: len({r.source for r in recordings if r.folder == label})
+        for label in architecture.labels
+        if label not in architecture.rest_labels
+    }
+    claimed = sum(r.provenance == "claimed" for r in recordings)
+    facts: dict[str, Any] = {
+        "data": f"{len(recordings)} recordings"
+        + (f" and features of {n_features} further clips" if n_features else ""),
+        "recordings": FILE,
+        "licence": "Apache-2.0 (code)",
+        "weights_licence": "credits of the recordings in README.md: " + ", ".join(sorted(licences_of(recordings))),
+        "held_out_fold": fold,
+        "independent_recordings": sources,
+        "claimed_share": round(claimed / len(recordings), 4),
+    }
+    experimental = [label for label, n in sources.items() if n < EXPERIMENTAL_BELOW]
+    return facts | ({"experimental_labels": experimental} if experimental else {})

@@ -137,6 +137,21 @@ async def test_disconnecting_at_random_never_loses_or_repeats(server):
     assert ids == list(range(begin + 1, begin + 49))
 
 
+async def test_empty_parameters_count_as_not_given(server):
+    async with websockets.connect(f"{server.ws}/v1/detections?after=&stream=&label=") as ws:
+        assert json.loads(await ws.recv())["type"] == "hello"
+    assert httpx.get(f"{server.http}/v1/detections?after=&limit=&stream=&label=").status_code == 200
+
+
+async def test_full_scale_samples_are_counted(server):
+    before = httpx.get(f"{server.http}/v1/status").json()["clipped_samples"]
+    async with websockets.connect(f"{server.ws}/v1/audio?stream=clipped") as ws:
+        await ws.send(np.array([32767, -32768, 32766, 0], "<i2").tobytes())
+        await ws.send('{"type":"end"}')
+        assert [json.loads(text) async for text in ws][-1]["type"] == "done"
+    assert httpx.get(f"{server.http}/v1/status").json()["clipped_samples"] - before == 2
+
+
 async def test_what_the_log_no_longer_has_is_told(level_model):
     with live_server([level_model], kept=5) as small:
         await say(small, "a", 8)

@@ -195,15 +195,18 @@ class AudioSocket:
             n = len(data) // q.sample_size
             raise WireError(4400, f"audio: found {n} samples in one message, wanted at most {q.rate_hz} (1 s)")
         if q.sample_bytes == 2:
-            return np.frombuffer(data, "<i2")[q.channel :: q.channels].astype(np.int16, copy=False)
+            pcm = np.frombuffer(data, "<i2")[q.channel :: q.channels].astype(np.int16, copy=False)
+            if len(pcm) and (pcm.max() == 32767 or pcm.min() == -32768):
+                self.ingest.clipped_samples += int(np.count_nonzero((pcm == 32767) | (pcm == -32768)))
+            return pcm
         return self._checked(np.frombuffer(data, "<f4")[q.channel :: q.channels].astype(np.float32, copy=False))
 
     def _checked(self, samples: Float32Array) -> Float32Array:
-        """NaN becomes 0 and what is outside [-1, 1] saturates: both are counted."""
-        if not len(samples) or (np.isfinite(samples).all() and np.abs(samples).max() <= 1.0):
+        """NaN becomes 0 and what is outside (-1, 1) saturates: both are counted."""
+        if not len(samples) or (np.isfinite(samples).all() and np.abs(samples).max() < 1.0):
             return samples
         bad = ~np.isfinite(samples)
         self.ingest.bad_samples += int(bad.sum())
         samples = np.where(bad, np.float32(0), samples)
-        self.ingest.clipped_samples += int((np.abs(samples) > 1).sum())
+        self.ingest.clipped_samples += int((np.abs(samples) >= 1).sum())
         return np.clip(samples, np.float32(-1), np.float32(1))

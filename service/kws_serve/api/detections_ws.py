@@ -8,7 +8,7 @@ import contextlib
 from starlette.websockets import WebSocket
 
 from kws_serve import __version__
-from kws_serve.api.query import once_each, stream_name, whole
+from kws_serve.api.query import detections_query, whole
 from kws_serve.api.security import Access
 from kws_serve.api.sockets import converse
 from kws_serve.api.wire import WireError, detection_json, dumps, parse_message
@@ -22,9 +22,8 @@ async def detections(ws: WebSocket, history: History, access: Access) -> None:
     """Serve one subscriber until it leaves or is too slow."""
 
     async def serve(ws: WebSocket) -> None:
-        found = once_each(ws.query_params.multi_items(), ("after", "stream", "label"))
+        found, wanted = detections_query(ws.query_params.multi_items())
         after = whole("after", found["after"], 0, 2**63 - 1) if "after" in found else None
-        wanted = Filter(stream_name(found["stream"]) if "stream" in found else None, found.get("label"))
         await _feed(ws, history, wanted, after)
 
     await converse(ws, access, serve)

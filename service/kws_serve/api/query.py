@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from kws_serve.api.wire import WireError
 from kws_serve.core.resampler import MAX_RATE_HZ, MIN_RATE_HZ
 from kws_serve.messages import check_name
+from kws_serve.sinks.history import Filter
 
 MAX_CHANNELS = 32
 
@@ -22,6 +23,12 @@ def once_each(pairs: Iterable[tuple[str, str]], known: tuple[str, ...]) -> dict[
             raise WireError(4400, f"parameter {key}: found twice, wanted once")
         found[key] = value
     return found
+
+
+def detections_query(pairs: Iterable[tuple[str, str]], *more: str) -> tuple[dict[str, str], Filter]:
+    """Parameters of /v1/detections (empty ones count as not given) and the filter they ask for. Raises WireError."""
+    found = {k: v for k, v in once_each(pairs, ("after", "stream", "label", *more)).items() if v}
+    return found, Filter(stream_name(found["stream"]) if "stream" in found else None, found.get("label"))
 
 
 def whole(name: str, text: str, low: int, high: int) -> int:

@@ -8,7 +8,7 @@ from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse, PlainTextResponse, Response
 
 from kws_serve.api.asyncapi import asyncapi_document
-from kws_serve.api.query import once_each, stream_name, whole
+from kws_serve.api.query import detections_query, whole
 from kws_serve.api.schemas import (
     DetectionPage,
     DetectionSettings,
@@ -21,7 +21,6 @@ from kws_serve.api.schemas import (
 from kws_serve.api.views import Service, metrics_text, models_json, status_csv, status_json, stream_json
 from kws_serve.api.wire import MAX_JSON_BYTES, WireError, detection_json, parse_json
 from kws_serve.messages import JsonObject
-from kws_serve.sinks.history import Filter
 
 PAGE_LIMIT = 1000
 _ERRORS: dict[int | str, dict[str, Any]] = {
@@ -38,8 +37,7 @@ def make_router(service: Service) -> APIRouter:
     @router.get("/v1/detections", response_model=DetectionPage, openapi_extra={"parameters": _PAGE_PARAMETERS})
     def detections(request: Request) -> Response:
         """What the log keeps after an id; go on from `next`."""
-        found = once_each(request.query_params.multi_items(), ("after", "limit", "stream", "label"))
-        wanted = Filter(stream_name(found["stream"]) if "stream" in found else None, found.get("label"))
+        found, wanted = detections_query(request.query_params.multi_items(), "limit")
         after = whole("after", found.get("after", "0"), 0, 2**63 - 1)
         limit = whole("limit", found.get("limit", "100"), 1, PAGE_LIMIT)
         items, following = service.history.page(wanted, after, limit)

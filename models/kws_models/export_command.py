@@ -71,7 +71,7 @@ def export_command(
     write_model_folder(out, architecture, files, facts)
     print(
         f"{out}: int8 scores differ by {quantised.mean_difference:.4f} on average from the float model's "
-        f"(tails cut: input {quantised.input_tail_percent} %, maps {quantised.map_tail_percent} %)"
+        f"({quantised.tails})"
     )
 
 

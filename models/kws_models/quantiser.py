@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -15,10 +15,22 @@ from kws_models.export_tflite import Ranges, tflite_bytes
 from kws_models.graph import Graph, Relu, Weights
 from kws_serve.messages import Float32Array
 
-_INPUT_TAILS = (0.0, 0.01, 0.1, 0.5, 1.0)  # percent of the values beyond each end of the range
-_MAP_TAILS = (0.0, 0.001, 0.01, 0.05)
+# percent of the values beyond an end of the range: what is cut there makes every step smaller
+_LOW_TAILS = (0.0, 0.1, 0.3, 0.5, 1.0)  # of the input
+_HIGH_TAILS = (0.0, 0.02, 0.1, 0.3)  # of the input
+_MAP_TAILS = (0.0, 0.01, 0.05, 0.1, 0.2)  # of every other map, at both ends
+_FIRST_MAP_TAIL = 0.05
 _BATCH = 64
 _KEPT_VALUES = 400_000  # of each map, for its percentiles
+
+
+@dataclass(frozen=True)
+class Tails:
+    """Percent of the values beyond the ends of the ranges."""
+
+    input_low: float
+    input_high: float
+    maps: float
 
 
 @dataclass(frozen=True)
@@ -26,28 +38,27 @@ class Quantised:
     """The chosen file and how it was chosen."""
 
     content: bytes
-    input_tail_percent: float
-    map_tail_percent: float
+    tails: Tails
     mean_difference: float  # of the scores from the float model's, on the calibration patches
 
 
 def quantise(graph: Graph, weights: Weights, patches: Float32Array) -> Quantised:
     """Int8 file of a folded graph, calibrated on training patches (n, n_frames, n_coeffs).
 
-    Ranges are percentiles: of all pairs of tails the one whose scores differ least from the float model's.
+    Ranges are percentiles. The input's are chosen first, then the other maps': those whose scores differ least from
+    the float model's.
     """
-    maps = _input_maps(graph, patches)
-    values = collect_maps(graph, weights, maps)
+    values = collect_maps(graph, weights, _input_maps(graph, patches))
     wanted = values.pop("scores")
-    best: Quantised | None = None
-    for input_tail in _INPUT_TAILS:
-        for map_tail in _MAP_TAILS:
-            content = tflite_bytes(graph, weights, _ranges(graph, values, input_tail, map_tail))
-            difference = float(np.abs(run_tflite(content, patches) - wanted).mean())
-            if best is None or difference < best.mean_difference:
-                best = Quantised(content, input_tail, map_tail, difference)
-    assert best is not None
-    return best
+
+    def tried(tails: Tails) -> Quantised:
+        content = tflite_bytes(graph, weights, _ranges(graph, values, tails))
+        return Quantised(content, tails, float(np.abs(run_tflite(content, patches) - wanted).mean()))
+
+    inputs = (tried(Tails(low, high, _FIRST_MAP_TAIL)) for low in _LOW_TAILS for high in _HIGH_TAILS)
+    best = min(inputs, key=lambda q: q.mean_difference)
+    maps = (tried(replace(best.tails, maps=tail)) for tail in _MAP_TAILS)
+    return min(maps, key=lambda q: q.mean_difference)
 
 
 def collect_maps(graph: Graph, weights: Weights, maps: Float32Array) -> dict[str, Any]:
@@ -72,12 +83,12 @@ def _sample(rng: np.random.Generator, values: Any, n: int) -> Any:
     return np.concatenate([values[rng.integers(0, len(values), n)], [values.min(), values.max()]])
 
 
-def _ranges(graph: Graph, values: dict[str, Any], input_tail: float, map_tail: float) -> Ranges:
+def _ranges(graph: Graph, values: dict[str, Any], tails: Tails) -> Ranges:
     ranges: Ranges = {}
     rectified = {node.name for node in graph.nodes if isinstance(node, Relu)}
     for name, kept in values.items():
-        tail = input_tail if name == "input" else map_tail
-        low, high = (float(x) for x in np.percentile(kept, (tail, 100.0 - tail)))
+        low_tail, high_tail = (tails.input_low, tails.input_high) if name == "input" else (tails.maps, tails.maps)
+        low, high = (float(x) for x in np.percentile(kept, (low_tail, 100.0 - high_tail)))
         ranges[name] = (0.0 if name in rectified else low, high)
     return ranges
 

@@ -1,0 +1,149 @@
+"""Long streams put together from labelled clips, and what the service's own detector makes of them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from numpy.random import Generator
+
+from kws_models.evaluation import Infer
+from kws_models.features import PatchMaker
+from kws_serve.core.detector import TICKS_PER_S, Detector, Firing
+from kws_serve.manifest import DetectionSpec, ModelSpec
+from kws_serve.messages import Float32Array, Int16Array
+
+_BATCH = 256
+_ONSET_SHARE = 0.15  # of a clip's loudest 20 ms: where its sound begins
+
+
+@dataclass(frozen=True)
+class Marked:
+    """A clip's place in a stream, in seconds: where its file begins, where its sound begins, where it ends."""
+
+    label: str
+    first_s: float
+    onset_s: float
+    end_s: float
+
+
+@dataclass(frozen=True)
+class Scene:
+    """A stream and what is in it."""
+
+    samples: Int16Array
+    rate_hz: int
+    marks: tuple[Marked, ...]
+
+    @property
+    def hours(self) -> float:
+        """Its length."""
+        return len(self.samples) / self.rate_hz / 3600
+
+
+def compose(
+    rng: Generator,
+    clips: list[tuple[str, Int16Array]],
+    beds: list[Int16Array],
+    rate_hz: int,
+    gap_s: tuple[float, float],
+    snr_db: tuple[float, float] = (8.0, 30.0),
+) -> Scene:
+    """The clips one after another with gaps, over background clips that change every few seconds."""
+    gaps = rng.uniform(*gap_s, len(clips) + 1)
+    n = round((sum(gaps) + sum(len(c) for _, c in clips) / rate_hz) * rate_hz) + rate_hz
+    samples = _bed(rng, beds, n)
+    marks, at = [], round(gaps[0] * rate_hz)
+    for (label, clip), gap in zip(clips, gaps[1:], strict=True):
+        signal = clip.astype(np.float32)
+        under = samples[at : at + len(clip)]
+        ratio = 10.0 ** (rng.uniform(*snr_db) / 20.0)
+        scale = _loudest(signal, rate_hz) / (ratio * (np.sqrt(np.mean(under**2)) + 1e-3))
+        samples[at : at + len(clip)] = signal + under * min(float(scale), 3.0)
+        first_s = at / rate_hz
+        marks.append(Marked(label, first_s, first_s + _onset_s(signal, rate_hz), first_s + len(clip) / rate_hz))
+        at += len(clip) + round(gap * rate_hz)
+    return Scene(np.clip(np.rint(samples), -32768, 32767).astype(np.int16), rate_hz, tuple(marks))
+
+
+def _bed(rng: Generator, beds: list[Int16Array], n: int) -> Float32Array:
+    """Backgrounds end to end at a modest level (rms 30 to 300 of 32768)."""
+    parts: list[Float32Array] = []
+    while sum(map(len, parts)) < n:
+        bed = beds[rng.integers(0, len(beds))].astype(np.float32)
+        level = np.exp(rng.uniform(np.log(30.0), np.log(300.0)))
+        parts.append(bed * np.float32(level / (np.sqrt(np.mean(bed**2)) + 1.0)))
+    return np.concatenate(parts)[:n]
+
+
+def _windows(signal: Float32Array, rate_hz: int) -> Float32Array:
+    width = rate_hz // 50
+    n = max(1, len(signal) // width)
+    return np.asarray(np.sqrt(np.mean(np.resize(signal, n * width).reshape(n, width) ** 2, axis=1)), np.float32)
+
+
+def _loudest(signal: Float32Array, rate_hz: int) -> float:
+    return float(_windows(signal, rate_hz).max())
+
+
+def _onset_s(signal: Float32Array, rate_hz: int) -> float:
+    loud = _windows(signal, rate_hz)
+    return float(np.argmax(loud >= _ONSET_SHARE * loud.max())) / 50
+
+
+def stream_scores(spec: ModelSpec, infer: Infer, samples: Int16Array) -> Float32Array:
+    """Scores (k, n_classes) of every patch of a stream at the model's rate, one each patch hop."""
+    maker = PatchMaker(spec.front_end, spec.n_frames)
+    hop_samples = spec.frames_per_patch_hop * spec.front_end.hop_samples
+    scores = []
+    for first in range(0, len(samples) - maker.patch_samples + 1, _BATCH * hop_samples):
+        last = first + (_BATCH - 1) * hop_samples + maker.patch_samples
+        scores.append(infer(maker.sliding_patches(samples[first:last], spec.frames_per_patch_hop)))
+    return np.concatenate(scores)
+
+
+def detections(spec: ModelSpec, scores: Float32Array, settings: dict[str, DetectionSpec]) -> list[Firing]:
+    """What the detector fires on one stream's scores."""
+    ticks = TICKS_PER_S // spec.front_end.rate_hz
+    hop = spec.frames_per_patch_hop * spec.front_end.hop_samples * ticks
+    patch = spec.patch_samples * ticks
+    sustained = spec.task == "event"
+    detector = Detector(spec.labels, settings, sustained=sustained, patch_hop_ticks=hop, patch_ticks=patch)
+    detector.ensure(1)
+    decided = np.array([patch + (len(scores) - 1) * hop])
+    firings = detector.update(np.zeros(1, np.int64), scores[None], decided)
+    return [firing for firing in firings if firing.phase != "end"]
+
+
+@dataclass(frozen=True)
+class StreamCounts:
+    """Detections of a scene against its marks."""
+
+    hits: int
+    misses: int
+    wrong: int  # another label fired during a marked clip, or fired with no such clip there
+    delays_s: dict[str, list[float]]  # per label, from the sound's onset to the end of the first patch above
+
+
+def count(scene: Scene, spec: ModelSpec, firings: list[Firing], tolerance_s: float) -> StreamCounts:
+    """A firing whose first patch above the threshold ends between onset and `tolerance_s` after the clip is a hit."""
+    left = [(firing.label, firing.start_tick / TICKS_PER_S) for firing in firings]
+    hits, misses = 0, 0
+    delays: dict[str, list[float]] = {}
+    for mark in scene.marks:
+        if mark.label not in spec.detection:
+            continue
+        mine = [f for f in left if f[0] == mark.label and mark.onset_s <= f[1] <= mark.end_s + tolerance_s]
+        if not mine:
+            misses += 1
+            continue
+        hits += 1
+        delays.setdefault(mark.label, []).append(mine[0][1] - mark.onset_s)
+        left = [f for f in left if f not in mine]
+    return StreamCounts(hits, misses, len(left), delays)
+
+
+def with_settings(spec: ModelSpec, **changed: Any) -> dict[str, DetectionSpec]:
+    """The model's settings with some changed for every label, and no onset offset: starts are decision times."""
+    return {label: replace(s, onset_offset_ms=0.0, **changed) for label, s in spec.detection.items()}

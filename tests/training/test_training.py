@@ -1,0 +1,108 @@
+"""Training itself: torch and ONNX are one function; a run can be broken off; one seed gives one result."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch")
+
+from kws_models.architectures import ARCHITECTURES  # noqa: E402
+from kws_models.export_onnx import onnx_bytes  # noqa: E402
+from kws_models.folding import fold  # noqa: E402
+from kws_models.recipes import Recipe  # noqa: E402
+from kws_models.torch_module import GraphModule, weights_of  # noqa: E402
+from kws_models.training import CHECKPOINT, TrainingRun, to_input, train  # noqa: E402
+from kws_serve.messages import KwsError  # noqa: E402
+from tests.models.random_model import random_patches, run_onnx  # noqa: E402
+
+pytestmark = pytest.mark.train
+
+
+class TwoTones:
+    """Batches of a task that 60 steps can learn: class 2 is positive, class 3 negative."""
+
+    def batch(self, step: int) -> tuple[np.ndarray, np.ndarray]:
+        rng = np.random.default_rng(step)
+        classes = rng.integers(2, 4, 16)
+        noise = rng.normal(0.0, 0.3, (16, 49, 10))
+        return (noise + np.where(classes == 2, 1.0, -1.0)[:, None, None]).astype(np.float32), classes
+
+
+class BreaksOff(TwoTones):
+    """As TwoTones, but fails at one step: a power cut."""
+
+    def __init__(self, at: int) -> None:
+        self.at = at
+
+    def batch(self, step: int) -> tuple[np.ndarray, np.ndarray]:
+        if step == self.at:
+            raise KeyboardInterrupt
+        return super().batch(step)
+
+
+RECIPE = Recipe(steps=60, warm_up_steps=2, average_decay=0.8)
+GRAPH = ARCHITECTURES["dscnn-s"].graph
+
+
+def run_in(folder: Path, n_workers: int = 0) -> TrainingRun:
+    return TrainingRun(folder, RECIPE, seed=3, n_workers=n_workers)
+
+
+def same(a: dict[str, np.ndarray], b: dict[str, np.ndarray]) -> bool:
+    return all(np.array_equal(a[name], b[name]) for name in a)
+
+
+@pytest.mark.parametrize("name", ["dscnn-s", "resnetse"])
+def test_torch_and_onnx_agree(name: str) -> None:
+    graph = ARCHITECTURES[name].graph
+    torch.manual_seed(0)
+    module = GraphModule(graph)
+    patches = random_patches(graph, 8)
+    with torch.no_grad():
+        module(to_input(patches, graph.axes))  # lively running statistics
+        wanted = torch.softmax(module.eval()(to_input(patches, graph.axes)), 1).numpy()
+    folded, weights = fold(graph, weights_of(module))
+    np.testing.assert_allclose(run_onnx(onnx_bytes(folded, weights), folded, patches), wanted, atol=1e-5)
+
+
+def test_it_learns_and_one_seed_gives_the_same_weights(tmp_path: Path) -> None:
+    first = train(GRAPH, TwoTones(), run_in(tmp_path / "a"))
+    again = train(GRAPH, TwoTones(), run_in(tmp_path / "b", n_workers=2))
+    assert same(first, again)
+    patches, classes = TwoTones().batch(999)
+    folded, weights = fold(GRAPH, first)
+    assert (run_onnx(onnx_bytes(folded, weights), folded, patches).argmax(1) == classes).mean() > 0.9
+
+
+def test_a_broken_off_run_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("kws_models.training._SAVE_EVERY", 10)
+    whole = train(GRAPH, TwoTones(), run_in(tmp_path / "whole"))
+    with pytest.raises(KeyboardInterrupt):
+        train(GRAPH, BreaksOff(at=15), run_in(tmp_path / "broken"))
+    assert same(whole, train(GRAPH, TwoTones(), run_in(tmp_path / "broken")))
+
+
+def test_another_run_s_checkpoint_is_refused(tmp_path: Path) -> None:
+    train(GRAPH, TwoTones(), run_in(tmp_path))
+    with pytest.raises(KwsError, match=r"found a run with .*steps=60.*wanted .*steps=70"):
+        train(GRAPH, TwoTones(), replace(run_in(tmp_path), recipe=replace(RECIPE, steps=70)))
+
+
+def test_a_full_disk_leaves_the_old_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("kws_models.training._SAVE_EVERY", 10)
+    with pytest.raises(KeyboardInterrupt):
+        train(GRAPH, BreaksOff(at=15), run_in(tmp_path))
+    before = (tmp_path / CHECKPOINT).read_bytes()
+
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(torch, "save", full)
+    with pytest.raises(KwsError, match="No space left on device; the checkpoint before it is whole"):
+        train(GRAPH, TwoTones(), run_in(tmp_path))
+    assert (tmp_path / CHECKPOINT).read_bytes() == before
+    assert [path.name for path in tmp_path.iterdir() if "part" in path.name] == []

@@ -325,7 +325,7 @@ class Engine:
 class EngineRunner:
     """The engine's owner thread: ticks when there is input, hands the events to `sink` from its own thread."""
 
-    MIN_TICK_S = 0.010
+    MIN_TICK_S = 0.020
     """From one tick to the next at least, so that many streams share a tick."""
 
     def __init__(self, engine: Engine, sink: Callable[[list[Event]], None]) -> None:

@@ -1,4 +1,7 @@
-"""The facts of a model card that come from the recordings: counts, licences, credits, share of claimed provenance."""
+"""The part of a model card that comes from the recordings: counts, licences, credits, share of claimed provenance.
+
+It stands in README.md between two marks; what people write around them stays.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +9,7 @@ from collections import Counter
 
 from kws_models.recordings import Recording
 
-FEATURES_CREDIT = "Speech Commands v0.02 (features computed from it) | CC BY 4.0"
+BEGIN, END = "<!-- from the recordings: begin -->", "<!-- from the recordings: end -->"
 _FAMILIES = ("CC BY-SA", "CC BY", "ODbL", "CC0", "Public domain")
 
 
@@ -41,3 +44,30 @@ def counts_table(recordings: list[Recording], folders: tuple[str, ...]) -> str:
 def claimed_share(recordings: list[Recording]) -> float:
     """Share of recordings whose licence is stated second-hand."""
     return sum(r.provenance == "claimed" for r in recordings) / max(1, len(recordings))
+
+
+def data_section(recordings: list[Recording], folders: tuple[str, ...], n_features: int) -> str:
+    """What the model learnt from, and whom to thank."""
+    features = f", and published features of {n_features} further clips (Speech Commands v0.02, CC BY 4.0)"
+    n_sources = len({r.source for r in recordings})
+    lines = [
+        "## Data",
+        "",
+        f"{len(recordings)} recordings of {n_sources} speakers or sources{features if n_features else ''}.",
+        f"Licence stated second-hand by a game or sound pack: {100 * claimed_share(recordings):.1f} %.",
+        "The digests of all of them are in training_recordings.txt.",
+        "",
+        counts_table(recordings, folders),
+        "",
+        "## Credits",
+        "",
+        credits_table(recordings),
+    ]
+    return "\n".join(lines)
+
+
+def with_data_section(card: str, section: str) -> str:
+    """The card with its generated part replaced, or added at the end."""
+    before, _, rest = card.partition(BEGIN)
+    after = rest.partition(END)[2]
+    return f"{before.rstrip()}\n\n{BEGIN}\n{section}\n{END}\n{after.lstrip()}"

@@ -9,12 +9,12 @@ from typing import Any
 import numpy as np
 
 from kws_models.architectures import Architecture, find_architecture
-from kws_models.card import licences_of
+from kws_models.card import claimed_share, data_section, licences_of, with_data_section
 from kws_models.event_batches import EventBatches
 from kws_models.export_onnx import onnx_bytes
 from kws_models.folding import fold as fold_norms
 from kws_models.keyword_batches import KeywordBatches
-from kws_models.model_folder_writer import ONNX_FILE, TFLITE_FILE, ModelFacts, write_model_folder
+from kws_models.model_folder_writer import ONNX_FILE, TFLITE_FILE, ModelFacts, replace_file, write_model_folder
 from kws_models.quantiser import quantise
 from kws_models.recordings import Recording
 from kws_models.training_list import FILE, training_lines
@@ -69,10 +69,19 @@ def export_command(
         accuracy=old.get("accuracy", {}),
     )
     write_model_folder(out, architecture, files, facts)
+    _write_card(out, architecture, recordings, len(batches.feature_clips))
     print(
         f"{out}: int8 scores differ by {quantised.mean_difference:.4f} on average from the float model's "
         f"({quantised.tails})"
     )
+
+
+def _write_card(out: Path, architecture: Architecture, recordings: list[Recording], n_features: int) -> None:
+    folders = sorted({r.folder for r in recordings}, key=lambda name: (name not in architecture.labels, name))
+    card = out / "README.md"
+    text = card.read_text(encoding="utf-8") if card.is_file() else f"# {architecture.name}\n"
+    section = data_section(recordings, tuple(folders), n_features)
+    replace_file(card, with_data_section(text, section).encode())
 
 
 def _read_weights(path: Path, architecture: Architecture) -> dict[str, Any]:
@@ -102,16 +111,17 @@ def _provenance(
         for label in architecture.labels
         if label not in architecture.rest_labels
     }
-    claimed = sum(r.provenance == "claimed" for r in recordings)
     facts: dict[str, Any] = {
         "data": f"{len(recordings)} recordings"
         + (f" and features of {n_features} further clips" if n_features else ""),
         "recordings": FILE,
         "licence": "Apache-2.0 (code)",
-        "weights_licence": "credits of the recordings in README.md: " + ", ".join(sorted(licences_of(recordings))),
+        "weights_licence": "CC BY-SA 4.0; learnt from recordings under "
+        + ", ".join(sorted(licences_of(recordings)))
+        + ": credits in README.md",
         "held_out_fold": fold,
         "independent_recordings": sources,
-        "claimed_share": round(claimed / len(recordings), 4),
+        "claimed_share": round(claimed_share(recordings), 4),
     }
     experimental = [label for label, n in sources.items() if n < EXPERIMENTAL_BELOW]
     return facts | ({"experimental_labels": experimental} if experimental else {})

@@ -5,6 +5,7 @@ set -eu
 what=$1
 python=$2
 venv=.venv
+PATH="$PATH:/usr/sbin:/sbin" # ldconfig
 
 fail() {
     echo "make: $*" >&2

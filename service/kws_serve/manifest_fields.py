@@ -185,7 +185,7 @@ FRONT_END: Table = RAW_FRONT_END | {
     "mel": Key(nested(MEL), required=True),
     "log": Key(nested(LOG)),
     "dct": Key(nested(DCT, or_null=True)),
-    "c0": Key(choice("dct", "energy", "none")),
+    "c0": Key(choice("dct", "energy", "raw_energy", "none")),
     "pad": Key(choice("none", "centre")),
 }
 FILE: Table = {

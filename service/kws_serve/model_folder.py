@@ -119,7 +119,7 @@ def _check_dct(spec: FrontEndSpec) -> None:
     if spec.kind == "fbank":
         if spec.dct is not None:
             raise refuse("front_end.dct", {"n": spec.dct.n}, "none or null where kind is fbank")
-        if spec.c0 == "energy":
+        if spec.c0 in ("energy", "raw_energy"):
             raise refuse("front_end.c0", spec.c0, '"dct" or "none" where kind is fbank')
         return
     assert spec.mel is not None

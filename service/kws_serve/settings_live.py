@@ -2,21 +2,11 @@
 
 from __future__ import annotations
 
-import math
-from dataclasses import fields, replace
+from dataclasses import replace
 
 from kws_serve.manifest import DetectionSpec, ModelSpec
-from kws_serve.messages import JsonObject
-
-_RANGES: dict[str, tuple[float, float]] = {
-    "threshold": (0.0, 1.0),
-    "off_threshold": (0.0, 1.0),
-    "smoothing_ms": (0.0, 10_000.0),
-    "k": (1, 100),
-    "n": (1, 100),
-    "refractory_s": (0.0, 3600.0),
-    "onset_offset_ms": (0.0, 60_000.0),
-}
+from kws_serve.manifest_fields import DETECTION
+from kws_serve.messages import JsonObject, ManifestError
 
 
 class LiveSettings:
@@ -70,17 +60,13 @@ class LiveSettings:
 
 def _checked(where: str, key: str, value: object) -> float | int:
     """`value` where it is in the key's range; else ValueError."""
-    known = {f.name: f.type for f in fields(DetectionSpec)}
-    if key not in known:
-        raise ValueError(f"{where}: unknown setting; wanted one of {', '.join(known)}")
-    low, high = _RANGES[key]
-    whole = key in ("k", "n")
-    good = isinstance(value, int) if whole else isinstance(value, int | float)
-    if not good or isinstance(value, bool) or not isinstance(value, int | float):
-        raise ValueError(f"{where}: found {_shown(value)}, wanted {'an integer' if whole else 'a number'}")
-    if not math.isfinite(value) or not low <= value <= high:
-        raise ValueError(f"{where}: found {value}, wanted {low:g} to {high:g}")
-    return value if whole else float(value)
+    if key not in DETECTION:
+        raise ValueError(f"{where}: unknown setting; wanted one of {', '.join(DETECTION)}")
+    try:
+        checked: float | int = DETECTION[key].check(value, where)
+    except ManifestError as e:
+        raise ValueError(str(e).removeprefix("model.json: ")) from None
+    return checked
 
 
 def _shown(value: object) -> str:

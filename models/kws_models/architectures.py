@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from kws_models import dscnn, resnetse
+from kws_models import cnn1d, dscnn, mnets, resnetse
 from kws_models.graph import Graph
 
 
@@ -22,6 +22,7 @@ class Architecture:
     n_frames: int
     patch_hop_ms: int
     build: Callable[[int], Graph]  # number of labels -> graph
+    params_folded: bool = False  # whether `params` counts batch normalisation folded, as the family's reference does
 
     @property
     def graph(self) -> Graph:
@@ -31,7 +32,9 @@ class Architecture:
 
 def _mfcc(window_samples: int, hop_samples: int, fft_size: int, n_coeffs: int) -> dict[str, Any]:
     """The reference's MFCC = TensorFlow's op: mel over magnitude, DCT-II scaled sqrt(2/40), c0 included."""
-    mel = {"n": 40, "f_min_hz": 20, "f_max_hz": 4000, "formula": "htk", "triangles": "mel", "norm": "none"}
+    # at FFT 512 TensorFlow's rounding of the first band's edge drops bin 1; at 1024 both are the same
+    triangles = "mel" if fft_size > 512 else "tf"
+    mel = {"n": 40, "f_min_hz": 20, "f_max_hz": 4000, "formula": "htk", "triangles": triangles, "norm": "none"}
     return {
         "kind": "mfcc",
         "rate_hz": 16000,
@@ -91,6 +94,35 @@ def _dscnn(name: str, window_samples: int, hop_samples: int, fft_size: int, n_co
         n_frames=n_frames,
         patch_hop_ms=20,
         build=lambda n: dscnn.dscnn_graph(name, n_frames, n_coeffs, dscnn.MODEL_SIZE_INFO[name], n),
+        params_folded=True,
+    )
+
+
+def _mnet(name: str, build: Callable[[str, int, int, int], Graph]) -> Architecture:
+    return Architecture(
+        name=name,
+        task="keyword",
+        labels=dscnn.LABELS,
+        rest_labels=("_silence_", "_unknown_"),
+        front_end=_mfcc(480, 240, 512, 40),
+        n_frames=65,
+        patch_hop_ms=30,
+        build=lambda n: build(name, 65, 40, n),
+        params_folded=True,
+    )
+
+
+def _cnn1d(name: str) -> Architecture:
+    family, depth, hidden = cnn1d.rows()[name]
+    return Architecture(
+        name=name,
+        task="keyword",
+        labels=cnn1d.LABELS,
+        rest_labels=(),
+        front_end={"kind": "raw", "rate_hz": 16000},
+        n_frames=cnn1d.N_SAMPLES,
+        patch_hop_ms=250,
+        build=lambda n: cnn1d.cnn1d_graph(name, family, depth, hidden, n),
     )
 
 
@@ -108,6 +140,10 @@ ARCHITECTURES: dict[str, Architecture] = {
     "dscnn-s": _dscnn("dscnn-s", 640, 320, 1024, 10),
     "dscnn-m": _dscnn("dscnn-m", 640, 320, 1024, 10),
     "dscnn-l": _dscnn("dscnn-l", 480, 160, 512, 40),
+    "m1": _mnet("m1", lambda *a: mnets.m_graph(a[0], mnets.M1, *a[1:])),
+    "m2": _mnet("m2", lambda *a: mnets.m_graph(a[0], mnets.M2, *a[1:])),
+    "cnn-trad-fpool3": _mnet("cnn-trad-fpool3", mnets.cnn_trad_graph),
+    **{name: _cnn1d(name) for name in cnn1d.rows()},
 }
 
 

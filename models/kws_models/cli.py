@@ -103,6 +103,8 @@ def _train(**arguments: Any) -> None:
         from kws_models.train_command import train_command
     except ModuleNotFoundError as error:
         raise KwsError(f'train: found no {error.name}; install it with: pip install "kws-serve[train]"') from error
+    if find_architecture(arguments["name"]).front_end["kind"] == "raw":
+        raise KwsError(f"train: {arguments['name']} takes raw samples, which this version does not train on yet")
     train_command(**arguments)
 
 

@@ -12,9 +12,11 @@ from onnx import TensorProto, helper, numpy_helper
 from kws_models.graph import (
     Add,
     Conv,
+    Flatten,
     Graph,
     Linear,
     MapMean,
+    MaxPool,
     Node,
     Relu,
     Scale,
@@ -94,6 +96,11 @@ def _nodes(graph: Graph, node: Node) -> list[Any]:
         case Scale():
             gate = f"{name}_gate_map"
             return [_make("Reshape", [inputs[1], "shape.gate"], gate), _make("Mul", [inputs[0], gate], name)]
+        case MaxPool():
+            options = {"kernel_shape": node.kernel, "strides": node.stride, "ceil_mode": int(node.ceil)}
+            return [_make("MaxPool", inputs, name, **options)]
+        case Flatten():
+            return [_make("Flatten", inputs, name, axis=1)]
         case MapMean():
             return [_make("ReduceMean", inputs, name, axes=[2, 3], keepdims=0)]
         case WidthMean():

@@ -127,6 +127,30 @@ class WidthMean(Node):
         return (shapes[0][0] * shapes[0][1],)
 
 
+@dataclass(frozen=True, slots=True)
+class MaxPool(Node):
+    """The largest value of each window; `ceil`: a window that the edge cuts counts too (TensorFlow's SAME)."""
+
+    kernel: tuple[int, int]
+    stride: tuple[int, int]
+    ceil: bool = False
+
+    def output_shape(self, shapes: list[Shape]) -> Shape:
+        channels, *size = shapes[0]
+        rounded = [s - 1 if self.ceil else 0 for s in self.stride]
+        out = [(n - k + r) // s + 1 for n, k, s, r in zip(size, self.kernel, self.stride, rounded, strict=True)]
+        return (channels, *out)
+
+
+@dataclass(frozen=True, slots=True)
+class Flatten(Node):
+    """Map -> vector (channels * height * width,), channel by channel."""
+
+    def output_shape(self, shapes: list[Shape]) -> Shape:
+        channels, height, width = shapes[0]
+        return (channels * height * width,)
+
+
 @dataclass(frozen=True)
 class Graph:
     """Layers in an order in which each one's inputs come first; the last one is the output."""

@@ -14,9 +14,11 @@ from kws_models.graph import (
     Add,
     BatchNorm,
     Conv,
+    Flatten,
     Graph,
     Linear,
     MapMean,
+    MaxPool,
     Node,
     Relu,
     Scale,
@@ -66,6 +68,11 @@ class GraphModule(nn.Module):  # type: ignore[misc]  # torch is not there for th
                 return inputs[0].mean((2, 3))
             case WidthMean():
                 return inputs[0].mean(3).flatten(1)
+            case MaxPool():
+                # what torch's ceil mode gives is what TensorFlow's SAME gives here: no window begins beyond the edge
+                return functional.max_pool2d(inputs[0], node.kernel, node.stride, ceil_mode=node.ceil)
+            case Flatten():
+                return inputs[0].flatten(1)
             case Softmax():
                 return inputs[0]
         raise ValueError(f"{node.name}: no torch layer for {type(node).__name__}")

@@ -18,6 +18,7 @@ from kws_models.audio_cache import load_audio
 from kws_models.augmentation import drawn, segments, stretched, to_int16
 from kws_models.features import patch_maker
 from kws_models.recordings import (
+    DataError,
     Recording,
     event_root,
     find_recordings,
@@ -96,6 +97,9 @@ class EventBatches:
             for name in folders
             if any(r.folder == name for r in self.recordings)
         }
+        missing = [label for label in self.labels if label not in self._samplers]
+        if missing:
+            raise DataError(f"data: found no recording of {', '.join(missing)} to train on, wanted some")
         speech = [i for i, r in enumerate(self.recordings) if r.folder not in folders]
         if speech:
             self._samplers["speech"] = SourceSampler(speech, self.recordings)

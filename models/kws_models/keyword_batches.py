@@ -23,6 +23,7 @@ from kws_models.augmentation import (
 from kws_models.features import PatchMaker, patch_maker
 from kws_models.logmel_pack import N_FRAMES, N_MELS, PackEntry, fit_bands, read_index, read_log_mels
 from kws_models.recordings import (
+    DataError,
     Recording,
     event_root,
     find_recordings,
@@ -67,6 +68,9 @@ class ClassSampler:
             if label == UNKNOWN:
                 mine |= np.array([name not in known and not name.startswith("_") for name in folders], bool)
             clips = np.flatnonzero(mine)
+            if label != SILENCE and not len(clips):
+                what = "words that are no command" if label == UNKNOWN else label
+                raise DataError(f"data: found no recording of {what} to train on, wanted some")
             weights = np.array([counts[folders[i]] ** -0.5 for i in clips])
             self._clips.append(clips)
             self._edges.append(np.asarray(np.cumsum(weights) / weights.sum() if len(clips) else weights, np.float64))

@@ -341,6 +341,12 @@ class EngineRunner:
         self.engine.on_input = self._input.set
         self._thread.start()
 
+    def drain(self, timeout_s: float) -> None:
+        """Wait until everything that has arrived is processed, at most this long."""
+        deadline_s = time.monotonic() + timeout_s
+        while self.engine.busy and self._thread.is_alive() and time.monotonic() < deadline_s:
+            time.sleep(0.005)
+
     def stop(self, timeout_s: float = 5.0) -> None:
         """Finish what has arrived, then end the thread. Safe to call twice."""
         self._stopping.set()

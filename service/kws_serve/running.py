@@ -50,10 +50,11 @@ class Running:
             self.terminal.live_line()
         clean = self._stopping.is_set()
         self.terminal.clear()
-        self.sources.stop()
-        self.runner.stop(timeout_s=1.0)
+        self.sources.stop(timeout_s=1.0)
+        self.runner.drain(timeout_s=1.0)  # what is found now still reaches the clients
         self.server.stop()
-        serving.join(3.5)
+        serving.join(2.5)
+        self.runner.stop(timeout_s=0.5)
         for model in self.engine.loaded:
             model.backend.close()
         return 0 if clean else 1

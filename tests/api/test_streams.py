@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import time
+from dataclasses import replace
 
 import httpx
 import numpy as np
@@ -232,6 +233,30 @@ async def test_a_vanished_client_frees_its_stream(server):
     ws.transport.abort()
     await until(server, lambda s: all(x["name"] != "gone" for x in s["streams"]))
     assert (await say(server, "gone", 1))[-1]["type"] == "done"
+
+
+async def test_a_client_that_never_reads_is_heard_all_the_same(server):
+    """It answers no ping for as long as its queue is full: it is alive all the same, its kernel acknowledges."""
+    ws = await websockets.connect(f"{server.ws}/v1/audio?stream=deaf&scores=1", max_queue=1, ping_interval=None)
+    for _ in range(24):  # 12 s: longer than any ping may stay unanswered
+        await ws.send(WORD)
+        await asyncio.sleep(0.5)
+    await ws.send('{"type":"end"}')
+    messages = [json.loads(text) async for text in ws]
+    assert messages[-1] == {"type": "done", "samples": 24 * 8000}
+    assert sum(m["type"] == "detection" for m in messages) == 24
+
+
+async def test_one_that_reads_nothing_for_ever_is_closed_in_the_end(server):
+    ws = await websockets.connect(f"{server.ws}/v1/audio?stream=stuck", max_queue=1, ping_interval=None)
+    await ws.recv()
+    stream = server.engine.streams["stuck"]
+    ws.transport.pause_reading()
+    for at in range(0, 60_000, 500):
+        server.history.publish([replace(a_detection(at + i), stream="stuck", epoch=stream.epoch) for i in range(500)])
+        await asyncio.sleep(0.01)
+    await until(server, lambda s: all(x["name"] != "stuck" for x in s["streams"]))
+    ws.transport.abort()
 
 
 async def test_a_client_faster_than_real_time_meets_back_pressure_not_loss(server):

@@ -70,6 +70,7 @@ class AudioSocket:
         self._some = asyncio.Event()
         self._done = False
         self._heard = False
+        self._too_slow: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self.stream = self._taken_over(first) or self._opened()
         ingest.feeding[query.stream] = self
         ingest.history.listen(self.stream.name, self.stream.epoch, self._events)
@@ -115,18 +116,21 @@ class AudioSocket:
             self._outbox.append(dumps(event_json(event)))
             self._done |= isinstance(event, StreamDone)
         self._some.set()
+        if len(self._outbox) > OUTBOX_MESSAGES and not self._too_slow.done():
+            text = f"client: found {len(self._outbox)} messages unread, wanted a faster reader"
+            self._too_slow.set_exception(WireError(4408, text))
 
     async def run(self) -> None:
         """Read and write until `done`, a fault, or the client is gone."""
         reading = asyncio.create_task(self._read())
         writing = asyncio.create_task(self._write())
         try:
-            await asyncio.wait({reading, writing}, return_when=asyncio.FIRST_EXCEPTION)
-            for task in (reading, writing):
+            await asyncio.wait({reading, writing, self._too_slow}, return_when=asyncio.FIRST_EXCEPTION)
+            for task in (self._too_slow, reading, writing):
                 if task.done():
                     task.result()
         finally:
-            for task in (reading, writing):
+            for task in (reading, writing, self._too_slow):
                 task.cancel()
                 with contextlib.suppress(asyncio.CancelledError, Exception):
                     await task
@@ -146,8 +150,6 @@ class AudioSocket:
             self._some.clear()
             if self.replaced:
                 raise WireError(4409, "stream: found a new connection that resumes it, wanted one at a time")
-            if len(self._outbox) > OUTBOX_MESSAGES:
-                raise WireError(4408, f"client: found {len(self._outbox)} messages unread, wanted a faster reader")
             while self._outbox:
                 await self.ws.send_text(self._outbox.popleft())
             if self._done:

@@ -13,6 +13,7 @@ from kws_serve.api.wire import WireError, dumps, parse_message
 from kws_serve.messages import StreamRefused
 
 AUTH_S = 5.0
+CLOSE_S = 2.0
 
 
 async def converse(ws: WebSocket, access: Access, serve: Callable[[WebSocket], Awaitable[None]]) -> None:
@@ -50,6 +51,7 @@ async def _close(ws: WebSocket, code: int, message: str) -> None:
     """An error message, then the close with its code; nothing where the other side is gone."""
     if ws.application_state is not WebSocketState.CONNECTED or ws.client_state is not WebSocketState.CONNECTED:
         return
-    with contextlib.suppress(RuntimeError, WebSocketDisconnect, OSError):
-        await ws.send_text(dumps({"type": "error", "code": code, "message": message}))
-        await ws.close(code, message.encode()[:120].decode("utf-8", "ignore"))
+    with contextlib.suppress(RuntimeError, WebSocketDisconnect, OSError, TimeoutError):
+        async with asyncio.timeout(CLOSE_S):  # one that does not read is not waited for
+            await ws.send_text(dumps({"type": "error", "code": code, "message": message}))
+            await ws.close(code, message.encode()[:120].decode("utf-8", "ignore"))

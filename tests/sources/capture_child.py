@@ -53,9 +53,10 @@ def record(target: str, n: int, out: str) -> None:
 
 
 def watch(target: str) -> None:
-    """Each new state of a supervised microphone with its time and epoch, and the first samples of each epoch."""
+    """Each new state of a supervised microphone, the first samples of each epoch, and now and then that it goes on."""
     engine = Engine([])
     heard: set[str] = set()
+    told_s = 0.0
 
     def on_change(state: SourceState) -> None:
         stream = engine.streams.get("mic")
@@ -68,7 +69,11 @@ def watch(target: str) -> None:
         stream = engine.streams.get("mic")
         if stream is not None and stream.received_samples and stream.epoch not in heard:
             heard.add(stream.epoch)
-            say(state="heard", epoch=stream.epoch, at_s=time.monotonic(), threads=threading.active_count())
+            told_s = time.monotonic()
+            say(state="heard", epoch=stream.epoch, at_s=told_s, threads=threading.active_count())
+        if stream is not None and time.monotonic() - told_s > 0.5:
+            told_s = time.monotonic()
+            say(state="goes on", epoch=stream.epoch, at_s=told_s, received_s=stream.received_samples / stream.rate_hz)
         time.sleep(0.01)
 
 

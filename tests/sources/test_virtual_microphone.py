@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any
@@ -99,3 +101,17 @@ def test_an_unplugged_device_is_noticed_and_comes_back_as_a_new_epoch(
     assert again["threads"] <= first["threads"], "a lost device must not keep threads"
     record_property("noticed_s", round(down["at_s"] - gone_s, 3))
     print(f"{how}: noticed after {down['at_s'] - gone_s:.2f} s, heard again {again['at_s'] - gone_s:.1f} s after")
+
+
+def test_a_process_that_stood_still_does_not_take_its_microphone_for_unplugged(watched: Watched) -> None:
+    first = watched.wait_for("heard")
+    watched.process.send_signal(signal.SIGSTOP)
+    time.sleep(1.5)  # the standstill itself
+    watched.process.send_signal(signal.SIGCONT)
+    resumed_s = time.monotonic()
+    while True:
+        report = watched.wait_for("goes on", "retrying")
+        assert report["state"] == "goes on", report["detail"]
+        assert report["epoch"] == first["epoch"]
+        if report["at_s"] > resumed_s + 1.5:  # longer than a device may be silent
+            return

@@ -59,15 +59,18 @@ class Microphone:
             self._port.start()
         except sd.PortAudioError as e:
             raise SourceError(f"microphone: cannot start {self.device_name!r} ({e})") from e
-        started_s = time.monotonic()
+        looked_s = started_s = awake_s = time.monotonic()
         while not stopping.wait(_POLL_S):
             now_s = time.monotonic()
+            if now_s - looked_s > MAX_SILENT_S / 2:
+                awake_s = now_s  # it was us that stood still (suspended, stopped): give the device its time
+            looked_s = now_s
             last_s = self._last_samples_s
             if self._finished.is_set():
                 raise SourceError(f"microphone: {self.device_name!r} stopped; unplugged?")
             if last_s is None and now_s - started_s > FIRST_SAMPLES_S:
                 raise SourceError(f"microphone: {self.device_name!r} delivers no samples")
-            if last_s is not None and now_s - last_s > MAX_SILENT_S:
+            if last_s is not None and now_s - max(last_s, awake_s) > MAX_SILENT_S:
                 raise SourceError(f"microphone: no samples from {self.device_name!r} for {MAX_SILENT_S} s; unplugged?")
 
     def close(self) -> None:
@@ -83,15 +86,15 @@ class Microphone:
             return
         if status.input_overflow and self._last_samples_s is not None:
             self.overflows += 1
-            stream.skip(self._lost_samples(times.inputBufferAdcTime, now_s, n), "device")
+            adc_gap_s = times.inputBufferAdcTime - self._next_adc_s if self._next_adc_s > 0.0 else 0.0
+            arrival_gap_s = now_s - self._last_samples_s - n / self.rate_hz
+            stream.skip(lost_samples(adc_gap_s, arrival_gap_s, self.rate_hz), "device")
         self._next_adc_s = times.inputBufferAdcTime + n / self.rate_hz
         self._last_samples_s = now_s
         stream.push(np.ascontiguousarray(samples[:, self.channel]).copy(), now_s)
 
-    def _lost_samples(self, adc_s: float, now_s: float, n: int) -> int:
-        """Estimate what an overflow lost: by the device's time stamps, else by ours; at least one sample."""
-        assert self._last_samples_s is not None
-        by_device = adc_s - self._next_adc_s if adc_s > 0.0 and self._next_adc_s > 0.0 else 0.0
-        by_arrival = now_s - self._last_samples_s - n / self.rate_hz
-        lost_s = by_device if by_device > 0.0 else by_arrival
-        return max(1, round(lost_s * self.rate_hz))
+
+def lost_samples(adc_gap_s: float, arrival_gap_s: float, rate_hz: int) -> int:
+    """Estimate what an overflow lost: by the device's time stamps, else by ours; at least one sample."""
+    lost_s = adc_gap_s if adc_gap_s > 0.0 else arrival_gap_s
+    return max(1, round(lost_s * rate_hz))

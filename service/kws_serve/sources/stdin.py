@@ -29,6 +29,8 @@ class Stdin:
 
     def __init__(self, fd: int | None = None) -> None:
         """`fd`: stdin's unless given. Raises SourceError where it is a terminal."""
+        if fd is None and sys.stdin is None:
+            raise SourceError("stdin: found it closed, wanted raw PCM (s16le, 16 kHz, mono) through a pipe")
         self._fd = sys.stdin.fileno() if fd is None else fd
         if os.isatty(self._fd):
             raise SourceError("stdin: found a terminal, wanted raw PCM (s16le, 16 kHz, mono) through a pipe")
@@ -51,7 +53,10 @@ class Stdin:
                 continue
             if not select.select([self._fd], [], [], _POLL_S)[0]:
                 continue
-            data = os.read(self._fd, _READ_BYTES)
+            try:
+                data = os.read(self._fd, _READ_BYTES)
+            except OSError as e:
+                raise SourceError(f"stdin: broke off ({e.strerror})") from e
             pending += data
             if not checked and (len(pending) >= _SURE_BYTES or not data):
                 check_pcm(pending)

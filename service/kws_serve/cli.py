@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import errno
 import logging
+import shlex
 import sys
 import time
 from collections.abc import Sequence
@@ -172,13 +173,20 @@ def _port_fault(error: OSError, settings: Settings) -> str:
         return f"cannot listen on {settings.host}:{settings.port}: {error.strerror or error}"
     owner = port_owner(settings.port)
     by = f" by {owner}" if owner else ""
-    again = [a for a in sys.argv[1:] if a != "--port"] if "--port" not in sys.argv else _without_port(sys.argv[1:])
-    return f"port {settings.port} is in use{by}; try: kws-serve {' '.join([*again, '--port', str(settings.port + 1)])}"
+    again = shlex.join(["kws-serve", *_with_port(sys.argv[1:], settings.port % 65535 + 1)])
+    return f"port {settings.port} is in use{by}; try: {again}"
 
 
-def _without_port(words: list[str]) -> list[str]:
-    at = words.index("--port")
-    return words[:at] + words[at + 2 :]
+def _with_port(words: Sequence[str], port: int) -> list[str]:
+    """The command line again with another port, and without a token that others could read over a shoulder."""
+    kept: list[str] = []
+    skip = False
+    for word in words:
+        flag, equals, _ = word.partition("=")
+        if not skip and flag not in ("--port", "--token"):
+            kept.append(word)
+        skip = not skip and flag in ("--port", "--token") and not equals
+    return [*kept, "--port", str(port)]
 
 
 def _detect(arguments: dict[str, Any]) -> int:

@@ -109,6 +109,13 @@ class Settings(BaseSettings):
                 raise ValueError("values separated by commas, or a JSON list of texts") from None
         return tuple(part.strip() for part in value.split(",") if part.strip())
 
+    @field_validator("port", "channel", mode="before")
+    @classmethod
+    def _check_no_truth(cls, value: object) -> object:
+        if isinstance(value, bool):  # it would count as 0 or 1
+            raise ValueError("a whole number")
+        return value
+
     @field_validator("port")
     @classmethod
     def _check_port(cls, value: int) -> int:

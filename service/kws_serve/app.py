@@ -131,7 +131,7 @@ class Server:
 
 
 def _bound(host: str, port: int) -> socket.socket:
-    """A listening TCP socket. Its connections are given up 9 s after the other side fell silent (Linux): pings make
+    """A listening TCP socket. Its connections are given up 7 s after the other side fell silent (Linux): pings make
     traffic, and the kernel's acknowledgements tell a dead peer from one that is alive but does not read.
     """
     bare = host.strip("[]")
@@ -146,7 +146,7 @@ def _bound(host: str, port: int) -> socket.socket:
             ("TCP_KEEPIDLE", 3),
             ("TCP_KEEPINTVL", 2),
             ("TCP_KEEPCNT", 3),
-            ("TCP_USER_TIMEOUT", 9000),
+            ("TCP_USER_TIMEOUT", 7000),
         ):
             if hasattr(socket, option):
                 sock.setsockopt(socket.IPPROTO_TCP, getattr(socket, option), value)

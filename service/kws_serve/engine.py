@@ -363,17 +363,22 @@ class EngineRunner:
         while True:
             self._input.wait(timeout=1.0)
             self._input.clear()
-            while self.engine.busy:
-                began = self.last_tick_s = time.monotonic()
-                try:
-                    events = self.engine.tick()
-                except Exception:
-                    _log.exception("the engine's tick failed; its events are lost")
-                    continue
-                if events:
-                    self.sink(events)
-                if not self._stopping.is_set():
-                    self._stopping.wait(max(0.0, self.MIN_TICK_S - (time.monotonic() - began)))
-            self.last_tick_s = time.monotonic()
+            now_s = time.monotonic()
             if self._stopping.is_set():
-                return
+                if not self.engine.busy:
+                    return
+            elif self.engine.busy:
+                self._stopping.wait(max(0.0, self.last_tick_s + self.MIN_TICK_S - now_s))
+            self.last_tick_s = time.monotonic()
+            self._tick()
+            if self.engine.busy:
+                self._input.set()
+
+    def _tick(self) -> None:
+        try:
+            events = self.engine.tick()
+        except Exception:
+            _log.exception("the engine's tick failed; its events are lost")
+            return
+        if events:
+            self.sink(events)

@@ -16,7 +16,7 @@ from kws_serve.sources.spec import SourceSpec
 from kws_serve.sources.supervisor import Sources, SourceState
 from kws_serve.terminal import Terminal
 
-_LINE_S = 0.2
+_LINE_S, _HINT_S = 0.2, 1.0  # how often the live line is drawn, silence is looked for
 
 
 class Running:
@@ -46,7 +46,7 @@ class Running:
             serving.join(0.005)
         self.terminal.banner(self.options.host, self.server.port, self.sources.states())
         self.sources.start()
-        while not self._stopping.wait(_LINE_S) and serving.is_alive():
+        while not self._stopping.wait(_LINE_S if self.terminal.tty else _HINT_S) and serving.is_alive():
             self.terminal.live_line()
         clean = self._stopping.is_set()
         self.terminal.clear()

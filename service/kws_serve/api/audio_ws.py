@@ -20,7 +20,7 @@ from kws_serve.sinks.history import History
 from kws_serve.stream import MAX_AHEAD_S, Stream
 
 MAX_MESSAGE_BYTES = 256 * 1024
-ACK_S = 0.5
+ACK_S = 0.8
 RESUME_WAIT_S = 1.0
 OUTBOX_MESSAGES = 4096
 
@@ -176,7 +176,9 @@ class AudioSocket:
                 samples = self._samples(data)
                 self.stream.push(samples, now_s)
                 self._heard = True
-                await asyncio.sleep(max(0.0, self.stream.ahead_s(time.monotonic()) - MAX_AHEAD_S))
+                early_s = self.stream.ahead_s(now_s) - MAX_AHEAD_S
+                if early_s > 0:
+                    await asyncio.sleep(early_s)
 
     def _control(self, message: JsonObject) -> None:
         if message["type"] == "end":

@@ -55,7 +55,7 @@ export function showModels(models) {
         track.append(mark);
         row.title = `fires at ${threshold}`;
       }
-      if ([model.experimental].flat().some((x) => x === true || x === label)) row.append(element("em", "", "experimental"));
+      if (model.experimental_labels.includes(label)) row.append(element("em", "", "experimental"));
       list.append(row);
       return { row, bar, value, threshold };
     }));

@@ -131,3 +131,12 @@ def test_a_token_is_asked_for_and_opens(pages, level_model):
         page.keyboard.press("Enter")
         page.wait_for_function("() => document.querySelector('#connection').innerText === 'Connected'")
         assert "right" not in page.url
+
+
+def test_experimental_sounds_are_marked(pages):
+    with live_server([shipped_models_dir() / "resnetse"]) as server:
+        page = pages.open(server.http)
+        page.wait_for_selector("text=glassbreak")
+        assert page.eval_on_selector_all("em", "all => all.map(e => e.parentElement.innerText.split('\\n')[0])") == [
+            "glassbreak"
+        ]

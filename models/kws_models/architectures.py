@@ -25,6 +25,11 @@ class Architecture:
     params_folded: bool = False  # whether `params` counts batch normalisation folded, as the family's reference does
 
     @property
+    def raw(self) -> bool:
+        """Whether it takes samples as they are."""
+        return bool(self.front_end["kind"] == "raw")
+
+    @property
     def graph(self) -> Graph:
         """The graph for the architecture's own labels."""
         return self.build(len(self.labels))

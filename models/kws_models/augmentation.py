@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 from numpy.random import Generator
 
 from kws_models.audio_cache import Audio
@@ -28,6 +29,14 @@ class AugmentSpec:
     gain_db: tuple[float, float] = (-18.0, 6.0)
     mask_share: float = 0.5
     mask_frames: int = 8
+    room_share: float = 0.1
+
+
+LEVELS: dict[str, AugmentSpec] = {
+    "strong": AugmentSpec(),
+    "mild": AugmentSpec(100.0, (0.9, 1.12), 0.6, (5.0, 35.0), (-12.0, 4.0), 0.25, 6, 0.03),
+    "reference": AugmentSpec(100.0, (1.0, 1.0), 0.8, (5.0, 40.0), (0.0, 0.0), 0.0, 1, 0.0),  # shift and noise only
+}
 
 
 def stretched(
@@ -141,15 +150,27 @@ def mixed_log_mel(rng: Generator, clean: Float32Array, noise: Float32Array, spec
     return np.asarray(np.maximum(both + gain[:, None, None], LOG_FLOOR), np.float32)
 
 
-def masked(rng: Generator, patches: Float32Array, spec: AugmentSpec) -> Float32Array:
-    """Up to two runs of frames replaced by the patch's mean frame, in `mask_share` of the patches."""
+def masked(rng: Generator, patches: Float32Array, share: float, most_frames: int) -> Float32Array:
+    """Up to two runs of frames replaced by the patch's mean frame, in `share` of the patches (SpecAugment, 2019)."""
     n, n_frames, _ = patches.shape
     out = patches
     for _ in range(2):
-        width = rng.integers(1, spec.mask_frames + 1, n)
-        first = rng.integers(0, n_frames - width + 1)
-        frame = np.arange(n_frames)
-        hidden = (frame >= first[:, None]) & (frame < (first + width)[:, None])
-        hidden &= (drawn(rng, (0.0, 1.0), n) < spec.mask_share)[:, None]
+        hidden = _runs(rng, n, n_frames, share, most_frames)
         out = np.where(hidden[:, :, None], patches.mean(1, keepdims=True), out)
     return np.asarray(out, np.float32)
+
+
+def banded(rng: Generator, patches: Float32Array, share: float, most_bands: int) -> Float32Array:
+    """A run of mel bands replaced by the patch's mean, in `share` of the patches; for features that are bands."""
+    n, _, n_bands = patches.shape
+    hidden = _runs(rng, n, n_bands, share, most_bands)
+    return np.asarray(np.where(hidden[:, None, :], patches.mean((1, 2), keepdims=True), patches), np.float32)
+
+
+def _runs(rng: Generator, n: int, length: int, share: float, most: int) -> npt.NDArray[np.bool_]:
+    """Rows (n, length): in `share` of them one run of 1 ... `most` places is true."""
+    width = rng.integers(1, most + 1, n)
+    first = rng.integers(0, length - width + 1)
+    place = np.arange(length)
+    inside = (place >= first[:, None]) & (place < (first + width)[:, None])
+    return np.asarray(inside & (drawn(rng, (0.0, 1.0), n) < share)[:, None], bool)

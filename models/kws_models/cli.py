@@ -12,7 +12,6 @@ from typing import Any
 from kws_models.architectures import ARCHITECTURES, find_architecture
 from kws_models.audio_cache import DEFAULT_CACHE
 from kws_models.describe import as_text, describe
-from kws_models.recipes import RECIPES
 from kws_models.recordings import N_FOLDS
 from kws_serve.messages import KwsError
 from kws_serve.model_folder import find_model, list_models, load_model, shipped_models_dir
@@ -45,10 +44,17 @@ def _parser() -> argparse.ArgumentParser:
     one = commands.add_parser("train", help="train on recordings (needs the train extra)")
     one.set_defaults(run=_train)
     _add_data(one, f"name of an architecture: {', '.join(ARCHITECTURES)}")
-    recipes = sorted({name for task in RECIPES.values() for name in task})
-    one.add_argument("--recipe", default="standard", help=f"one of {', '.join(recipes)} (default standard)")
-    one.add_argument("--steps", type=_positive, help="instead of the recipe's")
+    one.add_argument("--recipe", default="standard", help="standard (default), short, finish, reference")
+    one.add_argument("--steps", type=_positive, help="in all, instead of the recipe's; its phases are scaled")
     one.add_argument("--seed", type=int, default=1)
+    one.add_argument("--start", type=Path, metavar="FILE", help="weights.npz to go on from")
+    one.add_argument(
+        "--teacher", metavar="MODEL", help="a model or folder of the same front end and labels to learn from"
+    )
+    one.add_argument("--silence", type=float, metavar="PERCENT", help="of the batch, instead of the recipe's")
+    one.add_argument("--unknown", type=float, metavar="PERCENT", help="of the batch, instead of the recipe's")
+    one.add_argument("--dropout", type=float, metavar="P", help="instead of the recipe's")
+    one.add_argument("--device", default="auto", help="auto (default), cpu, cuda")
     one.add_argument("--out", type=Path, help="folder of the run (default runs/NAME); an interrupted run goes on")
     one.add_argument("--workers", type=int, default=1, help="processes that make batches (default 1)")
     one.add_argument("--threads", type=_positive, default=1, help="threads of the training itself (default 1)")
@@ -98,14 +104,14 @@ def _describe(name: str, as_json: bool) -> None:
     print(json.dumps(counts, indent=1) if as_json else as_text(counts))
 
 
-def _train(**arguments: Any) -> None:
+def _train(name: str, **arguments: Any) -> None:
     try:
-        from kws_models.train_command import train_command
+        from kws_models.train_command import TrainOptions, train_command
     except ModuleNotFoundError as error:
         raise KwsError(f'train: found no {error.name}; install it with: pip install "kws-serve[train]"') from error
-    if find_architecture(arguments["name"]).front_end["kind"] == "raw":
-        raise KwsError(f"train: {arguments['name']} takes raw samples, which this version does not train on yet")
-    train_command(**arguments)
+    if find_architecture(name).raw:
+        raise KwsError(f"train: {name} takes raw samples, which this version does not train on yet")
+    train_command(name, TrainOptions(**arguments))
 
 
 def _export(**arguments: Any) -> None:

@@ -15,7 +15,7 @@ from numpy.random import Generator
 
 from kws_models.architectures import Architecture
 from kws_models.audio_cache import load_audio
-from kws_models.augmentation import drawn, segments, stretched, to_int16
+from kws_models.augmentation import banded, drawn, masked, segments, stretched, to_int16
 from kws_models.features import patch_maker
 from kws_models.recordings import (
     DataError,
@@ -51,6 +51,23 @@ class EventMix:
     snr_db: tuple[float, float] = (0.0, 35.0)
     level_db: tuple[float, float] = (-45.0, 0.0)  # of the loudest 50 ms against full scale
     tilt_db_per_octave: float = 3.0
+    mask_share: float = 0.3  # patches with runs of frames and of mel bands hidden (SpecAugment)
+    mask_frames: int = 16
+    mask_bands: int = 4
+
+
+MIXES: dict[str, EventMix] = {
+    "strong": EventMix(),
+    "mild": EventMix(
+        hard_share=0.55,
+        room_share=0.3,
+        layer_share=0.1,
+        speed=(0.9, 1.12),
+        snr_db=(6.0, 40.0),
+        tilt_db_per_octave=1.5,
+        mask_share=0.0,
+    ),
+}
 
 
 class SourceSampler:
@@ -118,7 +135,7 @@ class EventBatches:
     def batch(self, step: int) -> tuple[Float32Array, Int64Array]:
         """Patches (n, n_frames, n_coeffs) and class indexes (n,): a function of seed and step alone."""
         rng = np.random.default_rng([self.seed, step])
-        kinds = self._kinds(rng, self.mix.n)
+        mix, kinds = self.mix, self._kinds(rng, self.mix.n)
         sounds = np.zeros((self.mix.n, self.maker.patch_samples), np.float32)
         for kind in sorted(set(kinds) - {self.rest}):
             rows = np.flatnonzero(kinds == kind)
@@ -126,7 +143,8 @@ class EventBatches:
         sounds = self._coloured(rng, in_rooms(rng, sounds, self._rooms, self.mix.room_share))
         samples = to_int16(self._over_beds(rng, sounds))
         classes = [self.labels.index(kind if kind in self.labels else self.rest) for kind in kinds]
-        return self.maker.patches(samples), np.array(classes, np.int64)
+        patches = banded(rng, self.maker.patches(samples), mix.mask_share, mix.mask_bands)
+        return masked(rng, patches, mix.mask_share, mix.mask_frames), np.array(classes, np.int64)
 
     def _kinds(self, rng: Generator, n: int) -> np.ndarray:
         """A folder for each patch: an event, HARD, "speech", or the rest label for a bed alone."""

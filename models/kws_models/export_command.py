@@ -6,22 +6,18 @@ import json
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from kws_models.architectures import Architecture, find_architecture
 from kws_models.card import claimed_share, data_section, licences_of, with_data_section
 from kws_models.event_batches import EventBatches
 from kws_models.export_onnx import onnx_bytes
-from kws_models.folding import fold as fold_norms
 from kws_models.keyword_batches import KeywordBatches
 from kws_models.model_folder_writer import ONNX_FILE, TFLITE_FILE, ModelFacts, replace_file, write_model_folder
-from kws_models.quantiser import quantise
+from kws_models.quantiser import calibration_patches, quantise, with_ranges
 from kws_models.recordings import Recording
 from kws_models.training_list import FILE, training_lines
-from kws_serve.messages import Float32Array, KwsError
+from kws_models.weights_file import read_weights
 
 _CALIBRATION_SEED = 1_000_003  # other batches than any training saw
-_CALIBRATION_PATCHES = 1024
 EXPERIMENTAL_BELOW = 30  # independent recordings
 
 DEFAULT_DETECTION: dict[str, dict[str, float]] = {
@@ -51,10 +47,16 @@ def export_command(
 ) -> None:
     """Write the folder `out`; detection settings and accuracy that its model.json has already are kept."""
     architecture = find_architecture(name)
-    graph, folded = fold_norms(architecture.graph, _read_weights(weights, architecture))
+    trained = read_weights(weights, architecture)
+    graph, folded = trained.folded(architecture.graph)
     make = KeywordBatches if architecture.task == "keyword" else EventBatches
     batches = make(architecture, data, fold, cache, _CALIBRATION_SEED)
-    quantised = quantise(graph, folded, _calibration_patches(batches))
+    patches = calibration_patches(batches)
+    quantised = (
+        quantise(graph, folded, patches)
+        if trained.ranges is None
+        else with_ranges(graph, folded, trained.ranges, patches)
+    )
     recordings = batches.training_recordings
     files = {
         ONNX_FILE: onnx_bytes(graph, folded),
@@ -70,10 +72,7 @@ def export_command(
     )
     write_model_folder(out, architecture, files, facts)
     _write_card(out, architecture, recordings, len(batches.feature_clips))
-    print(
-        f"{out}: int8 scores differ by {quantised.mean_difference:.4f} on average from the float model's "
-        f"({quantised.tails})"
-    )
+    print(f"{out}: int8 scores differ by {quantised.mean_difference:.4f} on average from the float model's")
 
 
 def _write_card(out: Path, architecture: Architecture, recordings: list[Recording], n_features: int) -> None:
@@ -82,25 +81,6 @@ def _write_card(out: Path, architecture: Architecture, recordings: list[Recordin
     text = card.read_text(encoding="utf-8") if card.is_file() else f"# {architecture.name}\n"
     section = data_section(recordings, tuple(folders), n_features)
     replace_file(card, with_data_section(text, section).encode())
-
-
-def _read_weights(path: Path, architecture: Architecture) -> dict[str, Any]:
-    if not path.is_file():
-        raise KwsError(f"--weights: found no file {path}, wanted the weights.npz of a training run")
-    arrays = dict(np.load(path))
-    graph = architecture.graph
-    wanted = {f"{n.name}.{short}": shape for n in graph.nodes for short, shape in graph.weight_shapes(n).items()}
-    wrong = [key for key, shape in wanted.items() if key not in arrays or arrays[key].shape != shape]
-    if wrong:
-        raise KwsError(f"--weights: {path}: {wrong[0]} does not fit {architecture.name}, wanted {wanted[wrong[0]]}")
-    return arrays
-
-
-def _calibration_patches(batches: KeywordBatches | EventBatches) -> Float32Array:
-    parts: list[Float32Array] = []
-    while sum(map(len, parts)) < _CALIBRATION_PATCHES:
-        parts.append(batches.batch(len(parts))[0])
-    return np.concatenate(parts)
 
 
 def _provenance(

@@ -33,6 +33,7 @@ from kws_models.recordings import (
     require_folders,
     without_fold,
 )
+from kws_models.rooms import impulse_responses, in_rooms
 from kws_serve.core.mel import Float64Array, dct_matrix
 from kws_serve.messages import Float32Array, Int16Array, Int64Array
 
@@ -109,6 +110,7 @@ class KeywordBatches:
         self._load_twins(clips, kept, cache)
         self._load_noise(found, data, fold, cache)
         self._load_log_mels(data, fold)
+        self._rooms = impulse_responses(np.random.default_rng([seed, 7]), 200, RATE_HZ, RATE_HZ // 2)
 
     def _load_twins(self, clips: list[Recording], kept: list[int], cache: Path) -> None:
         with_twin = [i for i, r in enumerate(clips) if r.path.suffix == ".flac"]
@@ -170,7 +172,9 @@ class KeywordBatches:
             log_mel, log_mel_classes = self._from_log_mel(rng, n_log_mel)
             parts.append(log_mel)
             classes.append(log_mel_classes)
-        return masked(rng, np.concatenate(parts), self.mix.augment), np.concatenate(classes)
+        augment = self.mix.augment
+        patches = masked(rng, np.concatenate(parts), augment.mask_share, augment.mask_frames)
+        return patches, np.concatenate(classes)
 
     def _classes(self, rng: Generator, n: int, silence_share: float) -> Int64Array:
         """Silence and unknown by their shares, the words evenly."""
@@ -212,7 +216,7 @@ class KeywordBatches:
         if len(coded):
             twins = self._twin_of[clips[coded]]
             out[coded] = stretched(self.twins, twins, N_SAMPLES, speed[coded], start[coded])
-        return out
+        return in_rooms(rng, out, self._rooms, spec.room_share)
 
     def _silence(self, rng: Generator, noise: Float32Array) -> Int16Array:
         """Noise alone, loud to inaudible; now and then nothing at all."""

@@ -10,6 +10,7 @@ import numpy as np
 import onnxruntime
 from ai_edge_litert.interpreter import Interpreter
 
+from kws_models.batch_workers import Batches
 from kws_models.export_onnx import onnx_bytes
 from kws_models.export_tflite import Ranges, tflite_bytes
 from kws_models.graph import Graph, Relu, Weights
@@ -21,6 +22,7 @@ _HIGH_TAILS = (0.0, 0.02, 0.1, 0.3)  # of the input
 _MAP_TAILS = (0.0, 0.01, 0.05, 0.1, 0.2)  # of every other map, at both ends
 _FIRST_MAP_TAIL = 0.05
 _BATCH = 64
+CALIBRATION_PATCHES = 1024
 _KEPT_VALUES = 400_000  # of each map, for its percentiles
 
 
@@ -35,10 +37,10 @@ class Tails:
 
 @dataclass(frozen=True)
 class Quantised:
-    """The chosen file and how it was chosen."""
+    """The file, its maps' ranges, and how far it is from the float model."""
 
     content: bytes
-    tails: Tails
+    ranges: Ranges
     mean_difference: float  # of the scores from the float model's, on the calibration patches
 
 
@@ -51,14 +53,38 @@ def quantise(graph: Graph, weights: Weights, patches: Float32Array) -> Quantised
     values = collect_maps(graph, weights, _input_maps(graph, patches))
     wanted = values.pop("scores")
 
-    def tried(tails: Tails) -> Quantised:
-        content = tflite_bytes(graph, weights, _ranges(graph, values, tails))
-        return Quantised(content, tails, float(np.abs(run_tflite(content, patches) - wanted).mean()))
+    def best_of(tails: list[Tails]) -> tuple[Tails, Quantised]:
+        tried = [(t, _quantised_with(graph, weights, _ranges(graph, values, t), patches, wanted)) for t in tails]
+        return min(tried, key=lambda pair: pair[1].mean_difference)
 
-    inputs = (tried(Tails(low, high, _FIRST_MAP_TAIL)) for low in _LOW_TAILS for high in _HIGH_TAILS)
-    best = min(inputs, key=lambda q: q.mean_difference)
-    maps = (tried(replace(best.tails, maps=tail)) for tail in _MAP_TAILS)
-    return min(maps, key=lambda q: q.mean_difference)
+    best, _ = best_of([Tails(low, high, _FIRST_MAP_TAIL) for low in _LOW_TAILS for high in _HIGH_TAILS])
+    return best_of([replace(best, maps=tail) for tail in _MAP_TAILS])[1]
+
+
+def with_ranges(graph: Graph, weights: Weights, ranges: Ranges, patches: Float32Array) -> Quantised:
+    """Int8 file whose maps have these ranges: of weights that were trained with them."""
+    wanted = collect_maps(graph, weights, _input_maps(graph, patches))["scores"]
+    return _quantised_with(graph, weights, ranges, patches, wanted)
+
+
+def _quantised_with(
+    graph: Graph, weights: Weights, ranges: Ranges, patches: Float32Array, wanted: Float32Array
+) -> Quantised:
+    content = tflite_bytes(graph, weights, ranges)
+    return Quantised(content, ranges, float(np.abs(run_tflite(content, patches) - wanted).mean()))
+
+
+def find_ranges(graph: Graph, weights: Weights, patches: Float32Array) -> Ranges:
+    """The ranges that `quantise` chooses."""
+    return quantise(graph, weights, patches).ranges
+
+
+def calibration_patches(batches: Batches) -> Float32Array:
+    """Patches (n >= CALIBRATION_PATCHES, n_frames, n_coeffs) from the first batches."""
+    parts: list[Float32Array] = []
+    while sum(map(len, parts)) < CALIBRATION_PATCHES:
+        parts.append(batches.batch(len(parts))[0])
+    return np.concatenate(parts)
 
 
 def collect_maps(graph: Graph, weights: Weights, maps: Float32Array) -> dict[str, Any]:

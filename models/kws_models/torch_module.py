@@ -24,6 +24,7 @@ from kws_models.graph import (
     Scale,
     Sigmoid,
     Softmax,
+    Weights,
     WidthMean,
 )
 
@@ -41,7 +42,7 @@ class GraphModule(nn.Module):  # type: ignore[misc]  # torch is not there for th
 
     def forward(self, patches: Any) -> Any:
         """Patches (n, 1, height, width) -> logits (n, n_classes)."""
-        values = {"input": patches}
+        values = {"input": self._input(patches)}
         for node in self.graph.nodes:
             inputs = [values[name] for name in node.inputs]
             if node.name == self._last_linear:
@@ -49,12 +50,21 @@ class GraphModule(nn.Module):  # type: ignore[misc]  # torch is not there for th
             values[node.name] = self._run(node, inputs)
         return values[self.graph.nodes[-1].name]
 
+    def _input(self, patches: Any) -> Any:
+        return patches
+
+    def _padded(self, node: Conv, values: Any, padding: Any) -> tuple[Any, Any]:
+        """The map as torch's convolution needs it: unequal sides are padded beforehand."""
+        (top, bottom), (left, right) = node.pads
+        if top == bottom and left == right:
+            return values, padding
+        return functional.pad(values, (left, right, top, bottom)), 0
+
     def _run(self, node: Node, inputs: list[Any]) -> Any:
         match node:
-            case Conv() if node.pads[0][0] != node.pads[0][1] or node.pads[1][0] != node.pads[1][1]:
-                (top, bottom), (left, right) = node.pads
-                return self.layers[node.name](functional.pad(inputs[0], (left, right, top, bottom)))
-            case Conv() | Linear() | BatchNorm():
+            case Conv():
+                return self.layers[node.name](self._padded(node, inputs[0], None)[0])
+            case Linear() | BatchNorm():
                 return self.layers[node.name](inputs[0])
             case Relu():
                 return functional.relu(inputs[0])
@@ -107,3 +117,13 @@ def weights_of(module: GraphModule) -> dict[str, npt.NDArray[np.float32]]:
         if short != "num_batches_tracked":
             weights[f"{node}.{_NORM_NAMES.get(short, short)}"] = value.detach().cpu().float().numpy().copy()
     return weights
+
+
+def load_weights(module: GraphModule, weights: Weights) -> None:
+    """Put what `weights_of` gave back into the module; a missing array raises KeyError."""
+    state = module.layers.state_dict()
+    for key, value in state.items():
+        node, _, short = key.rpartition(".")
+        if short != "num_batches_tracked":
+            value.copy_(torch.from_numpy(np.asarray(weights[f"{node}.{_NORM_NAMES.get(short, short)}"])))
+    module.layers.load_state_dict(state)

@@ -1,11 +1,10 @@
-"""`kws-models train`: data checked, then trained; the run's folder gets weights.npz."""
+"""`kws-models train`: data checked, then trained phase by phase; the run's folder gets weights.npz."""
 
 from __future__ import annotations
 
-import io
 import json
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -13,54 +12,149 @@ import torch
 
 from kws_models.architectures import Architecture, find_architecture
 from kws_models.audio_cache import decode
+from kws_models.augmentation import LEVELS
 from kws_models.batch_workers import Batches
 from kws_models.evaluation import UNKNOWN, UNKNOWN_SHARE, sample_unknown
-from kws_models.event_batches import EventBatches
+from kws_models.event_batches import MIXES, EventBatches
 from kws_models.features import first_second, patch_maker
-from kws_models.keyword_batches import KeywordBatches
+from kws_models.folding import fold as fold_norms
+from kws_models.integer_module import IntegerModule
+from kws_models.keyword_batches import KeywordBatches, KeywordMix
 from kws_models.model_folder_writer import replace_file
-from kws_models.recipes import find_recipe
+from kws_models.quantiser import calibration_patches, find_ranges
+from kws_models.recipes import Phase, Recipe, find_recipe
 from kws_models.recordings import find_recordings, keyword_root, only_fold
-from kws_models.torch_module import GraphModule
-from kws_models.training import TrainingRun, to_input, train
+from kws_models.torch_module import GraphModule, load_weights
+from kws_models.training import Teacher, TrainingRun, Validate, find_device, to_input, train
+from kws_models.weights_file import WEIGHTS_FILE, Checkpoint, read_weights, weights_bytes
+from kws_serve.backends import open_backend
+from kws_serve.messages import Float32Array, KwsError
+from kws_serve.model_folder import find_model, load_model, shipped_models_dir
 
-WEIGHTS_FILE = "weights.npz"
+
+@dataclass(frozen=True)
+class TrainOptions:
+    """What the command line says beside the architecture's name."""
+
+    data: Path
+    cache: Path
+    fold: int | None = None
+    recipe: str = "standard"
+    steps: int | None = None
+    seed: int = 1
+    out: Path | None = None
+    start: Path | None = None
+    teacher: str | None = None
+    silence: float | None = None  # percent
+    unknown: float | None = None  # percent
+    dropout: float | None = None
+    workers: int = 1
+    threads: int = 1
+    device: str = "auto"
 
 
-def train_command(
-    name: str,
-    data: Path,
-    fold: int | None,
-    cache: Path,
-    recipe: str,
-    steps: int | None,
-    seed: int,
-    out: Path | None,
-    workers: int,
-    threads: int,
-) -> None:
+def train_command(name: str, options: TrainOptions) -> None:
     """Train architecture `name`. Raises KwsError and ValueError for data or settings that do not fit."""
     architecture = find_architecture(name)
-    chosen = find_recipe(architecture.task, recipe)
-    chosen = replace(chosen, steps=steps) if steps else chosen
-    folder = out or Path("runs") / name
-    print(f"{name}: {chosen.steps} steps, seed {seed}, held-out fold {fold}; decoding recordings once into {cache}")
-    batches = make_batches(architecture, data, fold, cache, seed)
-    validate = keyword_validation(architecture, data, fold) if architecture.task == "keyword" else None
-    run = TrainingRun(folder, chosen, seed, workers, threads)
-    weights = train(architecture.graph, batches, run, validate)
-    content = io.BytesIO()
-    np.savez(content, allow_pickle=False, **weights)
-    replace_file(folder / WEIGHTS_FILE, content.getvalue())
-    facts = {"name": name, "recipe": str(chosen), "seed": seed, "fold": fold}
+    recipe = _chosen(architecture, options)
+    folder = options.out or Path("runs") / name
+    device = find_device(options.device)
+    teacher = open_teacher(options.teacher, architecture) if options.teacher else None
+    found = read_weights(options.start, architecture) if options.start else None
+    print(
+        f"{name}: {len(recipe.phases)} phases, {recipe.steps} steps, seed {options.seed}, "
+        f"held-out fold {options.fold}, {device}; decoding recordings once into {options.cache}"
+    )
+    validate = keyword_validation(architecture, options.data, options.fold) if architecture.task == "keyword" else None
+    for i, phase in enumerate(recipe.phases):
+        part = folder / f"phase{i + 1}"
+        if not (part / WEIGHTS_FILE).exists():
+            print(f"phase {i + 1}: {phase}")
+            batches = make_batches(architecture, options, recipe, phase, options.seed + 7919 * i)
+            run = TrainingRun(part, phase, options.seed, options.workers, options.threads, device)
+            trained = _trained(architecture, batches, run, found, validate, teacher)
+            replace_file(part / WEIGHTS_FILE, weights_bytes(trained))
+        found = read_weights(part / WEIGHTS_FILE, architecture)
+    assert found is not None
+    replace_file(folder / WEIGHTS_FILE, weights_bytes(found))
+    facts = {"name": name, "recipe": str(recipe), "seed": options.seed, "fold": options.fold}
+    facts |= {"start": str(options.start or ""), "teacher": options.teacher or ""}
     replace_file(folder / "run.json", json.dumps(facts, indent=1).encode())
     print(f"{folder / WEIGHTS_FILE}: done; next: kws-models export {name} --weights {folder / WEIGHTS_FILE} ...")
 
 
-def make_batches(architecture: Architecture, data: Path, fold: int | None, cache: Path, seed: int) -> Batches:
-    """The task's training batches."""
-    make = KeywordBatches if architecture.task == "keyword" else EventBatches
-    return make(architecture, data, fold, cache, seed)
+def _chosen(architecture: Architecture, options: TrainOptions) -> Recipe:
+    recipe = find_recipe(architecture.name, architecture.task, architecture.raw, options.recipe)
+    recipe = recipe.scaled(options.steps) if options.steps else recipe
+    if options.silence is not None:
+        recipe = replace(recipe, silence_share=options.silence / 100)
+    if options.unknown is not None:
+        recipe = replace(recipe, unknown_share=options.unknown / 100)
+    if options.dropout is not None:
+        recipe = replace(recipe, phases=tuple(replace(p, dropout=options.dropout) for p in recipe.phases))
+    return recipe
+
+
+def _trained(
+    architecture: Architecture,
+    batches: Batches,
+    run: TrainingRun,
+    found: Checkpoint | None,
+    validate: Validate | None,
+    teacher: Teacher | None,
+) -> Checkpoint:
+    """One phase, from the weights found so far."""
+    graph = architecture.graph
+    if found is not None and found.ranges is not None:
+        raise KwsError("--start: found weights trained for int8, wanted ones from before that phase (phase folders)")
+    if not run.phase.integer:
+
+        def make(dropout: float) -> GraphModule:
+            module = GraphModule(graph, dropout)
+            if found is not None:
+                load_weights(module, found.arrays)
+            return module
+
+        return Checkpoint(train(make, batches, run, validate, teacher))
+    if found is None:
+        raise KwsError("recipe: found an integer phase first, wanted weights to begin with: give --start")
+    folded, arrays = fold_norms(graph, found.arrays)
+    ranges = find_ranges(folded, arrays, calibration_patches(batches))
+
+    def make_integer(dropout: float) -> GraphModule:
+        module = IntegerModule(folded, ranges, dropout)
+        load_weights(module, arrays)
+        return module
+
+    return Checkpoint(train(make_integer, batches, run, validate, teacher), ranges)
+
+
+def make_batches(
+    architecture: Architecture, options: TrainOptions, recipe: Recipe, phase: Phase, seed: int
+) -> KeywordBatches | EventBatches:
+    """The task's training batches at the phase's strength of augmentation."""
+    if architecture.task == "event":
+        mix = replace(MIXES[phase.augment], n=recipe.batch)
+        return EventBatches(architecture, options.data, options.fold, options.cache, seed, mix)
+    half = recipe.batch // 2
+    shares = (recipe.silence_share, recipe.unknown_share)
+    keyword = KeywordMix(recipe.batch - half, half, *shares, augment=LEVELS[phase.augment])
+    return KeywordBatches(architecture, options.data, options.fold, options.cache, seed, keyword)
+
+
+def open_teacher(name: str, architecture: Architecture) -> Teacher:
+    """The model called `name`, or in that folder, as a teacher. Raises KwsError if it hears or says something else."""
+    folder = Path(name)
+    spec = load_model(folder) if (folder / "model.json").is_file() else find_model(name, [shipped_models_dir()])
+    same_input = spec.front_end == patch_maker(architecture).spec and spec.n_frames == architecture.n_frames
+    if spec.labels != architecture.labels or not same_input:
+        raise KwsError(f"--teacher: {name} has other labels or another front end than {architecture.name}")
+    infer = open_backend("onnx", spec).infer
+
+    def taught(patches: Float32Array) -> Float32Array:
+        return np.asarray(np.log(infer(patches) + 1e-6), np.float32)
+
+    return taught
 
 
 def keyword_validation(
@@ -81,7 +175,12 @@ def keyword_validation(
     classes = torch.tensor([c for _, c in cases])
 
     def accuracy(module: GraphModule) -> float:
+        device = next(module.parameters()).device
         with torch.no_grad():
-            return float((module(maps).argmax(1) == classes).float().mean())
+            right = [
+                (module(part.to(device)).argmax(1).cpu() == wanted).sum()
+                for part, wanted in zip(maps.split(256), classes.split(256), strict=True)
+            ]
+        return float(sum(right)) / len(classes)
 
     return accuracy

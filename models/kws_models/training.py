@@ -17,8 +17,7 @@ import torch
 from torch.nn import functional
 
 from kws_models.batch_workers import Batches, batches_in_order
-from kws_models.graph import Graph
-from kws_models.recipes import Recipe
+from kws_models.recipes import Phase
 from kws_models.torch_module import GraphModule, weights_of
 from kws_serve.messages import Float32Array, KwsError
 
@@ -26,17 +25,22 @@ CHECKPOINT = "checkpoint.pt"
 HISTORY = "history.csv"
 _SAVE_EVERY = 500
 _SHOW_EVERY = 50
+_TEMPERATURE = 2.0  # of the softened scores that a teacher hands on (Hinton et al., 2015)
+
+Validate = Callable[[GraphModule], float]
+Teacher = Callable[[Float32Array], Float32Array]  # patches (n, n_frames, n_coeffs) -> logits (n, n_classes)
 
 
 @dataclass(frozen=True)
 class TrainingRun:
-    """Where a run keeps its state and how it goes."""
+    """Where a phase keeps its state and how it goes."""
 
     folder: Path
-    recipe: Recipe
+    phase: Phase
     seed: int
     n_workers: int = 1
     n_threads: int = 1
+    device: str = "cpu"
 
 
 def to_input(patches: Float32Array, axes: str) -> Any:
@@ -51,39 +55,56 @@ def memory_format(axes: str) -> Any:
     return torch.contiguous_format if axes == "NCFT" else torch.channels_last
 
 
+def find_device(name: str) -> str:
+    """`auto`: a GPU where there is one. Raises KwsError where a GPU is asked for and there is none."""
+    if name == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    if name.startswith("cuda") and not torch.cuda.is_available():
+        raise KwsError(f"--device: found no GPU that this PyTorch ({torch.__version__}) can use, wanted {name}")
+    return name
+
+
 def train(
-    graph: Graph, batches: Batches, run: TrainingRun, validate: Callable[[GraphModule], float] | None = None
+    make: Callable[[float], GraphModule],
+    batches: Batches,
+    run: TrainingRun,
+    validate: Validate | None = None,
+    teacher: Teacher | None = None,
 ) -> dict[str, Float32Array]:
-    """Train, or go on from the run's checkpoint; the averaged weights. Raises KwsError where the disk is full."""
+    """Train what `make(dropout)` builds, or go on from the run's checkpoint; the averaged weights.
+
+    Raises KwsError where the disk is full.
+    """
     torch.set_num_threads(run.n_threads)
     torch.manual_seed(run.seed)
-    torch.use_deterministic_algorithms(True)
+    torch.use_deterministic_algorithms(run.device == "cpu")
     run.folder.mkdir(parents=True, exist_ok=True)
-    module = GraphModule(graph, run.recipe.dropout).to(memory_format=memory_format(graph.axes))
-    average = GraphModule(graph).to(memory_format=memory_format(graph.axes))
-    average.load_state_dict(module.state_dict())
-    optimiser = torch.optim.AdamW(module.parameters(), run.recipe.learning_rate, weight_decay=run.recipe.weight_decay)
-    state = _State(run, module, average, optimiser)
+    state = _State(run, make)
     first_step = state.load()
     progress = _Progress(run, first_step)
-    steps = batches_in_order(batches, first_step, run.recipe.steps, run.n_workers)
-    for step, (patches, classes) in enumerate(steps, start=first_step):
-        loss, accuracy = _step(state, step, to_input(patches, graph.axes), torch.from_numpy(classes))
-        progress.add(step, loss, accuracy)
-        if (step + 1) % _SAVE_EVERY == 0 or step + 1 == run.recipe.steps:
+    axes = state.module.graph.axes
+    for step, (patches, classes) in enumerate(
+        batches_in_order(batches, first_step, run.phase.steps, run.n_workers), start=first_step
+    ):
+        maps, targets = to_input(patches, axes).to(run.device), torch.from_numpy(classes).to(run.device)
+        taught = torch.from_numpy(teacher(patches)).to(run.device) if teacher else None
+        progress.add(step, *_step(state, step, maps, targets, taught))
+        if (step + 1) % _SAVE_EVERY == 0 or step + 1 == run.phase.steps:
             state.save(step + 1)
-            progress.write(step + 1, validate(average.eval()) if validate else math.nan)
-    return weights_of(average)
+            progress.write(step + 1, validate(state.average.eval()) if validate else math.nan)
+    return weights_of(state.average)
 
 
-def _step(state: _State, step: int, patches: Any, classes: Any) -> tuple[float, float]:
-    recipe = state.run.recipe
+def _step(state: _State, step: int, maps: Any, classes: Any, taught: Any) -> tuple[float, float]:
+    phase = state.run.phase
     for group in state.optimiser.param_groups:
-        group["lr"] = recipe.learning_rate * _rate_share(step, recipe)
-    state.module.train()
-    with torch.autocast("cpu", torch.bfloat16, enabled=recipe.bfloat16):
-        logits = state.module(patches).float()
-    loss = functional.cross_entropy(logits, classes, label_smoothing=recipe.label_smoothing)
+        group["lr"] = phase.learning_rate * _rate_share(step, phase)
+    state.module.train(not phase.integer)  # folded: nothing left that differs but dropout
+    with torch.autocast(torch.device(state.run.device).type, torch.bfloat16, enabled=phase.bfloat16):
+        logits = state.module(maps).float()
+    loss = functional.cross_entropy(logits, classes, label_smoothing=phase.label_smoothing)
+    if taught is not None:
+        loss = (1.0 - phase.teacher_share) * loss + phase.teacher_share * _distance(logits, taught)
     state.optimiser.zero_grad()
     loss.backward()
     state.optimiser.step()
@@ -91,20 +112,43 @@ def _step(state: _State, step: int, patches: Any, classes: Any) -> tuple[float, 
     return loss.item(), float((logits.argmax(1) == classes).float().mean())
 
 
-def _rate_share(step: int, recipe: Recipe) -> float:
-    warm_up = min(1.0, (step + 1) / recipe.warm_up_steps)
-    return warm_up * (0.01 + 0.99 * 0.5 * (1.0 + math.cos(math.pi * step / recipe.steps)))
+def _distance(logits: Any, taught: Any) -> Any:
+    """Cross-entropy of the softened scores, on the scale of the plain one."""
+    wanted = functional.softmax(taught / _TEMPERATURE, 1)
+    return _TEMPERATURE**2 * functional.cross_entropy(logits / _TEMPERATURE, wanted)
+
+
+def _rate_share(step: int, phase: Phase) -> float:
+    if phase.schedule == "constant":
+        return 1.0
+    warm_up = min(1.0, (step + 1) / phase.warm_up_steps)
+    return warm_up * (0.01 + 0.99 * 0.5 * (1.0 + math.cos(math.pi * step / phase.steps)))
+
+
+def _optimiser(parameters: Any, phase: Phase) -> Any:
+    match phase.optimiser:
+        case "adamw":
+            return torch.optim.AdamW(parameters, phase.learning_rate, weight_decay=phase.weight_decay)
+        case "adam":
+            return torch.optim.Adam(parameters, phase.learning_rate, weight_decay=phase.weight_decay)
+        case "sgd":
+            return torch.optim.SGD(parameters, phase.learning_rate, weight_decay=phase.weight_decay)
+        case "rmsprop":  # TensorFlow's decay and momentum of the time
+            return torch.optim.RMSprop(parameters, phase.learning_rate, alpha=0.9, momentum=0.9, eps=1e-3)
 
 
 class _State:
-    """Everything a resumed run needs, in one file that is replaced as a whole."""
+    """Everything a resumed phase needs, in one file that is replaced as a whole."""
 
-    def __init__(self, run: TrainingRun, module: GraphModule, average: GraphModule, optimiser: Any) -> None:
-        self.run, self.module, self.average, self.optimiser = run, module, average, optimiser
+    def __init__(self, run: TrainingRun, make: Callable[[float], GraphModule]) -> None:
+        self.run = run
+        self.module, self.average = (_placed(make(dropout), run.device) for dropout in (run.phase.dropout, 0.0))
+        self.average.load_state_dict(self.module.state_dict())
+        self.optimiser = _optimiser(self.module.parameters(), run.phase)
 
     def follow(self, step: int) -> None:
         """Move the averaged weights towards the trained ones; faster in the first steps."""
-        decay = min(self.run.recipe.average_decay, (1 + step) / (10 + step))
+        decay = min(self.run.phase.average_decay, (1 + step) / (10 + step))
         pairs = zip(self.average.state_dict().values(), self.module.state_dict().values(), strict=True)
         with torch.no_grad():
             for kept, new in pairs:
@@ -146,8 +190,13 @@ class _State:
             raise KwsError(f"{path}: {error}; the checkpoint before it is whole") from error
 
 
+def _placed(module: GraphModule, device: str) -> GraphModule:
+    module.to(device).to(memory_format=memory_format(module.graph.axes))
+    return module
+
+
 def _identity(run: TrainingRun) -> str:
-    return f"{run.recipe} seed={run.seed}"
+    return f"{run.phase} seed={run.seed}"
 
 
 class _Progress:
@@ -162,11 +211,12 @@ class _Progress:
         if (step + 1) % _SHOW_EVERY == 0:
             mean_loss, mean_accuracy = np.mean(self._recent, axis=0)
             step_ms = 1000 * (time.monotonic() - self._began_s) / (step + 1 - self._first_step)
-            end = "\r" if sys.stdout.isatty() else "\n"
+            left_min = (self._run.phase.steps - step - 1) * step_ms / 60_000
+            done = 20 * (step + 1) // self._run.phase.steps
             print(
-                f"step {step + 1}/{self._run.recipe.steps}  loss {mean_loss:.3f}  accuracy {mean_accuracy:.3f}  "
-                f"{step_ms:.0f} ms/step",
-                end=end,
+                f"[{'=' * done}{' ' * (20 - done)}] step {step + 1}/{self._run.phase.steps}  loss {mean_loss:.3f}  "
+                f"accuracy {mean_accuracy:.3f}  {step_ms:.0f} ms/step  {left_min:.0f} min left",
+                end="\r" if sys.stdout.isatty() else "\n",
                 flush=True,
             )
 

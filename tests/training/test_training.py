@@ -13,8 +13,11 @@ torch = pytest.importorskip("torch")
 from kws_models.architectures import ARCHITECTURES  # noqa: E402
 from kws_models.export_onnx import onnx_bytes  # noqa: E402
 from kws_models.folding import fold  # noqa: E402
-from kws_models.recipes import Recipe  # noqa: E402
-from kws_models.torch_module import GraphModule, weights_of  # noqa: E402
+from kws_models.graph import Linear  # noqa: E402
+from kws_models.integer_module import IntegerModule  # noqa: E402
+from kws_models.quantiser import find_ranges, run_tflite, with_ranges  # noqa: E402
+from kws_models.recipes import Phase  # noqa: E402
+from kws_models.torch_module import GraphModule, load_weights, weights_of  # noqa: E402
 from kws_models.training import CHECKPOINT, TrainingRun, to_input, train  # noqa: E402
 from kws_serve.messages import KwsError  # noqa: E402
 from tests.models.random_model import random_patches, run_onnx  # noqa: E402
@@ -44,12 +47,16 @@ class BreaksOff(TwoTones):
         return super().batch(step)
 
 
-RECIPE = Recipe(steps=60, warm_up_steps=2, average_decay=0.8)
+PHASE = Phase(steps=60, learning_rate=2e-3, warm_up_steps=2, average_decay=0.8)
 GRAPH = ARCHITECTURES["dscnn-s"].graph
 
 
+def build(dropout: float) -> GraphModule:
+    return GraphModule(GRAPH, dropout)
+
+
 def run_in(folder: Path, n_workers: int = 0) -> TrainingRun:
-    return TrainingRun(folder, RECIPE, seed=3, n_workers=n_workers)
+    return TrainingRun(folder, PHASE, seed=3, n_workers=n_workers)
 
 
 def same(a: dict[str, np.ndarray], b: dict[str, np.ndarray]) -> bool:
@@ -70,8 +77,8 @@ def test_torch_and_onnx_agree(name: str) -> None:
 
 
 def test_it_learns_and_one_seed_gives_the_same_weights(tmp_path: Path) -> None:
-    first = train(GRAPH, TwoTones(), run_in(tmp_path / "a"))
-    again = train(GRAPH, TwoTones(), run_in(tmp_path / "b", n_workers=2))
+    first = train(build, TwoTones(), run_in(tmp_path / "a"))
+    again = train(build, TwoTones(), run_in(tmp_path / "b", n_workers=2))
     assert same(first, again)
     patches, classes = TwoTones().batch(999)
     folded, weights = fold(GRAPH, first)
@@ -80,22 +87,22 @@ def test_it_learns_and_one_seed_gives_the_same_weights(tmp_path: Path) -> None:
 
 def test_a_broken_off_run_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("kws_models.training._SAVE_EVERY", 10)
-    whole = train(GRAPH, TwoTones(), run_in(tmp_path / "whole"))
+    whole = train(build, TwoTones(), run_in(tmp_path / "whole"))
     with pytest.raises(KeyboardInterrupt):
-        train(GRAPH, BreaksOff(at=15), run_in(tmp_path / "broken"))
-    assert same(whole, train(GRAPH, TwoTones(), run_in(tmp_path / "broken")))
+        train(build, BreaksOff(at=15), run_in(tmp_path / "broken"))
+    assert same(whole, train(build, TwoTones(), run_in(tmp_path / "broken")))
 
 
 def test_another_run_s_checkpoint_is_refused(tmp_path: Path) -> None:
-    train(GRAPH, TwoTones(), run_in(tmp_path))
+    train(build, TwoTones(), run_in(tmp_path))
     with pytest.raises(KwsError, match=r"found a run with .*steps=60.*wanted .*steps=70"):
-        train(GRAPH, TwoTones(), replace(run_in(tmp_path), recipe=replace(RECIPE, steps=70)))
+        train(build, TwoTones(), replace(run_in(tmp_path), phase=replace(PHASE, steps=70)))
 
 
 def test_a_full_disk_leaves_the_old_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("kws_models.training._SAVE_EVERY", 10)
     with pytest.raises(KeyboardInterrupt):
-        train(GRAPH, BreaksOff(at=15), run_in(tmp_path))
+        train(build, BreaksOff(at=15), run_in(tmp_path))
     before = (tmp_path / CHECKPOINT).read_bytes()
 
     def full(*_: object) -> None:
@@ -103,6 +110,64 @@ def test_a_full_disk_leaves_the_old_checkpoint(tmp_path: Path, monkeypatch: pyte
 
     monkeypatch.setattr(torch, "save", full)
     with pytest.raises(KwsError, match="No space left on device; the checkpoint before it is whole"):
-        train(GRAPH, TwoTones(), run_in(tmp_path))
+        train(build, TwoTones(), run_in(tmp_path))
     assert (tmp_path / CHECKPOINT).read_bytes() == before
     assert [path.name for path in tmp_path.iterdir() if "part" in path.name] == []
+
+
+@pytest.mark.parametrize(("name", "liveliness"), [("dscnn-s", 20.0), ("resnetse", 5.0)])
+def test_the_rounding_of_the_training_is_that_of_the_int8_file(name: str, liveliness: float) -> None:
+    graph = ARCHITECTURES[name].graph
+    torch.manual_seed(0)
+    module = GraphModule(graph)
+    patches = random_patches(graph, 64)
+    with torch.no_grad():
+        for _ in range(40):  # running statistics that fit, so that no map is all but constant
+            module(to_input(patches, graph.axes))
+    folded, weights = fold(graph, weights_of(module))
+    last = [node.name for node in folded.nodes if isinstance(node, Linear)][-1]
+    weights[f"{last}.weight"] *= liveliness
+    ranges = find_ranges(folded, weights, patches)
+    rounded, plain = IntegerModule(folded, ranges), GraphModule(folded)
+    scores = []
+    for made in (rounded, plain):
+        load_weights(made, weights)
+        with torch.no_grad():
+            scores.append(torch.softmax(made.eval()(to_input(patches, graph.axes)), 1).numpy())
+    integer = run_tflite(with_ranges(folded, weights, ranges, patches).content, patches)
+    assert np.abs(scores[0] - integer).mean() < 0.8 * np.abs(scores[1] - integer).mean()
+
+
+def test_integer_training_gives_ranges_and_mends_what_rounding_broke(tmp_path: Path) -> None:
+    start = train(build, TwoTones(), run_in(tmp_path / "float"))
+    folded, weights = fold(GRAPH, start)
+    patches, classes = TwoTones().batch(999)
+    ranges = {
+        name: (low, high) if name == "linear" else (low / 3, high / 3)  # the scores keep their room
+        for name, (low, high) in find_ranges(folded, weights, patches).items()
+    }
+
+    def loss(arrays: dict[str, np.ndarray]) -> float:
+        scores = run_tflite(with_ranges(folded, arrays, ranges, patches).content, patches)
+        return float(-np.log(scores[np.arange(len(classes)), classes] + 1e-3).mean())
+
+    def make(dropout: float) -> GraphModule:
+        module = IntegerModule(folded, ranges, dropout)
+        load_weights(module, weights)
+        return module
+
+    run = replace(run_in(tmp_path / "int"), phase=replace(PHASE, steps=150, integer=True, label_smoothing=0.0))
+    assert loss(train(make, TwoTones(), run)) < 0.8 * loss(weights)
+
+
+def test_a_teacher_is_followed(tmp_path: Path) -> None:
+    def contrary(patches: np.ndarray) -> np.ndarray:
+        """Sees class 3 where class 2 is, and the other way round."""
+        logits = np.full((len(patches), 12), -5.0, np.float32)
+        logits[np.arange(len(patches)), np.where(patches.mean((1, 2)) > 0, 3, 2)] = 5.0
+        return logits
+
+    run = replace(run_in(tmp_path), phase=replace(PHASE, teacher_share=1.0))
+    folded, weights = fold(GRAPH, train(build, TwoTones(), run, teacher=contrary))
+    patches, classes = TwoTones().batch(999)
+    assert (run_onnx(onnx_bytes(folded, weights), folded, patches).argmax(1) == 5 - classes).mean() > 0.9

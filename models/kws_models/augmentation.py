@@ -101,19 +101,30 @@ def _rms(samples: Float32Array) -> Float32Array:
     return np.asarray(np.sqrt(np.mean(samples * samples, axis=1) + 1e-6), np.float32)
 
 
-def warped_log_mel(
-    rng: Generator, log_mel: Float32Array, spec: AugmentSpec, hop_ms: float, mel_step: float
-) -> Float32Array:
-    """Shift, speed and a gentle tilt of log magnitudes (n, n_frames, n_mels); what lies outside becomes faint.
+@dataclass(frozen=True)
+class FramePlace:
+    """Where `n_frames` frames to be made stand among others: frame t at `slope` * t + `offset`, `hop_ms` apart."""
 
-    Faster by r: output frame t reads t * r, output frequency f reads f / r. `mel_step`: mel from band to band
-    (band b stands at 20 Hz's mel plus (b + 1) * mel_step).
+    n_frames: int
+    slope: float
+    offset: float
+    hop_ms: float
+
+
+def warped_log_mel(
+    rng: Generator, log_mel: Float32Array, spec: AugmentSpec, place: FramePlace, mel_step: float
+) -> Float32Array:
+    """Shift, speed and a gentle tilt of log magnitudes (n, frames, n_mels) -> (n, place.n_frames, n_mels).
+
+    What lies outside becomes faint. Faster by r: output frame t reads t * r, output frequency f reads f / r.
+    `mel_step`: mel from band to band (band b stands at 20 Hz's mel plus (b + 1) * mel_step).
     """
     n, n_frames, n_mels = log_mel.shape
     speed = drawn(rng, spec.speed, n)
-    shift = drawn(rng, (-spec.shift_ms, spec.shift_ms), n) / hop_ms
+    shift = drawn(rng, (-spec.shift_ms, spec.shift_ms), n) / place.hop_ms
     middle = (n_frames - 1) / 2
-    frame = (np.arange(n_frames) - middle) * speed[:, None] + middle + shift[:, None]
+    at = place.slope * np.arange(place.n_frames) + place.offset
+    frame = (at - middle) * speed[:, None] + middle + shift[:, None]
     first_mel = 1127.0 * np.log1p(20.0 / 700.0)
     hz = 700.0 * np.expm1((first_mel + mel_step * (np.arange(n_mels) + 1)) / 1127.0)
     band = (1127.0 * np.log1p(hz / speed[:, None] / 700.0) - first_mel) / mel_step - 1.0

@@ -12,6 +12,7 @@ from kws_models.architectures import Architecture
 from kws_models.audio_cache import load_audio
 from kws_models.augmentation import (
     AugmentSpec,
+    FramePlace,
     masked,
     mixed,
     mixed_log_mel,
@@ -21,7 +22,7 @@ from kws_models.augmentation import (
     with_gain,
 )
 from kws_models.features import PatchMaker, patch_maker
-from kws_models.logmel_pack import N_FRAMES, N_MELS, PackEntry, fit_bands, read_index, read_log_mels
+from kws_models.logmel_pack import N_MELS, PACK_HOP_MS, PackEntry, fit_bands, frame_line, read_index, read_log_mels
 from kws_models.recordings import (
     DataError,
     Recording,
@@ -139,7 +140,7 @@ class KeywordBatches:
         self._log_mel_maker = PatchMaker(replace(spec, kind="fbank", dct=None, c0="none"), self.maker.n_frames)
         folder = data / "speech_commands_logmel"
         entries = [e for e in read_index(folder) if fold is None or fold_of(e.source) != fold]
-        fits = spec.mel is not None and spec.mel.n == N_MELS and self.maker.n_frames == N_FRAMES
+        fits = spec.mel is not None and spec.mel.n == N_MELS
         if not entries or not fits or spec.dct is None or spec.mel is None:
             return
         maker = self._log_mel_maker
@@ -229,6 +230,6 @@ class KeywordBatches:
         classes = self._classes(rng, n, 0.0)
         clean = self._log_mels[self._pack_sampler.draw(rng, classes)]
         noise = self._log_mel_maker.patches(self._noise_segments(rng, n).astype(np.int16))
-        hop_ms = 1000 * self.maker.spec.hop_samples / RATE_HZ
-        clean = warped_log_mel(rng, clean, spec, hop_ms, self._mel_step)
+        place = FramePlace(self.maker.n_frames, *frame_line(self.maker.spec), PACK_HOP_MS)
+        clean = warped_log_mel(rng, clean, spec, place, self._mel_step)
         return mixed_log_mel(rng, clean, noise, spec) @ self._dct, classes

@@ -16,9 +16,11 @@ import numpy as np
 from kws_models.audio_cache import Audio
 from kws_models.features import PatchMaker, first_second
 from kws_models.recordings import DataError, Recording
+from kws_serve.manifest import FrontEndSpec
 from kws_serve.messages import Float32Array
 
 N_FRAMES, N_MELS = 49, 40
+PACK_HOP_MS, _MIDDLE_MS = 20.0, 20.0  # frame 0: two 30 ms windows 10 ms apart, so their middle is at 20 ms
 SAME_CLIP_CORRELATION = 0.9  # below it the two are different clips: older collections number them otherwise
 _FIT_CLIPS = 1500
 
@@ -59,6 +61,20 @@ def read_log_mels(folder: Path, columns: list[int]) -> Float32Array:
     return np.ascontiguousarray(np.einsum("kt,kmc,mf->ctf", time, coefficients, mel, optimize=True))
 
 
+def frame_line(spec: FrontEndSpec) -> tuple[float, float]:
+    """(a, b): a front end's frame t stands where the pack's frame a * t + b does."""
+    ms = 1000 / spec.rate_hz
+    return spec.hop_samples * ms / PACK_HOP_MS, (spec.window_samples * ms / 2 - _MIDDLE_MS) / PACK_HOP_MS
+
+
+def at_frames(values: Float32Array, n_frames: int, line: tuple[float, float]) -> Float32Array:
+    """Pack frames (n, N_FRAMES, N_MELS) read at a front end's `n_frames` by linear interpolation."""
+    at = np.clip(line[0] * np.arange(n_frames) + line[1], 0, N_FRAMES - 1)
+    below = np.minimum(at.astype(np.int64), N_FRAMES - 2)
+    share = (at - below)[:, None]
+    return np.asarray(values[:, below] * (1 - share) + values[:, below + 1] * share, np.float32)
+
+
 def fit_bands(
     folder: Path, entries: list[PackEntry], recordings: list[Recording], audio: Audio, log_mel: PatchMaker
 ) -> tuple[Float32Array, Float32Array, int]:
@@ -71,7 +87,8 @@ def fit_bands(
     both = both[:: max(1, len(both) // _FIT_CLIPS)]
     if not both:
         raise DataError(f"{folder}: found no clip that also exists as audio, wanted some to fit the scale")
-    published = read_log_mels(folder, [column for column, _ in both])
+    line = frame_line(log_mel.spec)
+    published = at_frames(read_log_mels(folder, [column for column, _ in both]), log_mel.n_frames, line)
     ours = log_mel.patches(np.stack([first_second(audio.clip(i)) for _, i in both]))
     x, y = (a.reshape(len(both), -1) - a.reshape(len(both), -1).mean(1, keepdims=True) for a in (published, ours))
     correlation = (x * y).sum(1) / np.sqrt((x * x).sum(1) * (y * y).sum(1) + 1e-9)

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.random import Generator
 
 from kws_models.architectures import Architecture
-from kws_models.audio_cache import load_audio
+from kws_models.audio_cache import Audio, joined, load_audio
 from kws_models.augmentation import banded, drawn, masked, segments, stretched, to_int16
 from kws_models.features import patch_maker
 from kws_models.recordings import (
@@ -27,9 +27,10 @@ from kws_models.recordings import (
     without_fold,
 )
 from kws_models.rooms import impulse_responses, in_rooms
-from kws_serve.messages import Float32Array, Int64Array
+from kws_models.shatter import shatterings
+from kws_serve.messages import Float32Array, Int16Array, Int64Array
 
-HARD = "background_hard"
+HARD, GLASS = "background_hard", "glassbreak"
 SPEECH_FOLDERS = ("speech_commands", "digits_fsdd_8k")
 _SPEECH_PER_FOLDER = 60
 _SUSTAINED_S = 3.0  # clips at least this long sound throughout: any loud part of them is the event
@@ -54,6 +55,7 @@ class EventMix:
     mask_share: float = 0.3  # patches with runs of frames and of mel bands hidden (SpecAugment)
     mask_frames: int = 16
     mask_bands: int = 4
+    shatter_share: float = 0.3  # of the glass: synthesised
 
 
 MIXES: dict[str, EventMix] = {
@@ -120,6 +122,7 @@ class EventBatches:
         speech = [i for i, r in enumerate(self.recordings) if r.folder not in folders]
         if speech:
             self._samplers["speech"] = SourceSampler(speech, self.recordings)
+        self._shatterings = joined(shatterings(np.random.default_rng([seed, 8]), 300, self.rate_hz))
         self._rooms = impulse_responses(np.random.default_rng([seed, 7]), 400, self.rate_hz, self.rate_hz)
 
     @property
@@ -160,28 +163,33 @@ class EventBatches:
 
     def _sounds(self, rng: Generator, kind: str, n: int) -> Float32Array:
         """`n` sounds (n, patch_samples) of one kind at another speed, somewhere in the patch, full scale's peak."""
-        clips = self._samplers[kind].draw(rng, n)
-        out = self._placed(rng, clips)
+        out = self._placed(rng, self.audio, self._samplers[kind].draw(rng, n))
+        synthesised = np.flatnonzero(rng.random(n) < (self.mix.shatter_share if kind == GLASS else 0.0))
+        if len(synthesised):
+            clips = rng.integers(0, len(self._shatterings), len(synthesised))
+            out[synthesised] = self._placed(rng, self._shatterings, clips)
         layered = np.flatnonzero(rng.random(n) < self.mix.layer_share)
         if len(layered):
-            second = self._placed(rng, self._samplers[kind].draw(rng, len(layered)))
+            second = self._placed(rng, self.audio, self._samplers[kind].draw(rng, len(layered)))
             out[layered] += second * 10.0 ** (rng.uniform(-12, 0, (len(layered), 1)) / 20.0).astype(np.float32)
         return out
 
-    def _placed(self, rng: Generator, clips: Int64Array) -> Float32Array:
+    def _placed(self, rng: Generator, audio: Audio, clips: Int64Array) -> Float32Array:
         n, width = len(clips), self.maker.patch_samples
         speed = rng.uniform(*self.mix.speed, n).astype(np.float32)
-        start = np.array([self._start(rng, int(clip), float(s)) for clip, s in zip(clips, speed, strict=True)])
-        out = stretched(self.audio, clips, width, speed, start.astype(np.float32))
+        start = np.array(
+            [self._start(rng, audio.clip(int(clip)), float(s)) for clip, s in zip(clips, speed, strict=True)]
+        )
+        out = stretched(audio, clips, width, speed, start.astype(np.float32))
         return np.asarray(out * (32767.0 / (np.abs(out).max(1, keepdims=True) + 1.0)), np.float32)
 
-    def _start(self, rng: Generator, clip: int, speed: float) -> float:
+    def _start(self, rng: Generator, samples: Int16Array, speed: float) -> float:
         """The clip's sample at which the patch begins; negative: the clip begins within the patch.
 
         A long clip: a random part that is not quiet. A short one: at least 0.2 s of it from its loudest point on, or
         its whole beginning, lies inside.
         """
-        samples, width = self.audio.clip(clip), self.maker.patch_samples * speed
+        width = self.maker.patch_samples * speed
         if len(samples) > max(_SUSTAINED_S * self.rate_hz, width):
             rms = np.sqrt(np.mean(samples[::16].astype(np.float32) ** 2))
             for _ in range(_TRIES):

@@ -117,8 +117,11 @@ def _mnet(name: str, build: Callable[[str, int, int, int], Graph]) -> Architectu
     )
 
 
-def _cnn1d(name: str) -> Architecture:
-    family, depth, hidden = cnn1d.rows()[name]
+def _cnn1d(row: str, batch_norm: bool | None = None) -> Architecture:
+    """`batch_norm`: instead of what the table's row has; the name then says so."""
+    family, depth, hidden = cnn1d.rows()[row]
+    other = batch_norm is not None and batch_norm != family.batch_norm
+    name = f"{row}{'-bn' if batch_norm else '-nobn'}" if other else row
     return Architecture(
         name=name,
         task="keyword",
@@ -127,7 +130,7 @@ def _cnn1d(name: str) -> Architecture:
         front_end={"kind": "raw", "rate_hz": 16000},
         n_frames=cnn1d.N_SAMPLES,
         patch_hop_ms=250,
-        build=lambda n: cnn1d.cnn1d_graph(name, family, depth, hidden, n),
+        build=lambda n: cnn1d.cnn1d_graph(name, family, depth, hidden, n, batch_norm),
     )
 
 
@@ -152,8 +155,18 @@ ARCHITECTURES: dict[str, Architecture] = {
 }
 
 
-def find_architecture(name: str) -> Architecture:
-    """The architecture called `name`; KeyError-free: ValueError listing what there is."""
+def find_architecture(name: str, batch_norm: bool | None = None) -> Architecture:
+    """The architecture called `name`; of the 1D-CNN family also `NAME-bn` or `NAME-nobn` where the table has the other.
+
+    `batch_norm` says the same in another way. Raises ValueError listing what there is.
+    """
+    row, _, ending = name.rpartition("-")
+    if row in cnn1d.rows() and ending in ("bn", "nobn"):
+        name, batch_norm = row, ending == "bn"
     if name not in ARCHITECTURES:
         raise ValueError(f"model: found {name!r}, wanted one of {', '.join(ARCHITECTURES)}")
-    return ARCHITECTURES[name]
+    if batch_norm is None:
+        return ARCHITECTURES[name]
+    if name not in cnn1d.rows():
+        raise ValueError(f"--batch-norm: found {name}, wanted a model of the 1D-CNN family")
+    return _cnn1d(name, batch_norm)

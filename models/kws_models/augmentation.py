@@ -28,14 +28,14 @@ class AugmentSpec:
     snr_db: tuple[float, float] = (-2.0, 30.0)
     gain_db: tuple[float, float] = (-18.0, 6.0)
     mask_share: float = 0.5
-    mask_frames: int = 8
+    mask_ms: float = 160.0
     room_share: float = 0.1
 
 
 LEVELS: dict[str, AugmentSpec] = {
     "strong": AugmentSpec(),
-    "mild": AugmentSpec(100.0, (0.9, 1.12), 0.6, (5.0, 35.0), (-12.0, 4.0), 0.25, 6, 0.03),
-    "reference": AugmentSpec(100.0, (1.0, 1.0), 0.8, (5.0, 40.0), (0.0, 0.0), 0.0, 1, 0.0),  # shift and noise only
+    "mild": AugmentSpec(100.0, (0.9, 1.12), 0.6, (5.0, 35.0), (-12.0, 4.0), 0.25, 120.0, 0.03),
+    "reference": AugmentSpec(100.0, (1.0, 1.0), 0.8, (5.0, 40.0), (0.0, 0.0), 0.0, 20.0, 0.0),  # shift and noise only
 }
 
 

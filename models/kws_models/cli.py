@@ -39,6 +39,7 @@ def _parser() -> argparse.ArgumentParser:
     one = commands.add_parser("describe", help="layers, shapes and counts of an architecture")
     one.set_defaults(run=_describe)
     one.add_argument("name")
+    _add_batch_norm(one)
     one.add_argument("--json", action="store_true", dest="as_json")
 
     one = commands.add_parser("train", help="train on recordings (needs the train extra)")
@@ -53,7 +54,8 @@ def _parser() -> argparse.ArgumentParser:
     )
     one.add_argument("--silence", type=float, metavar="PERCENT", help="of the batch, instead of the recipe's")
     one.add_argument("--unknown", type=float, metavar="PERCENT", help="of the batch, instead of the recipe's")
-    one.add_argument("--dropout", type=float, metavar="P", help="instead of the recipe's")
+    one.add_argument("--dropout", type=_share, metavar="P", help="instead of the recipe's; 0 <= P < 1")
+    _add_batch_norm(one)
     one.add_argument("--device", default="auto", help="auto (default), cpu, cuda")
     one.add_argument("--out", type=Path, help="folder of the run (default runs/NAME); an interrupted run goes on")
     one.add_argument("--workers", type=int, default=1, help="processes that make batches (default 1)")
@@ -65,6 +67,7 @@ def _parser() -> argparse.ArgumentParser:
     one.add_argument("--weights", type=Path, required=True, metavar="FILE", help="weights.npz of a training run")
     one.add_argument("--out", type=Path, required=True, metavar="DIR", help="the model folder to write")
     one.add_argument("--model-version", default="1.0.0", metavar="X.Y.Z")
+    _add_batch_norm(one)
 
     one = commands.add_parser("evaluate", help="accuracy of a model on labelled recordings")
     one.set_defaults(run=_evaluate)
@@ -85,6 +88,21 @@ def _add_data(parser: argparse.ArgumentParser, name_help: str) -> None:
     parser.add_argument("--cache", type=Path, default=DEFAULT_CACHE, metavar="DIR", help="decoded audio")
 
 
+def _add_batch_norm(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--batch-norm",
+        action=argparse.BooleanOptionalAction,
+        help="1D-CNN family: with or without; as NAME-bn, NAME-nobn",
+    )
+
+
+def _share(text: str) -> float:
+    value = float(text)
+    if not 0.0 <= value < 1.0:
+        raise argparse.ArgumentTypeError(f"found {value}, wanted 0 <= P < 1")
+    return value
+
+
 def _positive(text: str) -> int:
     value = int(text)
     if value < 1:
@@ -99,8 +117,8 @@ def _list() -> None:
         print(f"{name:12} {architecture.task:8} {state:11} {' '.join(architecture.labels)}")
 
 
-def _describe(name: str, as_json: bool) -> None:
-    counts = describe(find_architecture(name))
+def _describe(name: str, batch_norm: bool | None, as_json: bool) -> None:
+    counts = describe(find_architecture(name, batch_norm))
     print(json.dumps(counts, indent=1) if as_json else as_text(counts))
 
 
@@ -109,8 +127,6 @@ def _train(name: str, **arguments: Any) -> None:
         from kws_models.train_command import TrainOptions, train_command
     except ModuleNotFoundError as error:
         raise KwsError(f'train: found no {error.name}; install it with: pip install "kws-serve[train]"') from error
-    if find_architecture(name).raw:
-        raise KwsError(f"train: {name} takes raw samples, which this version does not train on yet")
     train_command(name, TrainOptions(**arguments))
 
 

@@ -1,6 +1,6 @@
 """The raw-waveform 1D-CNN family: 16 words from one second at 16 kHz.
 
-Every row of the reference report is one `Family` row and a depth. A map is (channels, 1, time). Our order, which the
+Every row of the reference report is one `Family` row and a depth. A map is (channels, time, 1). Our order, which the
 report does not tell: convolution, batch normalisation, ReLU, pool; dropout before the final linear layer.
 """
 
@@ -73,12 +73,12 @@ def cnn1d_graph(
     for i in range(depth):
         channels = family.start * 2 ** (i // family.grow_every)
         conv = f"conv{i + 1}"
-        add(Conv(conv, (last,), channels, (1, family.kernel), (1, 1), ((0, 0), (side, side)), bias=True))
+        add(Conv(conv, (last,), channels, (family.kernel, 1), (1, 1), ((side, side), (0, 0)), bias=True))
         if norm:
             add(BatchNorm(f"{conv}_norm", (last,)))
         add(Relu(f"{conv}_relu", (last,)))
         if (i + 1) % family.pool_every == 0 and (family.pool_last or i + 1 < depth):
-            add(MaxPool(f"pool{i + 1}", (last,), (1, family.pool), (1, family.pool), family.ceil))
+            add(MaxPool(f"pool{i + 1}", (last,), (family.pool, 1), (family.pool, 1), family.ceil))
     add(Flatten("flatten", (last,)))
     if family.batch_norm_flat and norm:
         add(BatchNorm("flatten_norm", (last,)))
@@ -87,4 +87,4 @@ def cnn1d_graph(
         add(Relu(f"hidden{i + 1}_relu", (last,)))
     add(Linear("linear", (last,), n_labels))
     add(Softmax("softmax", (last,)))
-    return Graph(name, "NCTF", (1, 1, N_SAMPLES), tuple(nodes))
+    return Graph(name, "NCT", (1, N_SAMPLES, 1), tuple(nodes))

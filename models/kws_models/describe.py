@@ -76,7 +76,7 @@ def describe(architecture: Architecture) -> dict[str, Any]:
         "ops": sum(layer.ops for layer in layers),
         "mult_adds": sum(_mult_adds(graph, node) for node in graph.nodes),
         "memory": {"bytes": _memory_bytes(graph), "reference": REFERENCE.get(architecture.name, {}).get("memory")},
-        "input_shape": _input_shape(architecture, graph),
+        "input_shape": list(graph.file_shape("input")),
         "labels": list(architecture.labels),
         "reference": REFERENCE.get(architecture.name, {}),
         "layers": [asdict(layer) for layer in layers],
@@ -97,7 +97,7 @@ def params_folded(graph: Graph) -> int:
 
 
 def _layer(graph: Graph, node: Node) -> LayerCounts:
-    shape_in, shape_out = graph.input_shapes(node)[0], graph.shapes[node.name]
+    shape_in, shape_out = graph.file_shape(node.inputs[0]), graph.file_shape(node.name)
     params = sum(prod(shape) for shape in graph.weight_shapes(node).values())
     macs = _macs(graph, node)
     return LayerCounts(node.name, _kind(node), shape_in, shape_out, params, macs, _ops(graph, node, macs))
@@ -129,11 +129,6 @@ def _mult_adds(graph: Graph, node: Node) -> int:
     """torchinfo's count: a convolution's parameters at every place of the map, any other layer's once."""
     params = sum(prod(shape) for shape in graph.weight_shapes(node).values())
     return params * (prod(graph.shapes[node.name][1:]) if isinstance(node, Conv) else 1)
-
-
-def _input_shape(architecture: Architecture, graph: Graph) -> list[int]:
-    """Without the batch axis, as the exported file has it: raw samples have no height."""
-    return [1, architecture.n_frames] if architecture.front_end["kind"] == "raw" else list(graph.input_shape)
 
 
 # Which maps the reference's `Memory Usage` adds up, where it prints one: M2 counts the last map again after pooling's

@@ -43,10 +43,17 @@ DEFAULT_DETECTION: dict[str, dict[str, float]] = {
 
 
 def export_command(
-    name: str, data: Path, fold: int | None, cache: Path, weights: Path, out: Path, model_version: str
+    name: str,
+    data: Path,
+    fold: int | None,
+    cache: Path,
+    weights: Path,
+    out: Path,
+    model_version: str,
+    batch_norm: bool | None = None,
 ) -> None:
     """Write the folder `out`; detection settings and accuracy that its model.json has already are kept."""
-    architecture = find_architecture(name)
+    architecture = find_architecture(name, batch_norm)
     trained = read_weights(weights, architecture)
     graph, folded = trained.folded(architecture.graph)
     make = KeywordBatches if architecture.task == "keyword" else EventBatches

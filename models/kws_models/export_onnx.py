@@ -31,21 +31,25 @@ IR_VERSION = 8
 
 
 def onnx_bytes(graph: Graph, weights: Weights, keep: tuple[str, ...] = ()) -> bytes:
-    """The file: input `input` (batch, *graph.input_shape), output `scores` (batch, n_classes), then the `keep` maps.
+    """The file: `input` (batch, *graph.file_shape("input")) -> `scores` (batch, n_classes), then the `keep` maps.
 
     `graph` is folded. The same graph and weights give the same bytes.
     """
     nodes = [made for node in graph.nodes for made in _nodes(graph, node)]
-    arrays: dict[str, Any] = {name: np.ascontiguousarray(weights[name], np.float32) for name in sorted(weights)}
+    flat = graph.axes == "NCT"  # one-dimensional operators
+    arrays: dict[str, Any] = {}
+    for name in sorted(weights):
+        array = np.ascontiguousarray(weights[name], np.float32)
+        arrays[name] = array[..., 0] if flat and array.ndim == 4 else array
     arrays |= _shape_constants(graph)
     last = graph.nodes[-1]
     nodes.append(helper.make_node("Identity", [last.name], ["scores"]))
-    values = [("scores", graph.shapes[last.name]), *((name, graph.shapes[name]) for name in keep)]
+    values = [("scores", graph.shapes[last.name]), *((name, graph.file_shape(name)) for name in keep)]
     model = helper.make_model(
         helper.make_graph(
             nodes,
             graph.name,
-            [helper.make_tensor_value_info("input", TensorProto.FLOAT, ["batch", *graph.input_shape])],
+            [helper.make_tensor_value_info("input", TensorProto.FLOAT, ["batch", *graph.file_shape("input")])],
             [helper.make_tensor_value_info(name, TensorProto.FLOAT, ["batch", *shape]) for name, shape in values],
             [numpy_helper.from_array(array, name) for name, array in arrays.items()],
         ),
@@ -80,8 +84,10 @@ def _nodes(graph: Graph, node: Node) -> list[Any]:
             (top, bottom), (left, right) = node.pads
             named = [f"{name}.{short}" for short in graph.weight_shapes(node)]
             group = node.channels if node.depthwise else 1
-            options = {"kernel_shape": node.kernel, "strides": node.stride, "group": group}
-            return [_make("Conv", inputs + named, name, pads=[top, left, bottom, right], **options)]
+            n = 1 if graph.axes == "NCT" else 2
+            options = {"kernel_shape": node.kernel[:n], "strides": node.stride[:n], "group": group}
+            pads = [*(top, left)[:n], *(bottom, right)[:n]]
+            return [_make("Conv", inputs + named, name, pads=pads, **options)]
         case Linear():
             named = [f"{name}.{short}" for short in graph.weight_shapes(node)]
             return [_make("Gemm", inputs + named, name, transB=1)]
@@ -97,7 +103,8 @@ def _nodes(graph: Graph, node: Node) -> list[Any]:
             gate = f"{name}_gate_map"
             return [_make("Reshape", [inputs[1], "shape.gate"], gate), _make("Mul", [inputs[0], gate], name)]
         case MaxPool():
-            options = {"kernel_shape": node.kernel, "strides": node.stride, "ceil_mode": int(node.ceil)}
+            n = 1 if graph.axes == "NCT" else 2
+            options = {"kernel_shape": node.kernel[:n], "strides": node.stride[:n], "ceil_mode": int(node.ceil)}
             return [_make("MaxPool", inputs, name, **options)]
         case Flatten():
             return [_make("Flatten", inputs, name, axis=1)]

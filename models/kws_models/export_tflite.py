@@ -14,9 +14,11 @@ import numpy as np
 from kws_models.graph import (
     Add,
     Conv,
+    Flatten,
     Graph,
     Linear,
     MapMean,
+    MaxPool,
     Node,
     Pads,
     Relu,
@@ -43,6 +45,7 @@ class _Writer:
     model: TfliteModel
     tensors: dict[str, int]
     quantisations: dict[str, Quantisation]
+    float_maps: frozenset[str] = frozenset()  # of an int8 file: maps that stay float32
 
     @property
     def turned(self) -> bool:
@@ -56,9 +59,10 @@ class _Writer:
         return (None, width, height, channels) if self.turned else (None, height, width, channels)
 
     def add_map(self, name: str, shape: tuple[int | None, ...], quantisation: Quantisation | None) -> int:
-        dtype = "float32" if self.ranges is None else "int8"
-        self.tensors[name] = self.model.tensor(name, shape, dtype, quantisation if self.ranges is not None else None)
-        if quantisation is not None:
+        integer = self.ranges is not None and name not in self.float_maps
+        dtype = "int8" if integer else "float32"
+        self.tensors[name] = self.model.tensor(name, shape, dtype, quantisation if integer else None)
+        if integer and quantisation is not None:
             self.quantisations[name] = quantisation
         return self.tensors[name]
 
@@ -73,7 +77,8 @@ class _Writer:
 
 def tflite_bytes(graph: Graph, weights: Weights, ranges: Ranges | None = None) -> bytes:
     """The file; int8 where `ranges` gives every map's range ("input" and each node), else float32."""
-    writer = _Writer(graph, weights, ranges, TfliteModel(graph.name), {}, {})
+    kept = float_maps(graph) if ranges else frozenset()
+    writer = _Writer(graph, weights, ranges, TfliteModel(graph.name), {}, {}, kept)
     writer.add_map("input", writer.map_shape("input"), quantisation_of(*ranges["input"]) if ranges else None)
     fused = fused_relus(graph)
     for node in graph.nodes:
@@ -81,7 +86,27 @@ def tflite_bytes(graph: Graph, weights: Weights, ranges: Ranges | None = None) -
             continue
         name = fused.get(node.name, node.name)
         _write(writer, node, name, "relu" if name != node.name else None)
+        if name in kept:
+            _quantised(writer, name)
     return writer.model.to_bytes([writer.tensors["input"]], [writer.tensors[graph.nodes[-1].name]])
+
+
+def float_maps(graph: Graph) -> frozenset[str]:
+    """Raw samples and the first convolution stay float32: eight bits of a waveform lose quiet speech."""
+    if graph.axes != "NCT":
+        return frozenset()
+    first = graph.nodes[0].name
+    return frozenset({"input", fused_relus(graph).get(first, first)})
+
+
+def _quantised(writer: _Writer, name: str) -> None:
+    """The float map again as int8, which the layers after it read."""
+    source, shape = writer.tensors[name], writer.map_shape(name)
+    assert writer.ranges is not None
+    quantisation = quantisation_of(*writer.ranges[name])
+    writer.quantisations[name] = quantisation
+    writer.tensors[name] = writer.model.tensor(f"{name}_int8", shape, "int8", quantisation)
+    writer.model.op("QUANTIZE", [source], [writer.tensors[name]])
 
 
 def fused_relus(graph: Graph) -> dict[str, str]:
@@ -129,6 +154,10 @@ def _write(writer: _Writer, node: Node, name: str, activation: str | None) -> No
             model.op("MEAN", [inputs[0], axes], [writer.output(node, name)])
         case WidthMean():
             _write_width_mean(writer, node, inputs[0])
+        case MaxPool():
+            _write_max_pool(writer, node)
+        case Flatten():
+            _reshaped(writer, node.inputs[0], name, writer.map_shape(name))
         case _:
             raise ValueError(f"{name}: no TFLite operator for {type(node).__name__}, wanted a folded graph")
 
@@ -165,10 +194,33 @@ def _padded(
     return padded, "VALID"
 
 
+def _write_max_pool(writer: _Writer, node: MaxPool) -> None:
+    """VALID; in ceil mode after a PAD at the far ends, for TensorFlow's SAME would share it between both ends.
+
+    What is padded is 0, which cannot win: pools read what a ReLU gives.
+    """
+    source = node.inputs[0]
+    channels, *size = writer.graph.shapes[source]
+    _, *out = writer.graph.shapes[node.name]
+    ends = [max(0, (n - 1) * s + k - size_) for n, s, k, size_ in zip(out, node.stride, node.kernel, size, strict=True)]
+    tensor = writer.tensors[source]
+    if any(ends):
+        shape = (None, *(n + end for n, end in zip(size, ends, strict=True)), channels)
+        padded = writer.add_map(f"{node.name}_padded", shape, writer.quantisations.get(source))
+        pads = np.array([(0, 0), (0, ends[0]), (0, ends[1]), (0, 0)], np.int32)
+        writer.model.op("PAD", [tensor, writer.model.constant(f"{node.name}_pads", pads)], [padded])
+        tensor = padded
+    output = writer.add_map(node.name, writer.map_shape(node.name), writer.quantisations.get(source))
+    writer.model.op("MAX_POOL_2D", [tensor], [output], padding="VALID", stride=node.stride, size=node.kernel)
+
+
 def _linear_constants(writer: _Writer, node: Linear) -> tuple[int, int]:
     """One scale for the whole weight matrix: older runtimes know no other for FULLY_CONNECTED."""
     weight = np.asarray(writer.weights[f"{node.name}.weight"])
     source = next((n for n in writer.graph.nodes if n.name == node.inputs[0]), None)
+    if isinstance(source, Flatten):  # the file's vector is (height, width, channels), the graph's channels first
+        channels, *_ = shape = writer.graph.input_shapes(source)[0]
+        weight = weight.reshape(-1, *shape).transpose(0, 2, 3, 1).reshape(len(weight), -1)
     if isinstance(source, WidthMean):  # the file's vector is (height, channels), the graph's (channels, height)
         channels, height, _ = writer.graph.input_shapes(source)[0]
         weight = weight.reshape(-1, channels, height).transpose(0, 2, 1).reshape(len(weight), -1)
@@ -179,7 +231,7 @@ def _constants(writer: _Writer, node: Conv | Linear, weight: Any, channel_axis: 
     """Weight (int8, symmetric) and bias (int32, scale = input x weight), or both float32."""
     name, model = node.name, writer.model
     bias = np.asarray(writer.weights.get(f"{name}.bias", np.zeros(node.channels, np.float32)))
-    if writer.ranges is None:
+    if node.inputs[0] not in writer.quantisations:
         return model.constant(f"{name}.weight", weight.astype(np.float32)), model.constant(f"{name}.bias", bias)
     axes = None if channel_axis is None else tuple(a for a in range(weight.ndim) if a != channel_axis)
     scale = np.maximum(np.abs(weight).max(axis=axes, keepdims=True) / 127.0, 1e-9).astype(np.float32)

@@ -156,7 +156,7 @@ class Graph:
     """Layers in an order in which each one's inputs come first; the last one is the output."""
 
     name: str
-    axes: Literal["NCTF", "NCFT"]  # what (1, height, width) of the input means
+    axes: Literal["NCTF", "NCFT", "NCT"]  # what (1, height, width) of the input means; NCT: samples, width 1
     input_shape: Shape  # (1, height, width)
     nodes: tuple[Node, ...]
     shapes: dict[str, Shape] = field(init=False, repr=False, compare=False)
@@ -166,6 +166,11 @@ class Graph:
         for node in self.nodes:
             shapes[node.name] = node.output_shape([shapes[name] for name in node.inputs])
         object.__setattr__(self, "shapes", shapes)
+
+    def file_shape(self, name: str) -> Shape:
+        """The map's shape as describe and the ONNX file have it: of samples without the width of 1."""
+        shape = self.shapes[name]
+        return shape[:-1] if self.axes == "NCT" and len(shape) == 3 else shape
 
     def input_shapes(self, node: Node) -> list[Shape]:
         """Shapes of the node's inputs."""

@@ -28,15 +28,16 @@ class IntegerModule(GraphModule):
         self._rounded: Mapping[str, tuple[float, int]] = {
             name: _scale_of(ranges[name])
             for name in ("input", *(n.name for n in graph.nodes if not isinstance(n, _KEEP_SCALE)))
-            if name not in fused
+            if name not in fused and not (name == "input" and graph.axes == "NCT")  # samples stay float
         }
+        self._float_layers = {graph.nodes[0].name} if graph.axes == "NCT" else set()
 
     def _input(self, patches: Any) -> Any:
         return self._round("input", patches)
 
     def _run(self, node: Node, inputs: list[Any]) -> Any:
         match node:
-            case Conv():
+            case Conv() if node.name not in self._float_layers:
                 layer = self.layers[node.name]
                 values, padding = self._padded(node, inputs[0], layer.padding)
                 weight = rounded_per_channel(layer.weight)

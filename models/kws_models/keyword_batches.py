@@ -39,6 +39,7 @@ from kws_serve.core.mel import Float64Array, dct_matrix
 from kws_serve.messages import Float32Array, Int16Array, Int64Array
 
 NOISE_FOLDER = "_background_noise_"
+DIGITS_FOLDER, DIGITS_EVERY = "digits_fsdd_8k", 5  # four speakers: a fifth of their many clips
 UNKNOWN, SILENCE = "_unknown_", "_silence_"
 N_SAMPLES = 16_000
 RATE_HZ = 16_000
@@ -98,12 +99,13 @@ class KeywordBatches:
     ) -> None:
         self.labels, self.seed, self.mix = architecture.labels, seed, mix or KeywordMix()
         self.maker = patch_maker(architecture)
+        hop_ms = 1000 * self.maker.spec.hop_samples / RATE_HZ
+        self._mask_frames = max(1, round(self.mix.augment.mask_ms / hop_ms))
         root = keyword_root(data)
         found = find_recordings(root)
         words = tuple(label for label in self.labels if label not in (UNKNOWN, SILENCE))
         require_folders(found, (*words, NOISE_FOLDER), root)
-        everything = list(flatten(found))
-        clips = [r for r in everything if not r.folder.startswith("_") or r.folder == UNKNOWN]
+        clips = self._clips(found, data)
         self.recordings = without_fold(clips, fold)
         kept = [i for i, r in enumerate(clips) if fold is None or r.fold != fold]
         self.audio = load_audio(clips, RATE_HZ, cache).take(kept)
@@ -112,6 +114,15 @@ class KeywordBatches:
         self._load_noise(found, data, fold, cache)
         self._load_log_mels(data, fold)
         self._rooms = impulse_responses(np.random.default_rng([seed, 7]), 200, RATE_HZ, RATE_HZ // 2)
+
+    def _clips(self, found: dict[str, list[Recording]], data: Path) -> list[Recording]:
+        """Words; where none stands in for `_unknown_`, only the labels', and some of the few digit speakers'."""
+        words = [r for r in flatten(found) if not r.folder.startswith("_") or r.folder == UNKNOWN]
+        if UNKNOWN in self.labels:
+            return words
+        digits = find_recordings(data / DIGITS_FOLDER) if (data / DIGITS_FOLDER).is_dir() else {}
+        some = [r for recordings in digits.values() for r in recordings[::DIGITS_EVERY]]
+        return [r for r in (*words, *some) if r.folder in self.labels]
 
     def _load_twins(self, clips: list[Recording], kept: list[int], cache: Path) -> None:
         with_twin = [i for i, r in enumerate(clips) if r.path.suffix == ".flac"]
@@ -174,7 +185,7 @@ class KeywordBatches:
             parts.append(log_mel)
             classes.append(log_mel_classes)
         augment = self.mix.augment
-        patches = masked(rng, np.concatenate(parts), augment.mask_share, augment.mask_frames)
+        patches = masked(rng, np.concatenate(parts), augment.mask_share, self._mask_frames)
         return patches, np.concatenate(classes)
 
     def _classes(self, rng: Generator, n: int, silence_share: float) -> Int64Array:

@@ -120,8 +120,8 @@ def _ranges(graph: Graph, values: dict[str, Any], tails: Tails) -> Ranges:
 
 
 def _input_maps(graph: Graph, patches: Float32Array) -> Float32Array:
-    turned = patches.transpose(0, 2, 1) if graph.axes == "NCFT" else patches
-    return np.ascontiguousarray(turned[:, None], np.float32)
+    turned = patches if graph.axes == "NCTF" else patches.transpose(0, 2, 1)
+    return np.ascontiguousarray(turned if graph.axes == "NCT" else turned[:, None], np.float32)
 
 
 def _parts(rows: Float32Array) -> Iterator[Float32Array]:

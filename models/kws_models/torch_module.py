@@ -37,7 +37,7 @@ class GraphModule(nn.Module):  # type: ignore[misc]  # torch is not there for th
         self.graph = graph
         self.layers = nn.ModuleDict({node.name: _layer(graph, node) for node in graph.nodes if _has_weights(node)})
         linear = [node.name for node in graph.nodes if isinstance(node, Linear)]
-        self._last_linear = linear[-1]
+        self._dropped = {*linear[1:], linear[-1]}  # before the last linear layer, and after each hidden one
         self.dropout = nn.Dropout(dropout)
 
     def forward(self, patches: Any) -> Any:
@@ -45,7 +45,7 @@ class GraphModule(nn.Module):  # type: ignore[misc]  # torch is not there for th
         values = {"input": self._input(patches)}
         for node in self.graph.nodes:
             inputs = [values[name] for name in node.inputs]
-            if node.name == self._last_linear:
+            if node.name in self._dropped:
                 inputs = [self.dropout(inputs[0])]
             values[node.name] = self._run(node, inputs)
         return values[self.graph.nodes[-1].name]

@@ -48,6 +48,7 @@ class TrainOptions:
     silence: float | None = None  # percent
     unknown: float | None = None  # percent
     dropout: float | None = None
+    batch_norm: bool | None = None
     workers: int = 1
     threads: int = 1
     device: str = "auto"
@@ -55,7 +56,7 @@ class TrainOptions:
 
 def train_command(name: str, options: TrainOptions) -> None:
     """Train architecture `name`. Raises KwsError and ValueError for data or settings that do not fit."""
-    architecture = find_architecture(name)
+    architecture = find_architecture(name, options.batch_norm)
     recipe = _chosen(architecture, options)
     folder = options.out or Path("runs") / name
     device = find_device(options.device)

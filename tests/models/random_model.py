@@ -33,6 +33,6 @@ def random_patches(graph: Graph, n: int) -> np.ndarray:
 
 
 def run_onnx(content: bytes, graph: Graph, patches: np.ndarray) -> np.ndarray:
-    maps = patches.transpose(0, 2, 1) if graph.axes == "NCFT" else patches
+    maps = patches if graph.axes == "NCTF" else patches.transpose(0, 2, 1)
     session = onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
-    return session.run(None, {"input": np.ascontiguousarray(maps[:, None])})[0]
+    return session.run(None, {"input": np.ascontiguousarray(maps if graph.axes == "NCT" else maps[:, None])})[0]

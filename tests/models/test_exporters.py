@@ -6,19 +6,26 @@ import numpy as np
 import pytest
 
 from kws_models.architectures import ARCHITECTURES
+from kws_models.export_command import DEFAULT_DETECTION
 from kws_models.export_onnx import onnx_bytes, read_weights
 from kws_models.export_tflite import fused_relus, quantisation_of, tflite_bytes
 from kws_models.folding import fold
 from kws_models.graph import BatchNorm
+from kws_models.model_folder_writer import ONNX_FILE, TFLITE_FILE, ModelFacts, write_model_folder
 from kws_models.quantiser import quantise, run_tflite
+from kws_serve.backends import open_backend
+from kws_serve.model_folder import load_model
 from tests.models.random_model import random_patches, random_weights, run_onnx
 
 NAMES = ["dscnn-s", "resnetse"]
+POOLED = ["cnn-trad-fpool3", "cnn1d-custom32-8", "cnn1d-ch64-3", "cnn1d-base-4conv-2fc", "cnn1d-vgg-4"]
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", [*NAMES, "m2", *POOLED])
 def test_float_files_agree_and_take_any_batch(name: str) -> None:
     graph, weights = fold(ARCHITECTURES[name].graph, random_weights(ARCHITECTURES[name].graph))
+    if name in POOLED:  # tens of thousands of values go into the last layer: no wild scores
+        weights["linear.weight"] /= 20.0
     content = onnx_bytes(graph, weights)
     tflite = tflite_bytes(graph, weights)
     for n in (1, 3):
@@ -38,6 +45,34 @@ def test_int8_stays_near_float(name: str) -> None:
     difference = np.abs(run_tflite(quantised.content, patches) - scores)
     assert difference.mean() < 0.03
     assert (run_tflite(quantised.content, patches).argmax(1) == scores.argmax(1)).mean() > 0.8
+
+
+@pytest.mark.parametrize("gain", [1.0, 0.03])
+def test_raw_samples_stay_float_so_that_quiet_speech_is_heard(gain: float) -> None:
+    graph, weights = fold(
+        ARCHITECTURES["cnn1d-custom32-8"].graph, random_weights(ARCHITECTURES["cnn1d-custom32-8"].graph)
+    )
+    patches = 0.1 * random_patches(graph, 48)
+    quantised = quantise(graph, weights, patches)
+    quiet = gain * patches[32:]
+    scores = run_onnx(onnx_bytes(graph, weights), graph, quiet)
+    difference = np.abs(run_tflite(quantised.content, quiet) - scores)
+    assert difference.mean() < 0.01
+
+
+@pytest.mark.parametrize("name", ["cnn1d-custom32-8", "m2"])
+def test_the_service_runs_what_is_written(name: str, tmp_path) -> None:
+    architecture = ARCHITECTURES[name]
+    graph, weights = fold(architecture.graph, random_weights(architecture.graph))
+    patches = random_patches(graph, 5)
+    files = {ONNX_FILE: onnx_bytes(graph, weights), TFLITE_FILE: quantise(graph, weights, patches).content}
+    facts = ModelFacts("1.0.0", {"*": DEFAULT_DETECTION["keyword"]}, {})
+    write_model_folder(tmp_path, architecture, files, facts)
+    wanted = run_onnx(files[ONNX_FILE], graph, patches)
+    for backend, tolerance in (("onnx", 1e-6), ("tflite", 0.1)):
+        opened = open_backend(backend, load_model(tmp_path))
+        np.testing.assert_allclose(opened.infer(patches), wanted, atol=tolerance)
+        opened.close()
 
 
 @pytest.mark.parametrize("name", NAMES)

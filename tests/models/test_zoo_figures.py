@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from kws_models import cnn1d, mnets
-from kws_models.architectures import ARCHITECTURES
+from kws_models.architectures import ARCHITECTURES, find_architecture
 from kws_models.describe import REFERENCE, describe
 
 
@@ -45,6 +45,9 @@ def test_one_channel_more_changes_the_counts() -> None:
 def test_without_batch_normalisation_as_the_report_says() -> None:
     family, depth, hidden = cnn1d.rows()["cnn1d-custom64-8"]
     plain = cnn1d.cnn1d_graph("cnn1d-custom64-8", family, depth, hidden, 16, batch_norm=False)
+    assert describe(find_architecture("cnn1d-custom64-8-nobn"))["params"] == 363_600
+    assert describe(find_architecture("cnn1d-custom64-8", batch_norm=False))["name"] == "cnn1d-custom64-8-nobn"
+    assert find_architecture("cnn1d-custom64-8-bn").name == "cnn1d-custom64-8"  # the table's own
     assert describe(replace(ARCHITECTURES["cnn1d-custom64-8"], build=lambda _: plain))["params"] == 363_600
 
 

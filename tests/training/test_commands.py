@@ -20,6 +20,7 @@ pytestmark = pytest.mark.train
 FOLDERS = {
     "dscnn-s": (*ARCHITECTURES["dscnn-s"].labels[2:], "tree", "_background_noise_"),
     "resnetse": (*ARCHITECTURES["resnetse"].labels, "background_hard"),
+    "cnn1d-custom32-8": (*ARCHITECTURES["cnn1d-custom32-8"].labels, "_background_noise_"),
 }
 
 

@@ -10,7 +10,7 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from kws_models.architectures import ARCHITECTURES  # noqa: E402
+from kws_models.architectures import ARCHITECTURES, find_architecture  # noqa: E402
 from kws_models.export_onnx import onnx_bytes  # noqa: E402
 from kws_models.folding import fold  # noqa: E402
 from kws_models.graph import Linear  # noqa: E402
@@ -63,9 +63,9 @@ def same(a: dict[str, np.ndarray], b: dict[str, np.ndarray]) -> bool:
     return all(np.array_equal(a[name], b[name]) for name in a)
 
 
-@pytest.mark.parametrize("name", ["dscnn-s", "resnetse"])
+@pytest.mark.parametrize("name", ["dscnn-s", "resnetse", "m2", "cnn1d-base-5conv-2fc", "cnn1d-custom32-8-bn"])
 def test_torch_and_onnx_agree(name: str) -> None:
-    graph = ARCHITECTURES[name].graph
+    graph = find_architecture(name).graph
     torch.manual_seed(0)
     module = GraphModule(graph)
     patches = random_patches(graph, 8)

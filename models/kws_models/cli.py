@@ -92,7 +92,7 @@ def _add_batch_norm(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--batch-norm",
         action=argparse.BooleanOptionalAction,
-        help="1D-CNN family: with or without; as NAME-bn, NAME-nobn",
+        help="1D-CNN family, as NAME-bn or NAME-nobn",
     )
 
 

@@ -148,13 +148,12 @@ class KeywordBatches:
     def _load_log_mels(self, data: Path, fold: int | None) -> None:
         self.pack: list[PackEntry] = []
         spec = self.maker.spec
-        self._log_mel_maker = PatchMaker(replace(spec, kind="fbank", dct=None, c0="none"), self.maker.n_frames)
         folder = data / "speech_commands_logmel"
         entries = [e for e in read_index(folder) if fold is None or fold_of(e.source) != fold]
         fits = spec.mel is not None and spec.mel.n == N_MELS
         if not entries or not fits or spec.dct is None or spec.mel is None:
             return
-        maker = self._log_mel_maker
+        maker = self._log_mel_maker = PatchMaker(replace(spec, kind="fbank", dct=None, c0="none"), self.maker.n_frames)
         slope, offset, self.pack_fitted_on = fit_bands(folder, entries, self.recordings, self.audio, maker)
         self.pack = entries
         self._log_mels = (read_log_mels(folder, [e.column for e in entries]) * slope + offset).astype(np.float32)

@@ -160,9 +160,9 @@ def find_architecture(name: str, batch_norm: bool | None = None) -> Architecture
 
     `batch_norm` says the same in another way. Raises ValueError listing what there is.
     """
-    row, _, ending = name.rpartition("-")
-    if row in cnn1d.rows() and ending in ("bn", "nobn"):
-        name, batch_norm = row, ending == "bn"
+    row = row_of(name)
+    if row != name:
+        name, batch_norm = row, name.endswith("-bn")
     if name not in ARCHITECTURES:
         raise ValueError(f"model: found {name!r}, wanted one of {', '.join(ARCHITECTURES)}")
     if batch_norm is None:
@@ -170,3 +170,9 @@ def find_architecture(name: str, batch_norm: bool | None = None) -> Architecture
     if name not in cnn1d.rows():
         raise ValueError(f"--batch-norm: found {name}, wanted a model of the 1D-CNN family")
     return _cnn1d(name, batch_norm)
+
+
+def row_of(name: str) -> str:
+    """The table row of a variant: NAME of `NAME-bn` and `NAME-nobn`, any other name itself."""
+    row, _, ending = name.rpartition("-")
+    return row if row in cnn1d.rows() and ending in ("bn", "nobn") else name

@@ -6,8 +6,9 @@ from dataclasses import asdict, dataclass
 from math import prod
 from typing import Any
 
-from kws_models.architectures import Architecture
+from kws_models.architectures import Architecture, row_of
 from kws_models.graph import BatchNorm, Conv, Graph, Linear, MapMean, Node, Shape, Softmax, WidthMean
+from kws_models.reference_accuracy import REFERENCE_ACCURACY
 
 _CNN1D_PARAMS: dict[str, tuple[int, int, tuple[int, ...]]] = {  # family: first depth, step, parameters by depth
     "cnn1d-only-conv": (4, 1, (123_856, 288_848)),
@@ -79,6 +80,7 @@ def describe(architecture: Architecture) -> dict[str, Any]:
         "input_shape": list(graph.file_shape("input")),
         "labels": list(architecture.labels),
         "reference": REFERENCE.get(architecture.name, {}),
+        "reference_accuracy": REFERENCE_ACCURACY.get(row_of(architecture.name), {}),
         "layers": [asdict(layer) for layer in layers],
     }
 
@@ -162,4 +164,5 @@ def as_text(counts: dict[str, Any]) -> str:
     for key in ("params", "params_trainable", "params_folded", "macs", "ops", "mult_adds"):
         reference = counts["reference"].get(key)
         lines.append(f"{key:18}{counts[key]:>14,}" + (f"   reference {reference:,.0f}" if reference else ""))
+    lines += [f"reference accuracy {value:.4f}  {what}" for what, value in counts["reference_accuracy"].items()]
     return "\n".join(lines)

@@ -53,3 +53,14 @@ def test_without_batch_normalisation_as_the_report_says() -> None:
 
 def test_raw_models_show_their_input_as_the_file_has_it() -> None:
     assert describe(ARCHITECTURES["cnn1d-custom32-8"])["input_shape"] == [1, 16000]
+
+
+def test_the_reference_s_accuracy_stands_beside_the_counts() -> None:
+    assert describe(find_architecture("cnn1d-custom32-8"))["reference_accuracy"]["dropout 0.75"] == 0.9533
+    assert (
+        describe(find_architecture("cnn1d-custom128-9-nobn"))["reference_accuracy"]["dropout 0.25, batch norm"]
+        == 0.9701
+    )
+    assert set(describe(find_architecture("cnn1d-vgg-16"))["reference_accuracy"].values()) >= {0.9630, 0.9620}  # a slip
+    known = [name for name in ARCHITECTURES if describe(find_architecture(name))["reference_accuracy"]]
+    assert set(cnn1d.rows()) <= set(known) and {"dscnn-s", "dscnn-m", "dscnn-l", "m1", "m2", "resnetse"} <= set(known)

@@ -1,4 +1,4 @@
-"""The command `kws-models`: list, describe, train, export, evaluate. Only `train` needs torch."""
+"""The command `kws-models`: the zoo from `list` to `check`. Only `train` needs torch."""
 
 from __future__ import annotations
 
@@ -78,6 +78,10 @@ def _parser() -> argparse.ArgumentParser:
     one.add_argument("--fold", type=int, choices=range(N_FOLDS), help="only this fold's speakers or recordings")
     one.add_argument("--include-training", action="store_true", help="also clips the model was trained on")
     one.add_argument("--json", action="store_true", dest="as_json")
+
+    one = commands.add_parser("check", help="everything that is wrong with a model folder")
+    one.set_defaults(run=_check)
+    one.add_argument("folder", type=Path, metavar="DIR")
     return parser
 
 
@@ -157,6 +161,16 @@ def _evaluate(
             file=sys.stderr,
         )
     print(json.dumps(result, indent=1) if as_json else _as_text(result))
+
+
+def _check(folder: Path) -> None:
+    from kws_models.check import as_text as findings_text
+    from kws_models.check import check_folder
+
+    findings = check_folder(folder)
+    print(findings_text(findings))
+    if findings.faults:
+        sys.exit(2)
 
 
 def _as_text(result: dict[str, Any]) -> str:

@@ -9,7 +9,8 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, TypeAlias, get_args
 
@@ -43,17 +44,48 @@ def refuse(where: str, value: Any, wanted: str) -> ManifestError:
 
 
 def read_object(value: Any, where: str, table: Table) -> dict[str, Any]:
-    """`value`'s keys, each checked by `table`; absent optional keys stay absent."""
+    """`value`'s keys, each checked by `table`; absent optional keys stay absent. Raises with every key's fault."""
     prefix = f"{where}." if where else ""
     if not isinstance(value, dict):
         raise refuse(where or "(top level)", value, "an object")
+    faults = Faults()
     for key in value:
         if key not in table:
-            raise refuse(prefix + shown_key(key), value[key], f"no such key, one of {', '.join(table)}")
+            faults.add(refuse(prefix + shown_key(key), value[key], f"no such key, one of {', '.join(table)}"))
     for key, entry in table.items():
         if entry.required and key not in value:
-            raise ManifestError(f"model.json: {prefix}{key}: found no such key, wanted it (required)")
-    return {key: table[key].check(value[key], prefix + key) for key in table if key in value}
+            faults.add(ManifestError(f"model.json: {prefix}{key}: found no such key, wanted it (required)"))
+    found = {}
+    for key in table:
+        if key in value:
+            with faults.collected():
+                found[key] = table[key].check(value[key], prefix + key)
+    faults.refuse_any()
+    return found
+
+
+class Faults:
+    """Faults found so far: one report names them all."""
+
+    def __init__(self) -> None:
+        self._lines: list[str] = []
+
+    def add(self, error: ManifestError) -> None:
+        """Keep the error's faults."""
+        self._lines += error.faults
+
+    @contextmanager
+    def collected(self) -> Iterator[None]:
+        """Keep the faults that the block raises; what it was to make stays unmade."""
+        try:
+            yield
+        except ManifestError as error:
+            self.add(error)
+
+    def refuse_any(self) -> None:
+        """Raise ManifestError if there was any fault."""
+        if self._lines:
+            raise ManifestError(*self._lines)
 
 
 def shown_key(key: str) -> str:

@@ -43,7 +43,14 @@ class BackendError(KwsError):
 
 
 class ManifestError(KwsError, ValueError):
-    """A `model.json` that is wrong: names the field, the value found and the value wanted."""
+    """A `model.json` that is wrong: names the field, the value found and the value wanted.
+
+    The message is the first fault's; `faults` has a line for each that was found.
+    """
+
+    def __init__(self, *faults: str) -> None:
+        super().__init__(faults[0])
+        self.faults = faults
 
 
 class StreamRefused(KwsError):

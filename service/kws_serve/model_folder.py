@@ -14,6 +14,7 @@ from kws_serve.manifest_fields import (
     MAX_PATCH_S,
     MODEL,
     RAW_FRONT_END,
+    Faults,
     choice,
     is_finite_tree,
     read_object,
@@ -61,19 +62,27 @@ def load_model(folder: Path) -> ModelSpec:
 
 def parse_model(data: bytes, folder: Path) -> ModelSpec:
     """The manifest in `data`, whose files lie in `folder` (absolute). Raises ManifestError."""
-    fields = read_object(_parse_json(data), "", MODEL)
+    fields = _read_fields(_parse_json(data))
     labels, rest = fields["labels"], fields.get("rest_labels", ())
+    faults = Faults()
     for label in rest:
         if label not in labels:
-            raise refuse("rest_labels", label, "labels that `labels` has")
+            faults.add(refuse("rest_labels", label, "labels that `labels` has"))
     if len(rest) == len(labels):
-        raise refuse("labels", list(labels), "at least one label that is no rest label")
-    front_end = parse_front_end(fields["front_end"])
-    patch_samples = front_end.window_samples + (fields["n_frames"] - 1) * front_end.hop_samples
-    if patch_samples > MAX_PATCH_S * front_end.rate_hz:
-        raise refuse("n_frames", fields["n_frames"], f"a patch of at most {MAX_PATCH_S:g} s")
+        faults.add(refuse("labels", list(labels), "at least one label that is no rest label"))
+    with faults.collected():
+        front_end = parse_front_end(fields["front_end"])
+        _check_patch(fields["n_frames"], front_end)
+        patch_hop_ms = _patch_hop_ms(fields, front_end)
+    files = {}
+    for kind, entry in fields["files"].items():
+        with faults.collected():
+            files[kind] = _file(entry, f"files.{kind}", folder)
     if not fields["files"]:
-        raise refuse("files", {}, "at least one of onnx, tflite")
+        faults.add(refuse("files", {}, "at least one of onnx, tflite"))
+    with faults.collected():
+        detection = parse_detection(fields.get("detection", {}), [x for x in labels if x not in rest])
+    faults.refuse_any()
     return ModelSpec(
         name=fields["name"],
         version=fields["version"],
@@ -82,13 +91,33 @@ def parse_model(data: bytes, folder: Path) -> ModelSpec:
         rest_labels=frozenset(rest),
         front_end=front_end,
         n_frames=fields["n_frames"],
-        patch_hop_ms=_patch_hop_ms(fields, front_end),
-        files={kind: _file(entry, f"files.{kind}", folder) for kind, entry in fields["files"].items()},
-        detection=parse_detection(fields.get("detection", {}), [x for x in labels if x not in rest]),
+        patch_hop_ms=patch_hop_ms,
+        files=files,
+        detection=detection,
         folder=folder,
         provenance=fields.get("provenance", {}),
         accuracy=fields.get("accuracy", {}),
     )
+
+
+def _read_fields(value: Any) -> dict[str, Any]:
+    """The top level's keys; where one is wrong, the front end's faults are told with it."""
+    try:
+        return read_object(value, "", MODEL)
+    except ManifestError as error:
+        faults = Faults()
+        faults.add(error)
+        front_end = value.get("front_end") if isinstance(value, dict) else None
+        if isinstance(front_end, dict):
+            with faults.collected():
+                parse_front_end(front_end)
+        faults.refuse_any()
+        raise
+
+
+def _check_patch(n_frames: int, front_end: FrontEndSpec) -> None:
+    if front_end.window_samples + (n_frames - 1) * front_end.hop_samples > MAX_PATCH_S * front_end.rate_hz:
+        raise refuse("n_frames", n_frames, f"a patch of at most {MAX_PATCH_S:g} s")
 
 
 def parse_front_end(value: dict[str, Any]) -> FrontEndSpec:

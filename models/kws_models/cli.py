@@ -79,6 +79,14 @@ def _parser() -> argparse.ArgumentParser:
     one.add_argument("--include-training", action="store_true", help="also clips the model was trained on")
     one.add_argument("--json", action="store_true", dest="as_json")
 
+    one = commands.add_parser("compare", help="two models, or two reports of evaluate --json, on the same recordings")
+    one.set_defaults(run=_compare)
+    one.add_argument("a", metavar="A", help="a shipped model, a model folder, or a report")
+    one.add_argument("b", metavar="B")
+    one.add_argument("--data", type=Path, metavar="DIR", help="recordings; not needed for reports")
+    one.add_argument("--backend", default="onnx", choices=("onnx", "tflite", "gap8"))
+    one.add_argument("--json", action="store_true", dest="as_json")
+
     one = commands.add_parser("check", help="everything that is wrong with a model folder")
     one.set_defaults(run=_check)
     one.add_argument("folder", type=Path, metavar="DIR")
@@ -161,6 +169,15 @@ def _evaluate(
             file=sys.stderr,
         )
     print(json.dumps(result, indent=1) if as_json else _as_text(result))
+
+
+def _compare(a: str, b: str, data: Path | None, backend: str, as_json: bool) -> None:
+    from kws_models.compare import as_text, compare
+
+    result = compare(a, b, data, backend)
+    if result.get("training_clips_left_out"):
+        print(f"left out: {result['training_clips_left_out']} clips that one of them was trained on", file=sys.stderr)
+    print(json.dumps(result, indent=1) if as_json else as_text(result))
 
 
 def _check(folder: Path) -> None:

@@ -26,7 +26,7 @@ from kws_models.recordings import (
     keyword_root,
     only_fold,
 )
-from kws_models.statistics import confusion_matrix, report
+from kws_models.statistics import BoolArray, confusion_matrix, report
 from kws_models.training_list import FILE, TrainingList, read_training_list
 from kws_serve.manifest import ModelSpec
 from kws_serve.messages import Float32Array, Int16Array
@@ -55,32 +55,53 @@ class Options:
     split: str = "all"  # all, validation, testing: the latter two by the Speech Commands lists
     include_training: bool = False
     fold: int | None = None  # only this fold
+    also_left_out: tuple[TrainingList, ...] = ()  # clips that other models learnt from
 
 
 def evaluate(spec: ModelSpec, infer: Infer, data: Path, options: Options) -> dict[str, Any]:
     """The report of statistics.report, with `training_clips_left_out` and of events also `background_hard`."""
+    judged = judge(spec, infer, data, options)
+    return _report(spec, judged.cases, judged.predicted) | {"training_clips_left_out": judged.left_out}
+
+
+@dataclass(frozen=True)
+class Judged:
+    """The clips that count, the class index that the model gave each, and how many it was trained on."""
+
+    cases: list[Case]
+    predicted: list[int]
+    left_out: int
+
+    def right(self, labels: tuple[str, ...]) -> BoolArray:
+        """Whether each clip (n,) got its label."""
+        return np.array([labels[i] == c.label for c, i in zip(self.cases, self.predicted, strict=True)], bool)
+
+
+def judge(spec: ModelSpec, infer: Infer, data: Path, options: Options) -> Judged:
+    """Every clip's class."""
     cases = find_cases(spec, data, options.split, options.fold)
-    known = TrainingList() if options.include_training else read_training_list(spec.folder / FILE)
-    judge = _judge_event if spec.task == "event" else None
+    lists = (read_training_list(spec.folder / FILE), *options.also_left_out)
+    lists = () if options.include_training else lists
+    events = spec.task == "event"
     maker = PatchMaker(spec.front_end, spec.n_frames)
     kept, predicted, left_out = [], [], 0
     waiting: list[Int16Array] = []
     for case in cases:
         pcm, rate_hz = read_pcm(case.recording.path)
-        if known.has(case.recording, pcm):
+        if any(known.has(case.recording, pcm) for known in lists):
             left_out += 1
             continue
         kept.append(case)
         samples = at_rate(pcm, rate_hz, spec.front_end.rate_hz)
-        if judge:
-            predicted.append(judge(spec, infer, maker, samples))
+        if events:
+            predicted.append(_judge_event(spec, infer, maker, samples))
             continue
         waiting.append(first_second(samples, max(maker.patch_samples, spec.front_end.rate_hz)))
         if len(waiting) == _BATCH:
             predicted += _judge_keywords(infer, maker, waiting)
             waiting = []
     predicted += _judge_keywords(infer, maker, waiting)
-    return _report(spec, kept, predicted) | {"training_clips_left_out": left_out}
+    return Judged(kept, predicted, left_out)
 
 
 def find_cases(spec: ModelSpec, data: Path, split: str = "all", fold: int | None = None) -> list[Case]:

@@ -13,6 +13,7 @@ from kws_models.architectures import ARCHITECTURES, find_architecture
 from kws_models.audio_cache import DEFAULT_CACHE
 from kws_models.describe import as_text, describe
 from kws_models.recordings import N_FOLDS
+from kws_serve.manifest import ModelSpec
 from kws_serve.messages import KwsError
 from kws_serve.model_folder import find_model, list_models, load_model, shipped_models_dir
 
@@ -77,7 +78,15 @@ def _parser() -> argparse.ArgumentParser:
     one.add_argument("--split", default="all", choices=("all", "validation", "testing"))
     one.add_argument("--fold", type=int, choices=range(N_FOLDS), help="only this fold's speakers or recordings")
     one.add_argument("--include-training", action="store_true", help="also clips the model was trained on")
+    one.add_argument("--stream", action="store_true", help="long recordings with label files (docs/evaluation.md)")
+    one.add_argument("--plot", type=Path, metavar="FILE", help="with --stream: the DET curve as a picture")
     one.add_argument("--json", action="store_true", dest="as_json")
+
+    one = commands.add_parser("filters", help="draws the first layers' filters, and a clip's feature maps")
+    one.set_defaults(run=_filters)
+    one.add_argument("name", help="a shipped model, or a model folder")
+    one.add_argument("--clip", type=Path, metavar="FILE", help="a recording to draw the feature maps of")
+    one.add_argument("--out", type=Path, metavar="DIR", help="where the pictures go (default NAME-filters)")
 
     one = commands.add_parser("compare", help="two models, or two reports of evaluate --json, on the same recordings")
     one.set_defaults(run=_compare)
@@ -151,14 +160,24 @@ def _export(**arguments: Any) -> None:
 
 
 def _evaluate(
-    name: str, data: Path, backend: str, split: str, fold: int | None, include_training: bool, as_json: bool
+    name: str,
+    data: Path,
+    backend: str,
+    split: str,
+    fold: int | None,
+    include_training: bool,
+    stream: bool,
+    plot: Path | None,
+    as_json: bool,
 ) -> None:
     from kws_models.evaluation import Options, evaluate
     from kws_serve.backends import open_backend
 
-    folder = Path(name)
-    spec = load_model(folder) if (folder / "model.json").is_file() else find_model(name, [shipped_models_dir()])
+    spec = _find(name)
     opened = open_backend(backend, spec)
+    if stream:
+        _evaluate_stream(spec, opened.infer, data, plot, as_json)
+        return
     options = Options(split, include_training, fold)
     result = evaluate(spec, opened.infer, data, options)
     opened.close()
@@ -169,6 +188,32 @@ def _evaluate(
             file=sys.stderr,
         )
     print(json.dumps(result, indent=1) if as_json else _as_text(result))
+
+
+def _evaluate_stream(spec: Any, infer: Any, data: Path, plot: Path | None, as_json: bool) -> None:
+    from kws_models.pictures import draw_det
+    from kws_models.stream_evaluation import as_text, evaluate_stream
+
+    report = evaluate_stream(spec, infer, data)
+    if plot:
+        draw_det(report, plot)
+    print(json.dumps(report, indent=1) if as_json else as_text(report))
+
+
+def _filters(name: str, clip: Path | None, out: Path | None) -> None:
+    try:
+        from kws_models.filters import filters
+    except ModuleNotFoundError as error:
+        raise KwsError(f'filters: found no {error.name}; install it with: pip install "kws-serve[evaluate]"') from error
+    spec = _find(name)
+    for path in filters(spec, clip, out or Path(f"{spec.name}-filters")):
+        print(path)
+
+
+def _find(name: str) -> ModelSpec:
+    """A model folder, or the shipped model of that name."""
+    folder = Path(name)
+    return load_model(folder) if (folder / "model.json").is_file() else find_model(name, [shipped_models_dir()])
 
 
 def _compare(a: str, b: str, data: Path | None, backend: str, as_json: bool) -> None:

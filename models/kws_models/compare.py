@@ -109,8 +109,8 @@ def as_text(result: dict[str, Any]) -> str:
         p = result["paired"]
         low, high = p["interval"]
         lines.append(
-            f"difference {100 * p['difference']:+.2f} points (95 % {100 * low:+.2f} to {100 * high:+.2f}); right only in"
-            f" the first {p['only_first']}, only in the second {p['only_second']}; exact McNemar p {p['p_value']:.3g}"
+            f"difference {100 * p['difference']:+.2f} points (95 % {100 * low:+.2f} to {100 * high:+.2f}); right only"
+            f" in the first {p['only_first']}, only in the second {p['only_second']}; McNemar p {p['p_value']:.3g}"
         )
     lines += ["mixed up with each other, and how that changed:"] if result["changed"] else ["no pair changed"]
     for row in result["changed"]:

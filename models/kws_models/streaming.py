@@ -67,6 +67,15 @@ def compose(
     return Scene(np.clip(np.rint(samples), -32768, 32767).astype(np.int16), rate_hz, tuple(marks))
 
 
+def mix(rng: Generator, samples: Int16Array, beds: list[Int16Array], snr_db: tuple[float, float]) -> Int16Array:
+    """`samples` over backgrounds that change every few seconds, at one random ratio of the mean powers."""
+    bed = _bed(rng, beds, len(samples))
+    signal = samples.astype(np.float32)
+    ratio = 10.0 ** (rng.uniform(*snr_db) / 20.0)
+    bed *= np.sqrt(np.mean(signal**2)) / ((np.sqrt(np.mean(bed**2)) + 1e-3) * ratio)
+    return np.asarray(np.clip(np.rint(signal + bed), -32768, 32767), np.int16)
+
+
 def _bed(rng: Generator, beds: list[Int16Array], n: int) -> Float32Array:
     """Backgrounds end to end at a modest level (rms 30 to 300 of 32768)."""
     parts: list[Float32Array] = []

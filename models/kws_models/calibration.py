@@ -172,7 +172,7 @@ def choose(spec: ModelSpec, material: Material, most_per_hour: float, most_hard:
         tried = [{"smoothing_ms": m * hop, "k": k, "n": n} for m, k, n in shapes]
     budget = int(most_per_hour * material.hours)
     choices = [_best(spec, curves_of(spec, material, s), s, budget, most_hard) for s in tried]
-    return max(choices, key=lambda c: (c.hits, -c.false_accepts))
+    return min(choices, key=lambda c: (max(0, c.false_accepts - budget), -c.hits, c.false_accepts))
 
 
 def curves_of(spec: ModelSpec, material: Material, settings: dict[str, Any]) -> Curves:

@@ -70,6 +70,16 @@ def _parser() -> argparse.ArgumentParser:
     one.add_argument("--model-version", default="1.0.0", metavar="X.Y.Z")
     _add_batch_norm(one)
 
+    one.add_argument("--float-tflite", action="store_true", help="also model.float.tflite")
+    one.add_argument("--qdq", action="store_true", help="also model.qdq.onnx, of the int8 file's scales")
+
+    one = commands.add_parser("quantize", help="a run's weights -> an int8 TFLite file alone")
+    one.set_defaults(run=_quantize)
+    _add_data(one, "name of the architecture")
+    one.add_argument("--weights", type=Path, required=True, metavar="FILE", help="weights.npz of a training run")
+    one.add_argument("--out", type=Path, required=True, metavar="FILE", help="the int8 TFLite file to write")
+    _add_batch_norm(one)
+
     one = commands.add_parser("evaluate", help="accuracy of a model on labelled recordings")
     one.set_defaults(run=_evaluate)
     one.add_argument("name", help="a shipped model, or a model folder")
@@ -151,12 +161,22 @@ def _train(name: str, **arguments: Any) -> None:
     train_command(name, TrainOptions(**arguments))
 
 
-def _export(**arguments: Any) -> None:
+def _export(name: str, **arguments: Any) -> None:
+    command, options = _export_commands("export")
+    command.export_command(name, options(**arguments))
+
+
+def _quantize(name: str, **arguments: Any) -> None:
+    command, options = _export_commands("quantize")
+    command.quantise_command(name, options(**arguments))
+
+
+def _export_commands(wish: str) -> tuple[Any, Any]:
     try:
-        from kws_models.export_command import export_command
+        from kws_models import export_command
     except ModuleNotFoundError as error:
-        raise KwsError(f'export: found no {error.name}; install it with: pip install "kws-serve[train]"') from error
-    export_command(**arguments)
+        raise KwsError(f'{wish}: found no {error.name}; install it with: pip install "kws-serve[train]"') from error
+    return export_command, export_command.ExportOptions
 
 
 def _evaluate(

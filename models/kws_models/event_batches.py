@@ -14,7 +14,7 @@ import numpy as np
 from numpy.random import Generator
 
 from kws_models.architectures import Architecture
-from kws_models.audio_cache import Audio, joined, load_audio
+from kws_models.audio_cache import Audio, at_rate, joined, load_audio
 from kws_models.augmentation import banded, drawn, masked, segments, stretched, to_int16
 from kws_models.features import patch_maker
 from kws_models.recordings import (
@@ -27,6 +27,7 @@ from kws_models.recordings import (
     without_fold,
 )
 from kws_models.rooms import impulse_responses, in_rooms
+from kws_models.running_speech import installed, pieces
 from kws_models.shatter import shatterings
 from kws_serve.messages import Float32Array, Int16Array, Int64Array
 
@@ -35,6 +36,7 @@ SPEECH_FOLDERS = ("speech_commands", "digits_fsdd_8k")
 _SPEECH_PER_FOLDER = 60
 _SUSTAINED_S = 3.0  # clips at least this long sound throughout: any loud part of them is the event
 _TRIES = 6
+_SPEECH_HOURS = 0.5
 
 
 @dataclass(frozen=True)
@@ -56,6 +58,7 @@ class EventMix:
     mask_frames: int = 16
     mask_bands: int = 4
     shatter_share: float = 0.3  # of the glass: synthesised
+    synthetic_speech_share: float = 0.5  # of the speech: running, by a synthesiser where one is installed
 
 
 MIXES: dict[str, EventMix] = {
@@ -122,6 +125,7 @@ class EventBatches:
         speech = [i for i, r in enumerate(self.recordings) if r.folder not in folders]
         if speech:
             self._samplers["speech"] = SourceSampler(speech, self.recordings)
+        self._running_speech = _running_speech(seed, self.rate_hz)
         self._shatterings = joined(shatterings(np.random.default_rng([seed, 8]), 300, self.rate_hz))
         self._rooms = impulse_responses(np.random.default_rng([seed, 7]), 400, self.rate_hz, self.rate_hz)
 
@@ -164,15 +168,23 @@ class EventBatches:
     def _sounds(self, rng: Generator, kind: str, n: int) -> Float32Array:
         """`n` sounds (n, patch_samples) of one kind at another speed, somewhere in the patch, full scale's peak."""
         out = self._placed(rng, self.audio, self._samplers[kind].draw(rng, n))
-        synthesised = np.flatnonzero(rng.random(n) < (self.mix.shatter_share if kind == GLASS else 0.0))
-        if len(synthesised):
-            clips = rng.integers(0, len(self._shatterings), len(synthesised))
-            out[synthesised] = self._placed(rng, self._shatterings, clips)
+        share, synthetic = self._synthetic(kind)
+        rows = np.flatnonzero(rng.random(n) < share)
+        if synthetic is not None and len(rows):
+            out[rows] = self._placed(rng, synthetic, rng.integers(0, len(synthetic), len(rows)))
         layered = np.flatnonzero(rng.random(n) < self.mix.layer_share)
         if len(layered):
             second = self._placed(rng, self.audio, self._samplers[kind].draw(rng, len(layered)))
             out[layered] += second * 10.0 ** (rng.uniform(-12, 0, (len(layered), 1)) / 20.0).astype(np.float32)
         return out
+
+    def _synthetic(self, kind: str) -> tuple[float, Audio | None]:
+        """How much of a kind is synthesised, and what."""
+        if kind == GLASS:
+            return self.mix.shatter_share, self._shatterings
+        if kind == "speech":
+            return self.mix.synthetic_speech_share, self._running_speech
+        return 0.0, None
 
     def _placed(self, rng: Generator, audio: Audio, clips: Int64Array) -> Float32Array:
         n, width = len(clips), self.maker.patch_samples
@@ -232,6 +244,14 @@ class EventBatches:
         centred = _centred_in_zeros(rng, bed) if bare.any() else bed
         bed = np.where(bare, np.where(silent[:, None], centred, faint), bed + faint)
         return np.asarray(sounds * (level / (loud + 1.0)) + bed, np.float32)
+
+
+def _running_speech(seed: int, rate_hz: int) -> Audio | None:
+    """Half an hour in pieces of a minute; None where no synthesiser is installed."""
+    if not installed():
+        print("found neither espeak-ng nor flite: training without synthesised speech")
+        return None
+    return joined([at_rate(p.samples, 16_000, rate_hz) for p in pieces(seed, _SPEECH_HOURS, training=True)])
 
 
 def _loudest_rms(signals: Float32Array, window: int) -> Float32Array:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -10,13 +11,17 @@ from kws_models.architectures import Architecture, find_architecture
 from kws_models.card import claimed_share, data_section, licences_of, with_data_section
 from kws_models.event_batches import EventBatches
 from kws_models.export_onnx import onnx_bytes
+from kws_models.export_qdq import qdq_bytes
+from kws_models.export_tflite import tflite_bytes
+from kws_models.graph import Graph, Weights
 from kws_models.keyword_batches import KeywordBatches
 from kws_models.model_folder_writer import ONNX_FILE, TFLITE_FILE, ModelFacts, replace_file, write_model_folder
-from kws_models.quantiser import calibration_patches, quantise, with_ranges
+from kws_models.quantiser import Quantised, calibration_patches, quantise, with_ranges
 from kws_models.recordings import Recording
 from kws_models.training_list import FILE, training_lines
 from kws_models.weights_file import read_weights
 
+FLOAT_FILE, QDQ_FILE = "model.float.tflite", "model.qdq.onnx"
 _CALIBRATION_SEED = 1_000_003  # other batches than any training saw
 EXPERIMENTAL_BELOW = 30  # independent recordings
 
@@ -42,44 +47,80 @@ DEFAULT_DETECTION: dict[str, dict[str, float]] = {
 }
 
 
-def export_command(
-    name: str,
-    data: Path,
-    fold: int | None,
-    cache: Path,
-    weights: Path,
-    out: Path,
-    model_version: str,
-    batch_norm: bool | None = None,
-) -> None:
+@dataclass(frozen=True)
+class ExportOptions:
+    """What the command line says beside the architecture's name."""
+
+    data: Path
+    cache: Path
+    weights: Path
+    out: Path
+    fold: int | None = None
+    model_version: str = "1.0.0"
+    batch_norm: bool | None = None
+    float_tflite: bool = False
+    qdq: bool = False
+
+
+@dataclass(frozen=True)
+class Exported:
+    """A folded graph with weights and the int8 file made of it, and the recordings that it learnt from."""
+
+    architecture: Architecture
+    graph: Graph
+    weights: Weights
+    quantised: Quantised
+    batches: KeywordBatches | EventBatches
+
+
+def export_command(name: str, options: ExportOptions) -> None:
     """Write the folder `out`; detection settings and accuracy that its model.json has already are kept."""
-    architecture = find_architecture(name, batch_norm)
-    trained = read_weights(weights, architecture)
-    graph, folded = trained.folded(architecture.graph)
-    make = KeywordBatches if architecture.task == "keyword" else EventBatches
-    batches = make(architecture, data, fold, cache, _CALIBRATION_SEED)
-    patches = calibration_patches(batches)
-    quantised = (
-        quantise(graph, folded, patches)
-        if trained.ranges is None
-        else with_ranges(graph, folded, trained.ranges, patches)
-    )
-    recordings = batches.training_recordings
+    made = _made(name, options)
+    architecture, out = made.architecture, options.out
+    recordings, features = made.batches.training_recordings, made.batches.feature_clips
     files = {
-        ONNX_FILE: onnx_bytes(graph, folded),
-        TFLITE_FILE: quantised.content,
-        FILE: training_lines(recordings, batches.feature_clips, data),
+        ONNX_FILE: onnx_bytes(made.graph, made.weights),
+        TFLITE_FILE: made.quantised.content,
+        FILE: training_lines(recordings, features, options.data),
     }
+    if options.float_tflite:
+        files[FLOAT_FILE] = tflite_bytes(made.graph, made.weights)
+    if options.qdq:
+        files[QDQ_FILE] = qdq_bytes(made.graph, made.weights, made.quantised.ranges)
     old = json.loads((out / "model.json").read_text()) if (out / "model.json").is_file() else {}
     facts = ModelFacts(
-        version=model_version,
+        version=options.model_version,
         detection=old.get("detection") or {"*": DEFAULT_DETECTION[architecture.task]},
-        provenance=_provenance(architecture, recordings, len(batches.feature_clips), fold),
+        provenance=_provenance(architecture, recordings, len(features), options.fold),
         accuracy=old.get("accuracy", {}),
     )
     write_model_folder(out, architecture, files, facts)
-    _write_card(out, architecture, recordings, len(batches.feature_clips))
-    print(f"{out}: int8 scores differ by {quantised.mean_difference:.4f} on average from the float model's")
+    _write_card(out, architecture, recordings, len(features))
+    print(f"{out}: int8 scores differ by {made.quantised.mean_difference:.4f} on average from the float model's")
+
+
+def quantise_command(name: str, options: ExportOptions) -> None:
+    """Write only the int8 TFLite file, to `out`."""
+    made = _made(name, options)
+    replace_file(options.out, made.quantised.content)
+    difference = made.quantised.mean_difference
+    print(
+        f"{options.out}: {len(made.quantised.content)} bytes; scores differ by {difference:.4f} from the float model's"
+    )
+
+
+def _made(name: str, options: ExportOptions) -> Exported:
+    architecture = find_architecture(name, options.batch_norm)
+    trained = read_weights(options.weights, architecture)
+    graph, folded = trained.folded(architecture.graph)
+    make = KeywordBatches if architecture.task == "keyword" else EventBatches
+    batches = make(architecture, options.data, options.fold, options.cache, _CALIBRATION_SEED)
+    patches = calibration_patches(batches)
+    if trained.ranges is None:
+        quantised = quantise(graph, folded, patches)
+    else:
+        quantised = with_ranges(graph, folded, trained.ranges, patches)
+    return Exported(architecture, graph, folded, quantised, batches)
 
 
 def _write_card(out: Path, architecture: Architecture, recordings: list[Recording], n_features: int) -> None:

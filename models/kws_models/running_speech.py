@@ -25,6 +25,20 @@ COMMANDS = frozenset("yes no up down left right on off stop go".split())
 _ACCENTS = ("en-gb", "en-us", "en-gb-scotland", "en-gb-x-gbclan", "en-gb-x-rp", "en-gb-x-gbcwmd", "en-029")
 _VARIANTS = ("m1", "m2", "m3", "m4", "m5", "m7", "f1", "f2", "f3", "f4", "f5", "Andy", "Annie", "Gene", "Lee", "linda")
 _FLITE = ("awb", "kal16", "rms", "slt")
+_TRAINING_VARIANTS = (
+    "Alicia",
+    "Denis",
+    "Diogo",
+    "Jacky",
+    "adam",
+    "anika",
+    "boris",
+    "caleb",
+    "david",
+    "edward",
+    "grandma",
+)
+_TRAINING_ACCENTS = ("en-gb", "en-us", "en-029")
 _PER_PIECE = 14  # sentences by one voice, about a minute
 
 _PEOPLE = """
@@ -108,9 +122,14 @@ class Piece:
     samples: Int16Array  # 16 kHz
 
 
-def pieces(seed: int, hours: float) -> Iterator[Piece]:
-    """Speech until `hours` are full. Raises KwsError where no synthesiser is installed."""
-    voices = _voices()
+def installed() -> bool:
+    """Whether there is a synthesiser."""
+    return any(shutil.which(program) for program in ("espeak-ng", "flite"))
+
+
+def pieces(seed: int, hours: float, training: bool = False) -> Iterator[Piece]:
+    """Speech until `hours` are full; voices for `training` are other ones. Raises KwsError without a synthesiser."""
+    voices = _voices(training)
     rng = np.random.default_rng([seed, 11])
     left_s = hours * 3600.0
     while left_s > 0:
@@ -131,10 +150,11 @@ def versions() -> str:
     return "; ".join(found)
 
 
-def _voices() -> list[str]:
-    voices = [f"espeak-ng {accent}+{variant}" for accent in _ACCENTS for variant in _VARIANTS]
+def _voices(training: bool) -> list[str]:
+    accents, variants = (_TRAINING_ACCENTS, _TRAINING_VARIANTS) if training else (_ACCENTS, _VARIANTS)
+    voices = [f"espeak-ng {accent}+{variant}" for accent in accents for variant in variants]
     voices = voices if shutil.which("espeak-ng") else []
-    if shutil.which("flite"):
+    if shutil.which("flite") and not training:
         voices += [f"flite {name}" for name in _FLITE for _ in range(8)]  # few voices, but other ones
     if not voices:
         raise KwsError("running speech: found neither espeak-ng nor flite; install: apt-get install espeak-ng flite")

@@ -19,13 +19,23 @@ from kws_models.event_batches import MIXES, EventBatches
 from kws_models.features import first_second, patch_maker
 from kws_models.folding import fold as fold_norms
 from kws_models.integer_module import IntegerModule
-from kws_models.keyword_batches import KeywordBatches, KeywordMix
+from kws_models.keyword_batches import NOISE_FOLDER, SILENCE, KeywordBatches, KeywordMix
 from kws_models.model_folder_writer import replace_file
+from kws_models.pictures import draw_curves
+from kws_models.preflight import check_recordings, check_room
 from kws_models.quantiser import calibration_patches, find_ranges
 from kws_models.recipes import Phase, Recipe, find_recipe
-from kws_models.recordings import find_recordings, keyword_root, only_fold
+from kws_models.recordings import (
+    Recording,
+    event_root,
+    find_recordings,
+    flatten,
+    keyword_root,
+    only_fold,
+    require_folders,
+)
 from kws_models.torch_module import GraphModule, load_weights
-from kws_models.training import Teacher, TrainingRun, Validate, find_device, to_input, train
+from kws_models.training import HISTORY, Teacher, TrainingRun, Validate, find_device, to_input, train
 from kws_models.weights_file import WEIGHTS_FILE, Checkpoint, read_weights, weights_bytes
 from kws_serve.backends import open_backend
 from kws_serve.messages import Float32Array, KwsError
@@ -62,6 +72,8 @@ def train_command(name: str, options: TrainOptions) -> None:
     device = find_device(options.device)
     teacher = open_teacher(options.teacher, architecture) if options.teacher else None
     found = read_weights(options.start, architecture) if options.start else None
+    seconds = check_recordings(wanted_recordings(architecture, options.data))
+    check_room(folder, options.cache, seconds)
     print(
         f"{name}: {len(recipe.phases)} phases, {recipe.steps} steps, seed {options.seed}, "
         f"held-out fold {options.fold}, {device}; decoding recordings once into {options.cache}"
@@ -78,10 +90,28 @@ def train_command(name: str, options: TrainOptions) -> None:
         found = read_weights(part / WEIGHTS_FILE, architecture)
     assert found is not None
     replace_file(folder / WEIGHTS_FILE, weights_bytes(found))
+    _draw(folder, len(recipe.phases))
     facts = {"name": name, "recipe": str(recipe), "seed": options.seed, "fold": options.fold}
     facts |= {"start": str(options.start or ""), "teacher": options.teacher or ""}
     replace_file(folder / "run.json", json.dumps(facts, indent=1).encode())
     print(f"{folder / WEIGHTS_FILE}: done; next: kws-models export {name} --weights {folder / WEIGHTS_FILE} ...")
+
+
+def wanted_recordings(architecture: Architecture, data: Path) -> list[Recording]:
+    """All that a training will read under the task's folder, missing and empty classes refused. Raises DataError."""
+    root = event_root(data) if architecture.task == "event" else keyword_root(data)
+    found = find_recordings(root)
+    words = tuple(label for label in architecture.labels if label not in (UNKNOWN, SILENCE))
+    require_folders(found, words if architecture.task == "event" else (*words, NOISE_FOLDER), root)
+    return list(flatten(found))
+
+
+def _draw(folder: Path, n_phases: int) -> None:
+    """The plot at the end; without the library one line, for the weights are there."""
+    try:
+        draw_curves([folder / f"phase{i + 1}" / HISTORY for i in range(n_phases)], folder / "curves.png")
+    except KwsError as error:
+        print(error)
 
 
 def _chosen(architecture: Architecture, options: TrainOptions) -> Recipe:

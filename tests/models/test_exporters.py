@@ -8,6 +8,7 @@ import pytest
 from kws_models.architectures import ARCHITECTURES
 from kws_models.export_command import DEFAULT_DETECTION
 from kws_models.export_onnx import onnx_bytes, read_weights
+from kws_models.export_qdq import qdq_bytes
 from kws_models.export_tflite import fused_relus, quantisation_of, tflite_bytes
 from kws_models.folding import fold
 from kws_models.graph import BatchNorm
@@ -108,3 +109,15 @@ def test_relus_are_fused_only_where_nothing_else_reads() -> None:
 def test_zero_is_exact_in_every_quantisation(low: float, high: float) -> None:
     quantisation = quantisation_of(low, high)
     assert -128 <= quantisation.zero_points[0] <= 127 and quantisation.scales[0] > 0
+
+
+@pytest.mark.parametrize("name", ["dscnn-s", "resnetse", "cnn1d-custom32-8"])
+def test_qdq_onnx_rounds_as_the_int8_file(name: str) -> None:
+    graph, weights = fold(ARCHITECTURES[name].graph, random_weights(ARCHITECTURES[name].graph))
+    patches = random_patches(graph, 24)
+    quantised = quantise(graph, weights, patches)
+    integer = run_tflite(quantised.content, patches)
+    scores = run_onnx(qdq_bytes(graph, weights, quantised.ranges), graph, patches)
+    plain = run_onnx(onnx_bytes(graph, weights), graph, patches)
+    assert np.abs(scores - integer).mean() < 0.6 * np.abs(plain - integer).mean() + 1 / 256
+    assert np.abs(scores - plain).max() > 0  # it does round

@@ -11,7 +11,7 @@ import soundfile
 
 from kws_models.audio_cache import decode, load_audio
 from kws_models.cli import main
-from kws_models.evaluation import Options, evaluate, find_cases, sample_unknown
+from kws_models.evaluation import Options, evaluate, find_cases, hash_split, sample_unknown
 from kws_models.recordings import DataError, Recording, find_recordings, flatten, fold_of
 from kws_models.statistics import confusion_matrix, report, wilson
 from kws_models.training_list import FILE, pcm_digest, read_training_list, training_lines
@@ -117,8 +117,24 @@ def test_the_split_lists_choose_clips(commands: Path) -> None:
     spec = shipped("dscnn-s")
     (commands / "validation_list.txt").write_text("yes/speaker1_nohash_0.wav\nyes/speaker2_nohash_0.wav\n")
     assert [c.recording.source for c in find_cases(spec, commands, "validation")] == ["speaker1", "speaker2"]
-    with pytest.raises(DataError, match=r"testing_list\.txt"):
-        find_cases(spec, commands, "testing")
+
+
+def test_without_lists_the_hash_of_the_speaker_splits(commands: Path) -> None:
+    spec = shipped("dscnn-s")
+    everything = {c.recording.path for c in find_cases(spec, commands)}
+    for split in ("validation", "testing"):
+        wanted = {
+            path for path in everything if hash_split(path.name) == split and path.parent.name != "_background_noise_"
+        }
+        if any(path.parent.name in spec.detection for path in wanted):
+            assert {c.recording.path for c in find_cases(spec, commands, split)} <= wanted
+        else:
+            with pytest.raises(DataError, match=f"found none of clips of this split.*no {split}_list"):
+                find_cases(spec, commands, split)
+    names = [f"{i:08x}_nohash_{j}.wav" for i in range(4000) for j in (0, 1)]
+    splits = [hash_split(name) for name in names]
+    assert splits[::2] == splits[1::2]  # a speaker is on one side
+    assert 0.08 < splits.count("validation") / len(names) < 0.12 and 0.08 < splits.count("testing") / len(names) < 0.12
 
 
 def test_unknown_words_take_turns() -> None:

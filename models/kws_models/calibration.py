@@ -31,7 +31,7 @@ from kws_serve.manifest import ModelSpec
 from kws_serve.messages import Float32Array, Int16Array, KwsError
 from kws_serve.model_folder import load_model
 
-GRID = (0.5, 0.55, 0.6, 0.65, 0.7, 0.75, 0.8, 0.85, 0.9, 0.925, 0.95, 0.975, 0.99)
+GRID = (0.6, 0.7, 0.75, 0.8, 0.85, 0.9, 0.925, 0.95, 0.97, 0.985)
 OFF_SHARE = 0.6  # off-threshold / on-threshold
 _NEAR_S = {"keyword": 0.9, "event": 2.5}  # after a clip's end: still its detection
 _LEAST_S = 2.0  # a background shorter than this is repeated
@@ -163,12 +163,11 @@ def choose(spec: ModelSpec, material: Material, most_per_hour: float, most_hard:
     """The setting and thresholds with the most hits within the bounds."""
     if spec.task == "keyword":
         tried: list[dict[str, Any]] = [
-            {"smoothing_ms": ms, "k": k, "n": n}
-            for ms, k, n in ((100.0, 2, 3), (160.0, 2, 3), (240.0, 2, 3), (160.0, 4, 5))
+            {"smoothing_ms": ms, "k": k, "n": n} for ms, k, n in ((160.0, 2, 3), (240.0, 2, 3))
         ]
     else:
         hop = spec.patch_hop_ms
-        shapes = ((1, 1, 1), (1, 2, 2), (2, 2, 2), (1, 2, 3))
+        shapes = ((1, 1, 1), (1, 2, 2), (2, 2, 2))
         tried = [{"smoothing_ms": m * hop, "k": k, "n": n} for m, k, n in shapes]
     budget = int(most_per_hour * material.hours)
     choices = [_best(spec, curves_of(spec, material, s), s, budget, most_hard) for s in tried]

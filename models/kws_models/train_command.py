@@ -26,6 +26,7 @@ from kws_models.preflight import check_recordings, check_room
 from kws_models.quantiser import calibration_patches, find_ranges
 from kws_models.recipes import Phase, Recipe, find_recipe
 from kws_models.recordings import (
+    DataError,
     Recording,
     event_root,
     find_recordings,
@@ -103,6 +104,9 @@ def wanted_recordings(architecture: Architecture, data: Path) -> list[Recording]
     found = find_recordings(root)
     words = tuple(label for label in architecture.labels if label not in (UNKNOWN, SILENCE))
     require_folders(found, words if architecture.task == "event" else (*words, NOISE_FOLDER), root)
+    others = [name for name in found if name not in words and (name == UNKNOWN or not name.startswith("_"))]
+    if UNKNOWN in architecture.labels and not others:
+        raise DataError(f"data: found no recordings of words that are no command under {root}, wanted some")
     return list(flatten(found))
 
 

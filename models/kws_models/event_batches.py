@@ -14,7 +14,7 @@ import numpy as np
 from numpy.random import Generator
 
 from kws_models.architectures import Architecture
-from kws_models.audio_cache import Audio, at_rate, joined, load_audio
+from kws_models.audio_cache import Audio, joined, load_audio
 from kws_models.augmentation import banded, drawn, masked, segments, stretched, to_int16
 from kws_models.features import patch_maker
 from kws_models.recordings import (
@@ -27,7 +27,7 @@ from kws_models.recordings import (
     without_fold,
 )
 from kws_models.rooms import impulse_responses, in_rooms
-from kws_models.running_speech import installed, pieces
+from kws_models.running_speech import training_speech
 from kws_models.shatter import shatterings
 from kws_serve.messages import Float32Array, Int16Array, Int64Array
 
@@ -125,7 +125,7 @@ class EventBatches:
         speech = [i for i, r in enumerate(self.recordings) if r.folder not in folders]
         if speech:
             self._samplers["speech"] = SourceSampler(speech, self.recordings)
-        self._running_speech = _running_speech(seed, self.rate_hz)
+        self._running_speech = training_speech(seed, _SPEECH_HOURS, self.rate_hz)
         self._shatterings = joined(shatterings(np.random.default_rng([seed, 8]), 300, self.rate_hz))
         self._rooms = impulse_responses(np.random.default_rng([seed, 7]), 400, self.rate_hz, self.rate_hz)
 
@@ -244,14 +244,6 @@ class EventBatches:
         centred = _centred_in_zeros(rng, bed) if bare.any() else bed
         bed = np.where(bare, np.where(silent[:, None], centred, faint), bed + faint)
         return np.asarray(sounds * (level / (loud + 1.0)) + bed, np.float32)
-
-
-def _running_speech(seed: int, rate_hz: int) -> Audio | None:
-    """Half an hour in pieces of a minute; None where no synthesiser is installed."""
-    if not installed():
-        print("found neither espeak-ng nor flite: training without synthesised speech")
-        return None
-    return joined([at_rate(p.samples, 16_000, rate_hz) for p in pieces(seed, _SPEECH_HOURS, training=True)])
 
 
 def _loudest_rms(signals: Float32Array, window: int) -> Float32Array:

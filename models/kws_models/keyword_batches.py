@@ -35,6 +35,7 @@ from kws_models.recordings import (
     without_fold,
 )
 from kws_models.rooms import impulse_responses, in_rooms
+from kws_models.running_speech import training_speech
 from kws_serve.core.mel import Float64Array, dct_matrix
 from kws_serve.messages import Float32Array, Int16Array, Int64Array
 
@@ -43,6 +44,7 @@ DIGITS_FOLDER, DIGITS_EVERY = "digits_fsdd_8k", 5  # four speakers: a fifth of t
 UNKNOWN, SILENCE = "_unknown_", "_silence_"
 N_SAMPLES = 16_000
 RATE_HZ = 16_000
+_SPEECH_HOURS = 0.5
 
 
 @dataclass(frozen=True)
@@ -53,6 +55,7 @@ class KeywordMix:
     n_log_mel: int = 64
     silence_share: float = 0.10
     unknown_share: float = 0.16
+    running_speech_share: float = 0.12  # of the audio: `_unknown_` out of synthesised sentences, cut anywhere
     opus_share: float = 0.5  # of clips that have an Opus twin
     augment: AugmentSpec = field(default_factory=AugmentSpec)
 
@@ -113,6 +116,7 @@ class KeywordBatches:
         self._load_twins(clips, kept, cache)
         self._load_noise(found, data, fold, cache)
         self._load_log_mels(data, fold)
+        self._running_speech = training_speech(seed, _SPEECH_HOURS, RATE_HZ) if UNKNOWN in self.labels else None
         self._rooms = impulse_responses(np.random.default_rng([seed, 7]), 200, RATE_HZ, RATE_HZ // 2)
 
     def _clips(self, found: dict[str, list[Recording]], data: Path) -> list[Recording]:
@@ -205,12 +209,19 @@ class KeywordBatches:
     def _from_audio(self, rng: Generator, n: int) -> tuple[Float32Array, Int64Array]:
         spec = self.mix.augment
         classes = self._classes(rng, n, 2.0 * self.mix.silence_share if self.pack else self.mix.silence_share)
+        running = np.flatnonzero(rng.random(n) < self.mix.running_speech_share)
+        running = running if self._running_speech is not None else running[:0]
+        if len(running):
+            classes[running] = self.labels.index(UNKNOWN)
         noise = self._noise_segments(rng, n)
         spoken = classes != (self.labels.index(SILENCE) if SILENCE in self.labels else -1)
         rows = np.flatnonzero(spoken)
         clips = self._sampler.draw(rng, classes[rows])
         clean = np.zeros((n, N_SAMPLES), np.float32)
         clean[rows] = self._spoken(rng, clips, spec)
+        if self._running_speech is not None and len(running):
+            pieces = rng.integers(0, len(self._running_speech), len(running))
+            clean[running] = segments(rng, self._running_speech, pieces, N_SAMPLES)
         samples = np.empty((n, N_SAMPLES), np.int16)
         samples[rows] = with_gain(rng, mixed(rng, clean[rows], noise[rows], spec), spec.gain_db)
         samples[~spoken] = self._silence(rng, noise[~spoken])

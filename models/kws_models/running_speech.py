@@ -18,7 +18,7 @@ import numpy as np
 import soundfile
 from numpy.random import Generator
 
-from kws_models.audio_cache import at_rate
+from kws_models.audio_cache import Audio, at_rate, joined
 from kws_serve.messages import Int16Array, KwsError
 
 COMMANDS = frozenset("yes no up down left right on off stop go".split())
@@ -148,6 +148,14 @@ def versions() -> str:
             done = subprocess.run(command, capture_output=True, text=True, check=False)
             found.append((done.stdout + done.stderr).strip().splitlines()[0].split("Data at")[0].strip())
     return "; ".join(found)
+
+
+def training_speech(seed: int, hours: float, rate_hz: int) -> Audio | None:
+    """Pieces by the voices for training, at `rate_hz`; None, said aloud, where no synthesiser is installed."""
+    if not installed():
+        print("found neither espeak-ng nor flite: training without synthesised running speech")
+        return None
+    return joined([at_rate(piece.samples, 16_000, rate_hz) for piece in pieces(seed, hours, training=True)])
 
 
 def _voices(training: bool) -> list[str]:

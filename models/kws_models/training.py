@@ -102,9 +102,11 @@ def _step(state: _State, step: int, maps: Any, classes: Any, taught: Any) -> tup
     state.module.train(not phase.integer)  # folded: nothing left that differs but dropout
     with torch.autocast(torch.device(state.run.device).type, torch.bfloat16, enabled=phase.bfloat16):
         logits = state.module(maps).float()
-    loss = functional.cross_entropy(logits, classes, label_smoothing=phase.label_smoothing)
-    if taught is not None:
-        loss = (1.0 - phase.teacher_share) * loss + phase.teacher_share * _distance(logits, taught)
+    losses = functional.cross_entropy(logits, classes, label_smoothing=phase.label_smoothing, reduction="none")
+    if taught is not None:  # followed where it is right
+        share = phase.teacher_share * (taught.argmax(1) == classes)
+        losses = (1.0 - share) * losses + share * _distances(logits, taught)
+    loss = losses.mean()
     state.optimiser.zero_grad()
     loss.backward()
     state.optimiser.step()
@@ -112,10 +114,10 @@ def _step(state: _State, step: int, maps: Any, classes: Any, taught: Any) -> tup
     return loss.item(), float((logits.argmax(1) == classes).float().mean())
 
 
-def _distance(logits: Any, taught: Any) -> Any:
-    """Cross-entropy of the softened scores, on the scale of the plain one."""
+def _distances(logits: Any, taught: Any) -> Any:
+    """Cross-entropy (n,) of the softened scores, its gradient on the scale of the plain one's."""
     wanted = functional.softmax(taught / _TEMPERATURE, 1)
-    return _TEMPERATURE**2 * functional.cross_entropy(logits / _TEMPERATURE, wanted)
+    return _TEMPERATURE**2 * functional.cross_entropy(logits / _TEMPERATURE, wanted, reduction="none")
 
 
 def _rate_share(step: int, phase: Phase) -> float:

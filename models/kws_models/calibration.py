@@ -31,7 +31,7 @@ from kws_serve.manifest import ModelSpec
 from kws_serve.messages import Float32Array, Int16Array, KwsError
 from kws_serve.model_folder import load_model
 
-GRID = (0.6, 0.7, 0.75, 0.8, 0.85, 0.9, 0.925, 0.95, 0.97, 0.985)
+GRID = (0.5, 0.6, 0.7, 0.75, 0.8, 0.85, 0.9, 0.925, 0.95, 0.97, 0.985)
 OFF_SHARE = 0.6  # off-threshold / on-threshold
 _NEAR_S = {"keyword": 0.9, "event": 2.5}  # after a clip's end: still its detection
 _LEAST_S = 2.0  # a background shorter than this is repeated
@@ -67,6 +67,7 @@ class Choice:
     hits: int
     false_accepts: int
     hard_accepts: int
+    curves: Curves
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -207,8 +208,10 @@ def _best(spec: ModelSpec, curves: Curves, settings: dict[str, Any], budget: int
         _, i, k = min(steps)
         at[i] = k
     pick = [(i, j) for i, j in enumerate(at)]
-    totals = [int(sum(c[i, j] for i, j in pick)) for c in (curves.hits, curves.false_accepts, curves.hard_accepts)]
-    return Choice(settings, {label: GRID[j] for label, j in zip(labels, at, strict=True)}, *totals)
+    counted = (curves.hits, curves.false_accepts, curves.hard_accepts)
+    hits, false_accepts, hard = (int(sum(counts[i, j] for i, j in pick)) for counts in counted)
+    thresholds = {label: GRID[j] for label, j in zip(labels, at, strict=True)}
+    return Choice(settings, thresholds, hits, false_accepts, hard, curves)
 
 
 def _first(fits: np.ndarray) -> int:
@@ -265,6 +268,15 @@ def measured(spec: ModelSpec, material: Material, choice: Choice) -> dict[str, A
             "other_detections": wrong,
             "recall": {label: len(delays[label]) / max(1, marked[label]) for label in setting},
         },
+        "trade_off": [
+            {
+                "threshold": threshold,
+                "per_hour": float(choice.curves.false_accepts[:, j].sum() / material.hours),
+                "accepts": int(choice.curves.hard_accepts[:, j].sum()),
+                "found_share": float(choice.curves.hits[:, j].sum() / n),
+            }
+            for j, threshold in enumerate(GRID)
+        ],
         "onset_offset_ms": {label: round(1000 * float(np.median(d)), -1) for label, d in delays.items() if d},
         "note": "thresholds were chosen on this very material",
     }

@@ -23,7 +23,7 @@ from kws_models.weights_file import read_weights
 
 FLOAT_FILE, QDQ_FILE = "model.float.tflite", "model.qdq.onnx"
 _CALIBRATION_SEED = 1_000_003  # other batches than any training saw
-EXPERIMENTAL_BELOW = 30  # independent recordings
+EXPERIMENTAL_BELOW = 40  # independent recordings; with 31, half of the held-out glass was missed
 
 DEFAULT_DETECTION: dict[str, dict[str, float]] = {
     "keyword": {

@@ -10,6 +10,7 @@ import pytest
 
 from kws_models.architectures import ARCHITECTURES
 from kws_models.audio_cache import decode
+from kws_models.export_command import EXPERIMENTAL_BELOW
 from kws_models.features import PatchMaker
 from kws_models.training_list import FILE, read_training_list
 from kws_serve.backends import open_backend
@@ -40,7 +41,7 @@ def test_the_manifest_is_the_architecture_s(name: str) -> None:
 @pytest.mark.parametrize("name", NAMES)
 def test_classes_of_few_recordings_are_marked(name: str) -> None:
     provenance = spec_of(name).provenance
-    few = [label for label, n in provenance["independent_recordings"].items() if n < 30]
+    few = [label for label, n in provenance["independent_recordings"].items() if n < EXPERIMENTAL_BELOW]
     assert provenance.get("experimental_labels", []) == few
     card = (shipped_models_dir() / name / "README.md").read_text()
     assert "not a safety, medical or security device" in card

@@ -54,7 +54,7 @@ run)
     "$venv/bin/pip" install -q -e '.[mic,tflite]'
     ;;
 test)
-    echo "Setting up $venv and the test tools: about 350 MB to download, 1.9 GB on disk, Chromium included"
+    echo "Setting up $venv and the test tools: about 450 MB to download, 2.3 GB on disk, Chromium included"
     need "ldconfig -p | grep -q libportaudio.so.2" libportaudio2
     need "command -v chromium || command -v google-chrome" chromium
     need "ldconfig -p | grep -q libatomic.so.1" libatomic1 # what playwright's driver links

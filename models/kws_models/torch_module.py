@@ -39,6 +39,10 @@ class GraphModule(nn.Module):  # type: ignore[misc]  # torch is not there for th
         linear = [node.name for node in graph.nodes if isinstance(node, Linear)]
         self._dropped = {*linear[1:], linear[-1]}  # before the last linear layer, and after each hidden one
         self.dropout = nn.Dropout(dropout)
+        # a normalised map that only one ReLU reads is rectified where it lies: its backward pass needs the result alone
+        read = [name for node in graph.nodes for name in node.inputs]
+        norms = {node.name for node in graph.nodes if isinstance(node, BatchNorm)}
+        self._replaced = {name for name in norms if read.count(name) == 1}
 
     def forward(self, patches: Any) -> Any:
         """Patches (n, 1, height, width) -> logits (n, n_classes)."""
@@ -67,7 +71,7 @@ class GraphModule(nn.Module):  # type: ignore[misc]  # torch is not there for th
             case Linear() | BatchNorm():
                 return self.layers[node.name](inputs[0])
             case Relu():
-                return functional.relu(inputs[0])
+                return functional.relu(inputs[0], inplace=node.inputs[0] in self._replaced)
             case Sigmoid():
                 return torch.sigmoid(inputs[0])
             case Add():

@@ -1,0 +1,71 @@
+/* A board image: a model compiled by `kws-board compile`, read where it lies. Little-endian, every offset a multiple of 4.
+ *
+ * header  KWS_HEADER_WORDS words, then n_layers records of KWS_LAYER_WORDS words, then the constants they point to.
+ * Nothing in an image is trusted: kws_image_open checks every offset and size before a kernel sees it.
+ */
+#ifndef KWS_IMAGE_H
+#define KWS_IMAGE_H
+
+#include <stdint.h>
+
+#define KWS_IMAGE_MAGIC 0x4253574bu /* "KWSB" */
+#define KWS_IMAGE_VERSION 1u
+#define KWS_HEADER_WORDS 16u
+#define KWS_LAYER_WORDS 32u
+#define KWS_MAX_LAYERS 160u
+#define KWS_MAX_CLASSES 256u
+#define KWS_MAX_DIMENSION 65536u
+
+enum kws_kind {
+    KWS_CONV,         /* weights (out, row_bytes): kernel rows of (kh, kw, in), padded with zeros to a multiple of 4 */
+    KWS_DEPTHWISE,    /* weights (out, kh * kw) */
+    KWS_LINEAR,       /* as KWS_CONV, over the whole map; rounded once */
+    KWS_AVERAGE_POOL,
+    KWS_MEAN,
+    KWS_ADD,
+    KWS_MUL,
+    KWS_LOOKUP,       /* weights: 256 bytes */
+    KWS_SOFTMAX,      /* bias: 256 exponentials */
+    KWS_KINDS
+};
+
+enum kws_image_fault {
+    KWS_IMAGE_OK,
+    KWS_IMAGE_NOT_ONE,     /* no magic, or another version */
+    KWS_IMAGE_SIZE,        /* its size is not what its header says */
+    KWS_IMAGE_CHECKSUM,
+    KWS_IMAGE_LAYER,       /* a layer that points outside, or whose shapes do not fit */
+    KWS_IMAGE_MEMORY       /* its maps do not fit this board */
+};
+
+/* One step, as in the image. Map offsets count from the arena, constants' from the image. */
+typedef struct {
+    uint32_t kind;
+    uint32_t in0, in1, out;
+    uint32_t in_h, in_w, in_c;
+    uint32_t out_h, out_w, out_c;
+    uint32_t kernel_h, kernel_w, stride_h, stride_w, pad_top, pad_left;
+    int32_t in0_zero_point, in1_zero_point, out_zero_point, low, high;
+    uint32_t weights, weight_bytes, bias, multipliers, shifts;
+    uint32_t row_bytes;    /* of one output's weights */
+    uint32_t operations;
+    uint32_t in1_values;   /* add, mul: values of the second map; depthwise: outputs an input channel has */
+    uint32_t n_tables;     /* multipliers and shifts there are */
+    uint32_t reserved0, reserved1;
+} kws_layer;
+
+typedef struct {
+    const uint8_t *bytes;
+    uint32_t n_layers;
+    uint32_t arena_bytes;
+    uint32_t input, input_bytes, frame_bytes; /* frame_bytes: of one row of the patch */
+    uint32_t output, n_classes;
+    uint32_t scratch_bytes; /* a core needs */
+    const kws_layer *layers;
+} kws_image;
+
+/* Read the `size` bytes at `bytes` (4-aligned). `arena_bytes`, `scratch_bytes`: what this board has. */
+enum kws_image_fault kws_image_open(kws_image *image, const uint8_t *bytes, uint32_t size, uint32_t arena_bytes,
+                                    uint32_t scratch_bytes);
+
+#endif

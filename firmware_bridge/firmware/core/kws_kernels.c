@@ -1,0 +1,368 @@
+#include "kws_kernels.h"
+
+#include "kws_dot.h"
+
+#define ADD_LEFT_SHIFT 20
+#define SUM_BITS 12
+
+typedef struct {
+    uint32_t first, end;
+} range;
+
+/* The part of 0 ... n - 1 that is `core`'s, in whole groups. */
+static range share(uint32_t n, uint32_t group, uint32_t core, uint32_t n_cores) {
+    uint32_t n_groups = (n + group - 1u) / group;
+    uint32_t first = n_groups * core / n_cores * group, end = n_groups * (core + 1u) / n_cores * group;
+    range mine = {first < n ? first : n, end < n ? end : n};
+    return mine;
+}
+
+int32_t kws_requantise(int32_t x, int32_t multiplier, int32_t shift) {
+    int32_t left = shift > 0 ? shift : 0, right = shift > 0 ? 0 : -shift;
+    int32_t shifted = (int32_t)((uint32_t)x << left);
+    int32_t high = (int32_t)(((int64_t)shifted * multiplier + (1 << 30)) >> 31);
+    int32_t mask = (int32_t)((1u << right) - 1u);
+    int32_t threshold = (int32_t)((uint32_t)mask >> 1) + (high < 0);
+    return (high >> right) + ((high & mask) > threshold);
+}
+
+int32_t kws_requantise_once(int32_t x, int32_t multiplier, int32_t shift) {
+    int32_t total = 31 - shift;
+    return (int32_t)(((int64_t)x * multiplier + ((int64_t)1 << (total - 1))) >> total);
+}
+
+static const int32_t *table(const kws_image *image, uint32_t offset) {
+    return (const int32_t *)(const void *)(image->bytes + offset);
+}
+
+static int8_t limited(const kws_layer *l, int32_t value) {
+    value += l->out_zero_point;
+    return (int8_t)(value < l->low ? l->low : value > l->high ? l->high : value);
+}
+
+/* Dot products of two rows of values with four rows of weights, n (a multiple of 4) values each. */
+static void dot_2x4(const int8_t *x0, const int8_t *x1, const int8_t *w, uint32_t row, uint32_t n, int32_t sums[8]) {
+    const int8_t *w0 = w, *w1 = w + row, *w2 = w + 2u * row, *w3 = w + 3u * row;
+    int32_t s0 = 0, s1 = 0, s2 = 0, s3 = 0, s4 = 0, s5 = 0, s6 = 0, s7 = 0;
+#ifdef KWS_DOT_WORDS
+    for (uint32_t i = 0; i < n; i += 4) {
+        uint32_t a = kws_word(x0 + i), b = kws_word(x1 + i);
+        uint32_t c0 = kws_word(w0 + i), c1 = kws_word(w1 + i), c2 = kws_word(w2 + i), c3 = kws_word(w3 + i);
+        s0 = kws_dot4(a, c0, s0);
+        s1 = kws_dot4(a, c1, s1);
+        s2 = kws_dot4(a, c2, s2);
+        s3 = kws_dot4(a, c3, s3);
+        s4 = kws_dot4(b, c0, s4);
+        s5 = kws_dot4(b, c1, s5);
+        s6 = kws_dot4(b, c2, s6);
+        s7 = kws_dot4(b, c3, s7);
+    }
+#else
+    for (uint32_t i = 0; i < n; i++) {
+        int32_t a = x0[i], b = x1[i], c0 = w0[i], c1 = w1[i], c2 = w2[i], c3 = w3[i];
+        s0 += a * c0;
+        s1 += a * c1;
+        s2 += a * c2;
+        s3 += a * c3;
+        s4 += b * c0;
+        s5 += b * c1;
+        s6 += b * c2;
+        s7 += b * c3;
+    }
+#endif
+    sums[0] = s0, sums[1] = s1, sums[2] = s2, sums[3] = s3;
+    sums[4] = s4, sums[5] = s5, sums[6] = s6, sums[7] = s7;
+}
+
+static int32_t dot_1x1(const int8_t *x, const int8_t *w, uint32_t n) {
+    int32_t sum = 0;
+#ifdef KWS_DOT_WORDS
+    for (uint32_t i = 0; i < n; i += 4) {
+        sum = kws_dot4(kws_word(x + i), kws_word(w + i), sum);
+    }
+#else
+    for (uint32_t i = 0; i < n; i++) {
+        sum += (int32_t)x[i] * w[i];
+    }
+#endif
+    return sum;
+}
+
+/* Two outputs' pixels over channels [first, end): bias holds -zero_point * sum(weights). `out1` may be `out0`. */
+static void pixels(const kws_image *image, const kws_layer *l, const int8_t *x0, const int8_t *x1, int8_t *out0,
+                   int8_t *out1, range channels) {
+    const int8_t *weights = (const int8_t *)(image->bytes + l->weights);
+    const int32_t *bias = table(image, l->bias), *multipliers = table(image, l->multipliers);
+    const int32_t *shifts = table(image, l->shifts);
+    uint32_t row = l->row_bytes, c = channels.first;
+    for (; c + 4u <= channels.end; c += 4) {
+        int32_t sums[8];
+        dot_2x4(x0, x1, weights + c * row, row, row, sums);
+        for (uint32_t i = 0; i < 4; i++) {
+            out0[c + i] = limited(l, kws_requantise(sums[i] + bias[c + i], multipliers[c + i], shifts[c + i]));
+            out1[c + i] = limited(l, kws_requantise(sums[4 + i] + bias[c + i], multipliers[c + i], shifts[c + i]));
+        }
+    }
+    for (; c < channels.end; c++) {
+        const int8_t *w = weights + c * row;
+        out0[c] = limited(l, kws_requantise(dot_1x1(x0, w, row) + bias[c], multipliers[c], shifts[c]));
+        out1[c] = limited(l, kws_requantise(dot_1x1(x1, w, row) + bias[c], multipliers[c], shifts[c]));
+    }
+}
+
+/* The window of output pixel `pixel` as one row: where it lies, or copied to `scratch` with the zero point around. */
+static const int8_t *window(const kws_layer *l, const int8_t *in, int8_t *scratch, uint32_t pixel) {
+    uint32_t channels = l->in_c, kernel_row = l->kernel_w * channels;
+    int32_t top = (int32_t)(pixel / l->out_w * l->stride_h) - (int32_t)l->pad_top;
+    int32_t left = (int32_t)(pixel % l->out_w * l->stride_w) - (int32_t)l->pad_left;
+    if (l->kernel_h == 1u && l->kernel_w == 1u && channels == l->row_bytes) {
+        return in + ((uint32_t)top * l->in_w + (uint32_t)left) * channels;
+    }
+    int8_t *to = scratch;
+    for (uint32_t i = 0; i < l->kernel_h; i++, to += kernel_row) {
+        int32_t y = top + (int32_t)i;
+        if (y < 0 || y >= (int32_t)l->in_h) {
+            memset(to, l->in0_zero_point, kernel_row);
+            continue;
+        }
+        int32_t before = left < 0 ? -left : 0;
+        int32_t after = left + (int32_t)l->kernel_w - (int32_t)l->in_w;
+        after = after < 0 ? 0 : after;
+        uint32_t n = (l->kernel_w - (uint32_t)before - (uint32_t)after) * channels;
+        memset(to, l->in0_zero_point, (uint32_t)before * channels);
+        memcpy(to + (uint32_t)before * channels, in + ((uint32_t)y * l->in_w + (uint32_t)(left + before)) * channels, n);
+        memset(to + (uint32_t)before * channels + n, l->in0_zero_point, (uint32_t)after * channels);
+    }
+    memset(to, 0, l->row_bytes - l->kernel_h * kernel_row);
+    return scratch;
+}
+
+static void conv(const kws_image *image, const kws_layer *l, int8_t *arena, int8_t *scratch, uint32_t core,
+                 uint32_t n_cores) {
+    range mine = share(l->out_h * l->out_w, 2, core, n_cores), all = {0, l->out_c};
+    const int8_t *in = arena + l->in0;
+    for (uint32_t p = mine.first; p < mine.end; p += 2) {
+        uint32_t q = p + 1u < mine.end ? p + 1u : p;
+        const int8_t *x0 = window(l, in, scratch, p);
+        const int8_t *x1 = q == p ? x0 : window(l, in, scratch + l->row_bytes, q);
+        pixels(image, l, x0, x1, arena + l->out + p * l->out_c, arena + l->out + q * l->out_c, all);
+    }
+}
+
+static void linear(const kws_image *image, const kws_layer *l, int8_t *arena, int8_t *scratch, uint32_t core,
+                   uint32_t n_cores) {
+    range mine = share(l->out_c, 1, core, n_cores);
+    uint32_t n = l->in_h * l->in_w * l->in_c;
+    const int8_t *weights = (const int8_t *)(image->bytes + l->weights);
+    const int32_t *bias = table(image, l->bias), *multipliers = table(image, l->multipliers);
+    const int32_t *shifts = table(image, l->shifts);
+    const int8_t *x = arena + l->in0;
+    if (l->row_bytes > n) {
+        memcpy(scratch, x, n);
+        memset(scratch + n, 0, l->row_bytes - n);
+        x = scratch;
+    }
+    for (uint32_t c = mine.first; c < mine.end; c++) {
+        int32_t sum = dot_1x1(x, weights + c * l->row_bytes, l->row_bytes) + bias[c];
+        arena[l->out + c] = limited(l, kws_requantise_once(sum, multipliers[c], shifts[c]));
+    }
+}
+
+#define MAX_TAPS 64u
+
+/* Rows of outputs are shared; what lies outside the map reads as the zero point, whose share is in the bias. */
+static void depthwise(const kws_image *image, const kws_layer *l, int8_t *arena, int8_t *scratch, uint32_t core,
+                      uint32_t n_cores) {
+    range mine = share(l->out_h * l->out_w, 1, core, n_cores);
+    const int8_t *in = arena + l->in0, *weights = (const int8_t *)(image->bytes + l->weights);
+    const int32_t *bias = table(image, l->bias), *multipliers = table(image, l->multipliers);
+    const int32_t *shifts = table(image, l->shifts);
+    uint32_t taps = l->kernel_h * l->kernel_w, per_input = l->in1_values;
+    const int8_t *at[MAX_TAPS];
+    memset(scratch, l->in0_zero_point, l->in_c);
+    for (uint32_t p = mine.first; p < mine.end; p++) {
+        int32_t top = (int32_t)(p / l->out_w * l->stride_h) - (int32_t)l->pad_top;
+        int32_t left = (int32_t)(p % l->out_w * l->stride_w) - (int32_t)l->pad_left;
+        for (uint32_t t = 0; t < taps; t++) {
+            int32_t y = top + (int32_t)(t / l->kernel_w), x = left + (int32_t)(t % l->kernel_w);
+            int outside = y < 0 || y >= (int32_t)l->in_h || x < 0 || x >= (int32_t)l->in_w;
+            at[t] = outside ? scratch : in + ((uint32_t)y * l->in_w + (uint32_t)x) * l->in_c;
+        }
+        int8_t *out = arena + l->out + p * l->out_c;
+        const int8_t *w = weights;
+        for (uint32_t c = 0; c < l->out_c; c++, w += taps) {
+            uint32_t source = per_input == 1u ? c : c / per_input;
+            int32_t sum = bias[c];
+            if (taps == 9u) {
+                sum += at[0][source] * w[0] + at[1][source] * w[1] + at[2][source] * w[2] + at[3][source] * w[3] +
+                       at[4][source] * w[4] + at[5][source] * w[5] + at[6][source] * w[6] + at[7][source] * w[7] +
+                       at[8][source] * w[8];
+            } else {
+                for (uint32_t t = 0; t < taps; t++) {
+                    sum += at[t][source] * w[t];
+                }
+            }
+            out[c] = limited(l, kws_requantise(sum, multipliers[c], shifts[c]));
+        }
+    }
+}
+
+static void average_pool(const kws_layer *l, int8_t *arena, uint32_t core, uint32_t n_cores) {
+    range mine = share(l->out_h * l->out_w, 1, core, n_cores);
+    const int8_t *in = arena + l->in0;
+    for (uint32_t p = mine.first; p < mine.end; p++) {
+        int32_t top = (int32_t)(p / l->out_w * l->stride_h) - (int32_t)l->pad_top;
+        int32_t left = (int32_t)(p % l->out_w * l->stride_w) - (int32_t)l->pad_left;
+        int32_t y0 = top < 0 ? 0 : top, x0 = left < 0 ? 0 : left;
+        int32_t y1 = top + (int32_t)l->kernel_h, x1 = left + (int32_t)l->kernel_w;
+        y1 = y1 > (int32_t)l->in_h ? (int32_t)l->in_h : y1;
+        x1 = x1 > (int32_t)l->in_w ? (int32_t)l->in_w : x1;
+        int32_t n = (y1 - y0) * (x1 - x0);
+        for (uint32_t c = 0; c < l->out_c; c++) {
+            int32_t sum = 0;
+            for (int32_t y = y0; y < y1; y++) {
+                for (int32_t x = x0; x < x1; x++) {
+                    sum += in[((uint32_t)y * l->in_w + (uint32_t)x) * l->in_c + c];
+                }
+            }
+            int32_t mean = (sum > 0 ? sum + n / 2 : sum - n / 2) / n;
+            arena[l->out + p * l->out_c + c] = (int8_t)(mean < l->low ? l->low : mean > l->high ? l->high : mean);
+        }
+    }
+}
+
+static void mean(const kws_image *image, const kws_layer *l, int8_t *arena, uint32_t core, uint32_t n_cores) {
+    range mine = share(l->out_c, 4, core, n_cores);
+    const int8_t *in = arena + l->in0;
+    int32_t multiplier = table(image, l->multipliers)[0], shift = table(image, l->shifts)[0];
+    int32_t zero = l->in0_zero_point * (int32_t)(l->kernel_h * l->kernel_w);
+    for (uint32_t p = 0; p < l->out_h * l->out_w; p++) {
+        uint32_t y0 = l->kernel_h == 1u ? p / l->out_w : 0, x0 = l->kernel_w == 1u ? p % l->out_w : 0;
+        for (uint32_t c = mine.first; c < mine.end; c++) {
+            int32_t sum = -zero;
+            for (uint32_t y = y0; y < y0 + l->kernel_h; y++) {
+                for (uint32_t x = x0; x < x0 + l->kernel_w; x++) {
+                    sum += in[(y * l->in_w + x) * l->in_c + c];
+                }
+            }
+            arena[l->out + p * l->out_c + c] = limited(l, kws_requantise(sum, multiplier, shift));
+        }
+    }
+}
+
+static void add(const kws_image *image, const kws_layer *l, int8_t *arena, uint32_t core, uint32_t n_cores) {
+    range mine = share(l->in1_values, 4, core, n_cores);
+    const int8_t *a = arena + l->in0, *b = arena + l->in1;
+    const int32_t *multipliers = table(image, l->multipliers), *shifts = table(image, l->shifts);
+    for (uint32_t i = mine.first; i < mine.end; i++) {
+        int32_t x = (a[i] - l->in0_zero_point) * (1 << ADD_LEFT_SHIFT);
+        int32_t y = (b[i] - l->in1_zero_point) * (1 << ADD_LEFT_SHIFT);
+        int32_t sum = (int32_t)((uint32_t)kws_requantise(x, multipliers[0], shifts[0]) +
+                                (uint32_t)kws_requantise(y, multipliers[1], shifts[1]));
+        arena[l->out + i] = limited(l, kws_requantise(sum, multipliers[2], shifts[2]));
+    }
+}
+
+static void mul(const kws_image *image, const kws_layer *l, int8_t *arena, uint32_t core, uint32_t n_cores) {
+    uint32_t n = l->in_h * l->in_w * l->in_c, gate = l->in1_values;
+    range mine = share(n, 4, core, n_cores);
+    const int8_t *a = arena + l->in0, *b = arena + l->in1;
+    int32_t multiplier = table(image, l->multipliers)[0], shift = table(image, l->shifts)[0];
+    uint32_t j = mine.first % gate;
+    for (uint32_t i = mine.first; i < mine.end; i++, j = j + 1u == gate ? 0 : j + 1u) {
+        int32_t product = (a[i] - l->in0_zero_point) * (b[j] - l->in1_zero_point);
+        arena[l->out + i] = limited(l, kws_requantise(product, multiplier, shift));
+    }
+}
+
+static void lookup(const kws_image *image, const kws_layer *l, int8_t *arena, uint32_t core, uint32_t n_cores) {
+    range mine = share(l->in_h * l->in_w * l->in_c, 4, core, n_cores);
+    const int8_t *values = (const int8_t *)(image->bytes + l->weights), *in = arena + l->in0;
+    for (uint32_t i = mine.first; i < mine.end; i++) {
+        arena[l->out + i] = values[in[i] + 128];
+    }
+}
+
+/* gemmlowp's fixed point, Q0.31 unless told */
+static int32_t high_mul(int32_t a, int32_t b) { return (int32_t)(((int64_t)a * b + (1 << 30)) >> 31); }
+
+static int32_t rounding_shift(int32_t x, int32_t exponent) {
+    int32_t mask = (int32_t)((1u << exponent) - 1u);
+    return (x >> exponent) + ((x & mask) > (int32_t)((uint32_t)mask >> 1) + (x < 0));
+}
+
+static int32_t saturating_left(int32_t x, int32_t exponent) {
+    int64_t y = (int64_t)x * (1 << exponent);
+    return (int32_t)(y > INT32_MAX ? INT32_MAX : y < INT32_MIN ? INT32_MIN : y);
+}
+
+/* 1 / (1 + a), a in [0, 1]: Newton-Raphson from 48/17 - 32/17 x, in Q2.29 */
+static int32_t one_over_one_plus(int32_t a) {
+    int32_t half = (int32_t)(((int64_t)a + INT32_MAX + 1) / 2);
+    int32_t x = 1515870810 + high_mul(half, -1010580540);
+    for (int i = 0; i < 3; i++) {
+        x += saturating_left(high_mul(x, (1 << 29) - high_mul(half, x)), 2);
+    }
+    return saturating_left(x, 1);
+}
+
+static void softmax(const kws_image *image, const kws_layer *l, int8_t *arena) {
+    uint32_t n = l->in_h * l->in_w * l->in_c;
+    const int32_t *exponentials = table(image, l->bias);
+    const int8_t *in = arena + l->in0;
+    int32_t greatest = -128, sum = 0;
+    for (uint32_t i = 0; i < n; i++) {
+        greatest = in[i] > greatest ? in[i] : greatest;
+    }
+    for (uint32_t i = 0; i < n; i++) {
+        sum = (int32_t)((uint32_t)sum + (uint32_t)rounding_shift(exponentials[greatest - in[i]], SUM_BITS));
+    }
+    int32_t leading = 0;
+    while (leading < 31 && !((uint32_t)sum << leading >> 31)) {
+        leading++;
+    }
+    int32_t one_over = one_over_one_plus((int32_t)(((uint32_t)sum << leading) - (1u << 31)));
+    int32_t exponent = SUM_BITS - leading + 31 - 8;
+    for (uint32_t i = 0; i < n; i++) {
+        int32_t score = high_mul(one_over, exponentials[greatest - in[i]]);
+        score = (exponent < 0 || exponent > 31 ? 0 : rounding_shift(score, exponent)) - 128;
+        arena[l->out + i] = (int8_t)(score > 127 ? 127 : score < -128 ? -128 : score);
+    }
+}
+
+void kws_run_layer(const kws_image *image, const kws_layer *l, int8_t *arena, int8_t *scratch, uint32_t core,
+                   uint32_t n_cores) {
+    switch (l->kind) {
+    case KWS_CONV:
+        conv(image, l, arena, scratch, core, n_cores);
+        break;
+    case KWS_DEPTHWISE:
+        depthwise(image, l, arena, scratch, core, n_cores);
+        break;
+    case KWS_LINEAR:
+        linear(image, l, arena, scratch, core, n_cores);
+        break;
+    case KWS_AVERAGE_POOL:
+        average_pool(l, arena, core, n_cores);
+        break;
+    case KWS_MEAN:
+        mean(image, l, arena, core, n_cores);
+        break;
+    case KWS_ADD:
+        add(image, l, arena, core, n_cores);
+        break;
+    case KWS_MUL:
+        mul(image, l, arena, core, n_cores);
+        break;
+    case KWS_LOOKUP:
+        lookup(image, l, arena, core, n_cores);
+        break;
+    case KWS_SOFTMAX:
+        if (core == 0) {
+            softmax(image, l, arena);
+        }
+        break;
+    default:
+        break;
+    }
+}

@@ -1,0 +1,56 @@
+/* The firmware as a program: the link is standard input and output. Eight cores are played one after the other. */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "../core/kws_board.h"
+
+#define POOL_BYTES (4u << 20)
+#define ARENA_BYTES (2u << 20)
+#define SCRATCH_BYTES (16u << 10)
+#define N_CORES 8u
+
+static void send_bytes(void *self, const uint8_t *bytes, uint32_t n) {
+    (void)self;
+    while (n > 0) {
+        ssize_t written = write(STDOUT_FILENO, bytes, n);
+        if (written <= 0) {
+            exit(1);
+        }
+        bytes += written;
+        n -= (uint32_t)written;
+    }
+}
+
+static int set_baud(void *self, uint32_t baud) {
+    (void)self, (void)baud;
+    return 1;
+}
+
+static uint64_t no_cycles(void *self) {
+    (void)self;
+    return 0;
+}
+
+static void one_after_the_other(void *self, kws_task task, void *context) {
+    (void)self;
+    for (uint32_t core = 0; core < N_CORES; core++) {
+        task(context, N_CORES - 1u - core, N_CORES); /* backwards: no core may count on one before it */
+    }
+}
+
+int main(void) {
+    static kws_board board;
+    static uint32_t pool[POOL_BYTES / 4u], arena[ARENA_BYTES / 4u], scratch[N_CORES * SCRATCH_BYTES / 4u];
+    kws_port port = {send_bytes, set_baud, no_cycles, one_after_the_other, NULL, N_CORES, KWS_CYCLES_NONE, "host"};
+    kws_board_init(&board, &port, (uint32_t)getpid(), (uint8_t *)pool, POOL_BYTES, (int8_t *)arena, ARENA_BYTES,
+                   (int8_t *)scratch, SCRATCH_BYTES);
+    uint8_t bytes[4096];
+    for (ssize_t n; (n = read(STDIN_FILENO, bytes, sizeof bytes)) > 0;) {
+        for (ssize_t i = 0; i < n; i++) {
+            kws_board_byte(&board, bytes[i]);
+        }
+    }
+    return 0;
+}

@@ -51,7 +51,7 @@ run)
     need "ldconfig -p | grep -q libportaudio.so.2" libportaudio2
     get_missing "server-side microphones"
     echo "Setting up $venv: about 70 MB to download, 260 MB on disk"
-    "$venv/bin/pip" install -q -e '.[mic,tflite]'
+    "$venv/bin/pip" install -q -e '.[mic,tflite,gap8]'
     ;;
 test)
     echo "Setting up $venv and the test tools: about 450 MB to download, 2.3 GB on disk, Chromium included"
@@ -59,6 +59,9 @@ test)
     need "command -v chromium || command -v google-chrome" chromium
     need "ldconfig -p | grep -q libatomic.so.1" libatomic1 # what playwright's driver links
     need "command -v pulseaudio" pulseaudio pulseaudio-utils libasound2-plugins
+    need "command -v riscv64-unknown-elf-gcc" gcc-riscv64-unknown-elf
+    need "command -v qemu-system-riscv32" qemu-system-misc
+    need "command -v cc && echo '#include <stdio.h>' | cc -E -" gcc libc6-dev
     need "command -v flite" flite
     need "command -v espeak-ng" espeak-ng
     get_missing "the browser and microphone tests, which are skipped without it"

@@ -1,4 +1,4 @@
-"""Puts the weights and the page into the wheel, under kws_serve/_data; an editable install reads them in place."""
+"""Puts weights, page and firmware sources into the wheel, under kws_serve/_data; an editable install reads them in place."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import Any
 
 from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 
+SOURCES = (".c", ".h", ".S", ".ld")
 MODEL_FILES = ("model.json", "*.onnx", "*.tflite", "README.md", "training_recordings.txt")
 
 
@@ -22,3 +23,6 @@ class DataHook(BuildHookInterface):  # type: ignore[misc]
         files += [f for f in (root / "frontend").rglob("*") if f.is_file()]
         for file in files:
             build_data["force_include"][str(file)] = f"kws_serve/_data/{file.relative_to(root).as_posix()}"
+        firmware = root / "firmware_bridge"
+        for file in (f for f in (firmware / "firmware").rglob("*") if f.suffix in SOURCES or f.name == "Makefile"):
+            build_data["force_include"][str(file)] = f"kws_serve/_data/{file.relative_to(firmware).as_posix()}"

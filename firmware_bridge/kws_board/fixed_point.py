@@ -40,7 +40,9 @@ def requantised(x: Any, multiplier: Any, shift: Any) -> Int64Array:
 def requantised_once(x: Any, multiplier: Any, shift: Any) -> Int64Array:
     """The same rounded once, halves up: what TFLite's FULLY_CONNECTED does (ruy apply_multiplier)."""
     total = 31 - np.asarray(shift, np.int64)
-    return np.asarray((np.asarray(x, np.int64) * np.asarray(multiplier, np.int64) + (np.int64(1) << (total - 1))) >> total)
+    return np.asarray(
+        (np.asarray(x, np.int64) * np.asarray(multiplier, np.int64) + (np.int64(1) << (total - 1))) >> total
+    )
 
 
 def _wrapped(x: Int64Array) -> Int64Array:
@@ -49,7 +51,7 @@ def _wrapped(x: Int64Array) -> Int64Array:
 
 
 def _saturating_left(x: Int64Array, exponent: int) -> Int64Array:
-    return np.clip(x << exponent, _MIN, _MAX)
+    return np.asarray(np.clip(x << exponent, _MIN, _MAX), np.int64)
 
 
 def exp_of_negative(a: Any, integer_bits: int) -> Int64Array:

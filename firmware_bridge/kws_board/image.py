@@ -1,4 +1,4 @@
-"""IntegerModel -> board image: the bytes that the firmware runs (layout: firmware/core/kws_image.h), and its memory plan.
+"""IntegerModel -> board image: what the firmware runs (layout: firmware/core/kws_image.h), and its memory plan.
 
 Maps share one arena: each has a place while it is needed. The zero point's part of every convolution is in its bias.
 """
@@ -66,7 +66,7 @@ def make_image(model: IntegerModel) -> BoardImage:
         plan.arena_bytes,
         plan.offsets[0],
         model.input.size,
-        model.input.shape[1] * model.input.shape[2],
+        model.frame_size,
         plan.offsets[model.layers[-1].output],
         model.output.size,
         plan.scratch_bytes,

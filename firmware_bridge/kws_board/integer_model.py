@@ -55,7 +55,8 @@ class Layer:
     multipliers: Int32Array = field(default_factory=lambda: np.zeros(0, np.int32))
     shifts: Int32Array = field(default_factory=lambda: np.zeros(0, np.int32))
     """Requantisation: of each output channel; of add: first input, second input, output; else one."""
-    operations: int = 0  # multiply-adds as a profile counts them: 2 a MAC where the reference counts so, else 1
+    operations: int = 0
+    """As the reference's tables count them: MACs, and one a value for a bias (not of 1x1 kernels), pool and softmax."""
 
 
 @dataclass(frozen=True)
@@ -65,6 +66,12 @@ class IntegerModel:
     name: str
     maps: tuple[Map, ...]
     layers: tuple[Layer, ...]
+    input_shape: tuple[int, ...]  # as the file has it, batch first
+
+    @property
+    def frame_size(self) -> int:
+        """Values of one frame: the axis after the batch is time."""
+        return self.input.size // self.input_shape[1]
 
     @property
     def input(self) -> Map:

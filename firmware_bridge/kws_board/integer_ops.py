@@ -93,7 +93,7 @@ def _mean(layer: Layer, maps: tuple[Map, ...], values: list[Any]) -> Any:
 
 def _add(layer: Layer, maps: tuple[Map, ...], values: list[Any]) -> Any:
     zero_points, out_zero_point = _zero_points(layer, maps)
-    total = np.int64(0)
+    total: Any = 0
     for value, zero_point, multiplier, shift in zip(
         values, zero_points, layer.multipliers[:2], layer.shifts[:2], strict=True
     ):

@@ -20,8 +20,8 @@ from kws_board.integer_ops import ADD_LEFT_SHIFT
 MAX_FILE_BYTES = 16 << 20
 _SOFTMAX_BITS, _LOGISTIC_BITS = 5, 4  # integer bits of their arguments
 SUPPORTED = (
-    "CONV_2D, DEPTHWISE_CONV_2D, FULLY_CONNECTED, AVERAGE_POOL_2D, MEAN over height and width or one of them, ADD, MUL, "
-    "LOGISTIC, RELU, RELU6, SOFTMAX, RESHAPE, and PAD before a convolution; int8 maps and weights, int32 bias, batch 1"
+    "CONV_2D, DEPTHWISE_CONV_2D, FULLY_CONNECTED, AVERAGE_POOL_2D, MEAN over height and width or one of them, ADD, "
+    "MUL, LOGISTIC, RELU, RELU6, SOFTMAX, RESHAPE, and PAD before a convolution; int8 maps, int32 bias, batch 1"
 )
 
 
@@ -71,7 +71,7 @@ class _Reading:
     def operator(self, op: Any) -> str:
         code = self.file.operatorCodes[op.opcodeIndex]
         number = max(code.builtinCode, code.deprecatedBuiltinCode)
-        names = {v: k for k, v in vars(self.schema.BuiltinOperator).items() if isinstance(v, int)}
+        names: dict[int, str] = {v: k for k, v in vars(self.schema.BuiltinOperator).items() if isinstance(v, int)}
         return names.get(number, f"operator {number}")
 
     def tensor(self, index: int) -> Any:
@@ -80,7 +80,7 @@ class _Reading:
         return self.graph.tensors[index]
 
     def type_name(self, tensor: Any) -> str:
-        names = {v: k for k, v in vars(self.schema.TensorType).items() if isinstance(v, int)}
+        names: dict[int, str] = {v: k for k, v in vars(self.schema.TensorType).items() if isinstance(v, int)}
         return names.get(tensor.type, str(tensor.type))
 
     def values(self, index: int, dtype: Any) -> Any:
@@ -120,9 +120,7 @@ class _Reading:
         scales = self.scales(index)
         if len(scales) != 1:
             raise BoardError(f"{self.name}: {self.where}: map: found {len(scales)} scales, wanted one")
-        self.maps.append(
-            Map(_text(tensor.name), (height, width, channels), float(scales[0]), self.zero_point(index))
-        )
+        self.maps.append(Map(_text(tensor.name), (height, width, channels), float(scales[0]), self.zero_point(index)))
         self.map_of[index] = len(self.maps) - 1
         return len(self.maps) - 1
 
@@ -176,7 +174,10 @@ def _read(reading: _Reading) -> IntegerModel:
     output = reading.map_of.get(int(graph.outputs[0]))
     if not reading.layers or output != reading.layers[-1].output:
         raise BoardError(f"{reading.name}: found an output that the last layer does not make, wanted the scores")
-    return IntegerModel(reading.name, tuple(reading.maps), tuple(reading.layers))
+    shape = tuple(int(d) for d in reading.tensor(int(graph.inputs[0])).shape)
+    if len(shape) < 2:
+        raise BoardError(f"{reading.name}: input: found shape {shape}, wanted a patch")
+    return IntegerModel(reading.name, tuple(reading.maps), tuple(reading.layers), shape)
 
 
 def _unsupported(reading: _Reading, op: Any) -> None:
@@ -276,7 +277,7 @@ def _convolution(reading: _Reading, op: Any) -> None:
         bias=bias,
         multipliers=multipliers,
         shifts=shifts,
-        operations=math.prod(out_map.shape) * kernel[0] * kernel[1] * (1 if depthwise else inputs),
+        operations=out_map.size * (kernel[0] * kernel[1] * (1 if depthwise else inputs) + (kernel != (1, 1))),
         **window,
     )
     _checked_size(reading, layer, padding, options.padding == reading.schema.Padding.SAME)
@@ -288,7 +289,9 @@ def _linear(reading: _Reading, op: Any) -> None:
     weights = reading.values(int(op.inputs[1]), np.int8)
     if weights.ndim != 2 or weights.shape[1] != reading.maps[source].size:
         found = "x".join(map(str, weights.shape))
-        raise BoardError(f"{reading.name}: {reading.where}: weights: found {found} for {reading.maps[source].size} values")
+        raise BoardError(
+            f"{reading.name}: {reading.where}: weights: found {found} for {reading.maps[source].size} values"
+        )
     n = len(weights)
     bias = _bias(reading, op, n)
     output = reading.add_map(int(op.outputs[0]))
@@ -312,7 +315,9 @@ def _linear(reading: _Reading, op: Any) -> None:
 
 def _same_quantisation(reading: _Reading, source: Map, output: Map) -> None:
     if (source.scale, source.zero_point) != (output.scale, output.zero_point):
-        raise BoardError(f"{reading.name}: {reading.where}: found another scale or zero point after it, wanted the same")
+        raise BoardError(
+            f"{reading.name}: {reading.where}: found another scale or zero point after it, wanted the same"
+        )
 
 
 def _average_pool(reading: _Reading, op: Any) -> None:
@@ -337,7 +342,9 @@ def _mean(reading: _Reading, op: Any) -> None:
     axes = {int(a) % rank + 4 - rank for a in reading.values(int(op.inputs[1]), np.int32).ravel()}
     height, width, channels = reading.maps[source].shape
     if not axes or axes - {1, 2}:
-        raise BoardError(f"{reading.name}: {reading.where}: axes: found {sorted(axes)}, wanted height and width, or one")
+        raise BoardError(
+            f"{reading.name}: {reading.where}: axes: found {sorted(axes)}, wanted height and width, or one"
+        )
     kernel = (height if 1 in axes else 1, width if 2 in axes else 1)
     output = reading.add_map(int(op.outputs[0]))
     out_map = reading.maps[output]
@@ -456,7 +463,9 @@ def _reshape(reading: _Reading, op: Any) -> None:
     after = reading.maps.pop(output)
     _same_quantisation(reading, before, after)
     if after.size != before.size:
-        raise BoardError(f"{reading.name}: {reading.where}: found {before.shape} to {after.shape}, wanted as many values")
+        raise BoardError(
+            f"{reading.name}: {reading.where}: found {before.shape} to {after.shape}, wanted as many values"
+        )
     if after.shape == before.shape:
         reading.map_of[index] = source
         return

@@ -88,7 +88,11 @@ def load_models(settings: Settings) -> list[Any]:
 
     folders = [*([settings.model_dir] if settings.model_dir else []), shipped_models_dir()]
     specs = [find_model(name, folders) for name in settings.model]
-    return [LoadedModel(spec, open_backend(kind, spec), kind) for spec in specs for kind in settings.backend]
+    return [
+        LoadedModel(spec, open_backend(kind, spec, board=settings.board), kind)
+        for spec in specs
+        for kind in settings.backend
+    ]
 
 
 def apply_thresholds(engine: Any, settings: Settings) -> None:

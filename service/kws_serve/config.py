@@ -73,7 +73,12 @@ class Settings(BaseSettings):
         metavar="NAME",
         commands=_BOTH,
     )
-    board: str | None = _setting(None, "the board of the gap8 backend", metavar="BOARD", commands=_BOTH)
+    board: str | None = _setting(
+        None,
+        "the board of the gap8 backend: auto, serial:PORT, emulator or gvsoc (default: auto, the first that answers)",
+        metavar="BOARD",
+        commands=_BOTH,
+    )
     model_dir: Path | None = _setting(
         None, "a folder with models of your own, one folder each", metavar="DIR", commands=_BOTH
     )

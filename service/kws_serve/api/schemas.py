@@ -162,6 +162,25 @@ class AudioSeconds(_Exact):
     dropped: float
 
 
+class BoardItem(_Exact):
+    """A GAP8 board, its simulator or the emulator, since it was opened."""
+
+    name: str
+    found: str
+    """How it was chosen."""
+    on_cpu: dict[str, str]
+    """Models that run on this machine's CPU for now, and why."""
+    inferences: int
+    frames_sent: int
+    """Inferences for which only new frames went over the link."""
+    reopenings: int
+    resets: int
+    requests: int
+    repeats: int
+    bad_packets: int
+    stray_packets: int
+
+
 class Status(_Exact):
     """The server at a glance."""
 
@@ -180,6 +199,7 @@ class Status(_Exact):
     last_id: int
     subscribers: int
     models: list[ModelBackend]
+    boards: list[BoardItem]
     sources: list[SourceItem]
     streams: list[StreamItem]
     audio_s: AudioSeconds

@@ -111,12 +111,21 @@ def status_json(service: Service) -> JsonObject:
         "last_id": service.history.last_id,
         "subscribers": service.history.subscribers,
         "models": [{"name": m.spec.name, "backend": m.backend_name} for m in engine.loaded],
+        "boards": _boards(engine),
         "sources": [asdict(source) for source in service.sources()],
         "streams": [stream_json(stream) for stream in list(engine.streams.values())],
         "audio_s": {"received": received_s, "processed": processed_s, "dropped": dropped_s},
         "bad_samples": service.ingest.bad_samples,
         "clipped_samples": service.ingest.clipped_samples,
     }
+
+
+def _boards(engine: Engine) -> list[JsonObject]:
+    if not any(m.backend_name == "gap8" for m in engine.loaded):
+        return []  # and the bridge is not imported
+    from kws_serve.backends.gap8 import board_state
+
+    return board_state()
 
 
 def status_csv(status: JsonObject) -> str:

@@ -31,12 +31,16 @@ class Backend(Protocol):
         """Free the session or the port. Safe to call twice."""
 
 
-def open_backend(kind: str, spec: ModelSpec, *, threads: int = 1) -> Backend:
-    """Open `spec`'s file on backend `kind`, self-tested. Raises BackendError in one line: what, found, wanted."""
+def open_backend(kind: str, spec: ModelSpec, *, threads: int = 1, board: str | None = None) -> Backend:
+    """Open `spec`'s file on backend `kind`, self-tested; `board`: which one gap8 uses (default auto).
+
+    Raises BackendError in one line: what, found, wanted.
+    """
     module_name = BACKENDS.get(kind)
     if module_name is None:
         raise BackendError(f"backend: found {kind[:80]!r}, wanted one of {', '.join(BACKENDS)}")
     if threads < 1:
         raise BackendError(f"backend {kind}: threads: found {threads}, wanted an integer >= 1")
-    backend: Backend = import_module(module_name).open(spec, threads=threads)
+    options = {"board": board or "auto"} if kind == "gap8" else {}
+    backend: Backend = import_module(module_name).open(spec, threads=threads, **options)
     return backend

@@ -94,12 +94,13 @@ def from_log(path: Path) -> Profile:
 
 def as_table(profile: Profile) -> str:
     """The table as text."""
+    unit = "instructions" if profile.cycle_source == "instructions" else "cycles"
     width = max([len(row.layer) for row in profile.rows] + [5]) + 2
     lines = [
         f"{profile.model}: {SOURCES[profile.cycle_source]} ({profile.board})",
-        f"{'layer':<{width}}{'cycles':>12}{'operations':>12}{'op/cycle':>10}",
+        f"{'layer':<{width}}{unit:>14}{'operations':>12}{f'op/{unit[:-1]}':>16}",
     ]
     for row in [*profile.rows, ProfileRow("total", "", profile.cycles, profile.operations)]:
         rate = f"{row.operations / row.cycles:.2f}" if row.cycles else "-"
-        lines.append(f"{row.layer:<{width}}{row.cycles:>12,}{row.operations:>12,}{rate:>10}")
+        lines.append(f"{row.layer:<{width}}{row.cycles:>14,}{row.operations:>12,}{rate:>16}")
     return "\n".join(lines)

@@ -2,7 +2,7 @@
 
 #include <string.h>
 
-#include "kws_kernels.h"
+#include "kws_team.h"
 
 static uint32_t get32(const uint8_t *p) {
     return (uint32_t)p[0] | (uint32_t)p[1] << 8 | (uint32_t)p[2] << 16 | (uint32_t)p[3] << 24;
@@ -30,31 +30,24 @@ void kws_board_init(kws_board *board, const kws_port *port, uint32_t boot_id, ui
     board->scratch_bytes = scratch_bytes;
 }
 
-typedef struct {
-    kws_board *board;
-    const kws_image *image;
-    const kws_layer *layer;
-} layer_task;
-
-static void run_part(void *context, uint32_t core, uint32_t n_cores) {
-    const layer_task *task = context;
-    int8_t *scratch = task->board->scratch + core * task->board->scratch_bytes;
-    kws_run_layer(task->image, task->layer, task->board->arena, scratch, core, n_cores);
-}
-
-void kws_board_run(kws_board *board, uint32_t slot) {
-    const kws_image *image = &board->slots[slot].image;
+static void run_layers(void *context) {
+    kws_board *board = context;
     kws_port *port = &board->port;
-    memcpy(board->arena + image->input, board->slots[slot].patch, image->input_bytes);
-    board->total_cycles = 0;
-    for (uint32_t i = 0; i < image->n_layers; i++) {
-        layer_task task = {board, image, &image->layers[i]};
+    kws_team team = {port, board->arena, board->scratch, board->scratch_bytes};
+    for (uint32_t i = 0; i < board->running->n_layers; i++) {
         uint64_t before = port->cycles(port->self);
-        port->fork(port->self, run_part, &task);
+        kws_run_on_team(&team, board->running, &board->running->layers[i]);
         uint64_t spent = port->cycles(port->self) - before;
         board->layer_cycles[i] = (uint32_t)spent;
         board->total_cycles += spent;
     }
+}
+
+void kws_board_run(kws_board *board, uint32_t slot) {
+    board->running = &board->slots[slot].image;
+    memcpy(board->arena + board->running->input, board->slots[slot].patch, board->running->input_bytes);
+    board->total_cycles = 0;
+    board->port.offload(board->port.self, run_layers, board);
 }
 
 static void answer(kws_board *board, uint8_t type, uint8_t sequence, uint32_t n) {

@@ -10,14 +10,13 @@
 
 #include "kws_image.h"
 #include "kws_packet.h"
+#include "kws_port.h"
 
 #define KWS_PROTOCOL 1u
 #define KWS_FIRMWARE 1u
 #define KWS_MAX_SLOTS 4u
-#define KWS_MAX_CORES 8u
 #define KWS_MAX_PAYLOAD 8192u
 #define KWS_DIGEST_BYTES 16u
-#define KWS_CHIP_BYTES 16u
 
 /* Requests; an answer has the same type with the top bit set, a refusal is KWS_ERROR. Numbers are little-endian. */
 enum kws_type {
@@ -52,22 +51,6 @@ enum kws_code {
     KWS_BAD_BAUD
 };
 
-enum kws_cycle_source { KWS_CYCLES_NONE, KWS_CYCLES_COUNTER, KWS_CYCLES_INSTRUCTIONS };
-
-typedef void (*kws_task)(void *context, uint32_t core, uint32_t n_cores);
-
-/* What a port gives. */
-typedef struct {
-    void (*send)(void *self, const uint8_t *bytes, uint32_t n);
-    int (*set_baud)(void *self, uint32_t baud); /* called after the answer is sent; 0: cannot */
-    uint64_t (*cycles)(void *self);
-    void (*fork)(void *self, kws_task task, void *context); /* run the task on every core, return when all are done */
-    void *self;
-    uint32_t n_cores;
-    enum kws_cycle_source cycle_source;
-    char chip[KWS_CHIP_BYTES];
-} kws_port;
-
 typedef struct {
     kws_image image;
     uint8_t digest[KWS_DIGEST_BYTES];
@@ -84,6 +67,7 @@ typedef struct {
     uint32_t arena_bytes;
     int8_t *scratch; /* KWS_MAX_CORES x scratch_bytes */
     uint32_t scratch_bytes;
+    const kws_image *running;
     kws_slot slots[KWS_MAX_SLOTS];
     uint32_t n_slots;
     uint32_t loading_size, loading_crc, loading_next; /* the image under way */

@@ -66,7 +66,8 @@ static int layer_fits(const kws_layer *l, const kws_image *image, uint32_t size,
     switch (l->kind) {
     case KWS_CONV: {
         uint32_t row = volume(l->kernel_h, l->kernel_w, l->in_c);
-        return windowed && l->row_bytes % 4u == 0 && l->row_bytes >= row && l->row_bytes <= scratch_bytes / 2u &&
+        return windowed && l->first_channel == 0 && l->end_channel == 0 && l->row_bytes % 4u == 0 &&
+               l->row_bytes >= row && l->row_bytes <= scratch_bytes / 2u &&
                l->weight_bytes == volume(l->out_c, l->row_bytes, 1u) && constants(l->weights, l->weight_bytes, size) &&
                constants(l->bias, 4u * l->out_c, size) && tables_fit(l, l->out_c, size, image->bytes);
     }

@@ -51,7 +51,8 @@ typedef struct {
     uint32_t operations;
     uint32_t in1_values;   /* add, mul: values of the second map; depthwise: outputs an input channel has */
     uint32_t n_tables;     /* multipliers and shifts there are */
-    uint32_t reserved0, reserved1;
+    uint32_t first_channel; /* conv: what weights, bias and tables begin with; 0 in an image */
+    uint32_t end_channel;   /* conv: 0 for all */
 } kws_layer;
 
 typedef struct {

@@ -88,13 +88,17 @@ static int32_t dot_1x1(const int8_t *x, const int8_t *w, uint32_t n) {
     return sum;
 }
 
-/* Two outputs' pixels over channels [first, end): bias holds -zero_point * sum(weights). `out1` may be `out0`. */
+/* Two outputs' pixels over channels [first, end), with which weights, bias and tables begin; `out1` may be `out0`.
+ * Bias holds -zero_point * sum(weights). */
 static void pixels(const kws_image *image, const kws_layer *l, const int8_t *x0, const int8_t *x1, int8_t *out0,
                    int8_t *out1, range channels) {
     const int8_t *weights = (const int8_t *)(image->bytes + l->weights);
     const int32_t *bias = table(image, l->bias), *multipliers = table(image, l->multipliers);
     const int32_t *shifts = table(image, l->shifts);
-    uint32_t row = l->row_bytes, c = channels.first;
+    uint32_t row = l->row_bytes, c = 0;
+    out0 += channels.first;
+    out1 += channels.first;
+    channels.end -= channels.first;
     for (; c + 4u <= channels.end; c += 4) {
         int32_t sums[8];
         dot_2x4(x0, x1, weights + c * row, row, row, sums);
@@ -139,7 +143,8 @@ static const int8_t *window(const kws_layer *l, const int8_t *in, int8_t *scratc
 
 static void conv(const kws_image *image, const kws_layer *l, int8_t *arena, int8_t *scratch, uint32_t core,
                  uint32_t n_cores) {
-    range mine = share(l->out_h * l->out_w, 2, core, n_cores), all = {0, l->out_c};
+    range mine = share(l->out_h * l->out_w, 2, core, n_cores);
+    range all = {l->first_channel, l->end_channel ? l->end_channel : l->out_c};
     const int8_t *in = arena + l->in0;
     for (uint32_t p = mine.first; p < mine.end; p += 2) {
         uint32_t q = p + 1u < mine.end ? p + 1u : p;

@@ -40,10 +40,24 @@ static void one_after_the_other(void *self, kws_task task, void *context) {
     }
 }
 
+static void here(void *self, void (*work)(void *), void *context) {
+    (void)self;
+    work(context);
+}
+
+static void copy(void *self, void *to, const void *from, uint32_t n) {
+    (void)self;
+    memcpy(to, from, n);
+}
+
 int main(void) {
     static kws_board board;
     static uint32_t pool[POOL_BYTES / 4u], arena[ARENA_BYTES / 4u], scratch[N_CORES * SCRATCH_BYTES / 4u];
-    kws_port port = {send_bytes, set_baud, no_cycles, one_after_the_other, NULL, N_CORES, KWS_CYCLES_NONE, "host"};
+    /* KWS_NEAR_BYTES: layers are brought into a near memory of this size, as on GAP8 */
+    const char *wanted = getenv("KWS_NEAR_BYTES");
+    uint32_t near_bytes = wanted ? (uint32_t)strtoul(wanted, NULL, 10) & ~3u : 0;
+    kws_port port = {send_bytes, set_baud, no_cycles, one_after_the_other, here, copy, NULL, near_bytes ? malloc(near_bytes) : NULL,
+                     near_bytes, N_CORES, KWS_CYCLES_NONE, "host"};
     kws_board_init(&board, &port, (uint32_t)getpid(), (uint8_t *)pool, POOL_BYTES, (int8_t *)arena, ARENA_BYTES,
                    (int8_t *)scratch, SCRATCH_BYTES);
     uint8_t bytes[4096];

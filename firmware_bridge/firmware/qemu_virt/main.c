@@ -40,10 +40,17 @@ static void one_core(void *self, kws_task task, void *context) {
     task(context, 0, 1);
 }
 
+static void here(void *self, void (*work)(void *), void *context) {
+    (void)self;
+    work(context);
+}
+
 int main(void) {
     static kws_board board;
     static uint32_t pool[POOL_BYTES / 4u], arena[ARENA_BYTES / 4u], scratch[SCRATCH_BYTES / 4u];
-    static const kws_port port = {send_bytes, set_baud, instructions, one_core, 0, 1, KWS_CYCLES_INSTRUCTIONS, "qemu_virt"};
+    static const kws_port port = {
+        send_bytes, set_baud, instructions, one_core, here, 0, 0, 0, 0, 1, KWS_CYCLES_INSTRUCTIONS, "qemu_virt",
+    };
     uint32_t boot_id = CLOCK[0];
     boot_id ^= CLOCK[1] << 8;
     kws_board_init(&board, &port, boot_id, (uint8_t *)pool, POOL_BYTES, (int8_t *)arena, ARENA_BYTES, (int8_t *)scratch,

@@ -1,0 +1,18 @@
+/* One layer on all cores, where it lies or brought into near memory piece by piece. */
+#ifndef KWS_TEAM_H
+#define KWS_TEAM_H
+
+#include "kws_image.h"
+#include "kws_port.h"
+
+typedef struct {
+    kws_port *port;
+    int8_t *arena;
+    int8_t *scratch; /* n_cores x scratch_bytes */
+    uint32_t scratch_bytes;
+} kws_team;
+
+/* Run the layer; its output is in the arena when this returns. */
+void kws_run_on_team(const kws_team *team, const kws_image *image, const kws_layer *layer);
+
+#endif

@@ -1,0 +1,167 @@
+/* GAP8: the fabric controller keeps the link, the cluster's eight cores compute, layers come into L1 by DMA.
+ *
+ * This port has been compiled, linked and read; it has not run on hardware.
+ */
+#include "../core/kws_board.h"
+#include "chip.h"
+
+#define POOL_BYTES (272u << 10)
+#define ARENA_BYTES (112u << 10)
+#define SCRATCH_BYTES 1024u
+#define NEAR_BYTES (44u << 10)
+#define RX_BYTES 4096u /* two halves that the uDMA fills in turn */
+#define SOC_HZ 150000000u
+#define CLUSTER_HZ 150000000u
+
+static struct {
+    volatile uint32_t generation; /* counts what the fabric controller has asked for */
+    volatile uint32_t done;
+    void (*work)(void *);
+    void *context;
+    kws_task task; /* 0: core 0 has no more for the others until the next generation */
+    void *task_context;
+} mailbox __attribute__((section(".l1")));
+
+static uint8_t near_memory[NEAR_BYTES] __attribute__((section(".l1"), aligned(8)));
+static int8_t scratch[N_CORES * SCRATCH_BYTES] __attribute__((section(".l1"), aligned(8)));
+
+static uint8_t received[RX_BYTES] __attribute__((aligned(8)));
+
+static void set_rate(uint32_t baud) { UART_SETUP = UART_8N1_TX_RX | (SOC_HZ / baud - 1u) << UART_DIVIDER_BIT; }
+
+static void listen(void) {
+    UART_RX_CONFIG = UDMA_CLEAR;
+    UART_RX_ADDRESS = (uint32_t)(uintptr_t)received;
+    UART_RX_SIZE = RX_BYTES;
+    UART_RX_CONFIG = UDMA_ENABLE | UDMA_CONTINUOUS;
+}
+
+static void send_bytes(void *self, const uint8_t *bytes, uint32_t n) {
+    (void)self;
+    UART_TX_ADDRESS = (uint32_t)(uintptr_t)bytes;
+    UART_TX_SIZE = n;
+    UART_TX_CONFIG = UDMA_ENABLE;
+    while (UART_TX_SIZE != 0 || (UART_STATUS & UART_TX_BUSY)) {
+    }
+}
+
+static int set_baud(void *self, uint32_t baud) {
+    (void)self;
+    set_rate(baud);
+    return 1;
+}
+
+static void barrier(void) { (void)sleep_on(BARRIER_WAIT_CLEAR); }
+
+static uint64_t cluster_cycles(void *self) {
+    (void)self;
+    return TIMER_COUNT;
+}
+
+/* On core 0: the others wait at the barrier for a task. */
+static void fork(void *self, kws_task task, void *context) {
+    (void)self;
+    mailbox.task_context = context;
+    mailbox.task = task;
+    barrier();
+    task(context, 0, N_CORES);
+    barrier();
+}
+
+static void copy(void *self, void *to, const void *from, uint32_t n) {
+    (void)self;
+    int to_near = (uint32_t)(uintptr_t)to < L1_BASE + 0x10000u;
+    const uint8_t *f = from;
+    uint8_t *t = to;
+    while (n > 0) {
+        uint32_t part = n < DMA_MAX_BYTES ? n : DMA_MAX_BYTES, counter = DMA_COMMAND;
+        DMA_COMMAND = part | (to_near ? DMA_TO_NEAR : 0) | DMA_INCREMENT;
+        DMA_COMMAND = (uint32_t)(uintptr_t)(to_near ? t : f);
+        DMA_COMMAND = (uint32_t)(uintptr_t)(to_near ? f : t);
+        while (DMA_STATUS & 1u << counter) {
+        }
+        DMA_STATUS = 1u << counter;
+        f += part, t += part, n -= part;
+    }
+}
+
+/* On the fabric controller: let core 0 do the work, and wait. */
+static void offload(void *self, void (*work)(void *), void *context) {
+    (void)self;
+    mailbox.work = work;
+    mailbox.context = context;
+    uint32_t wanted = mailbox.generation + 1u;
+    mailbox.generation = wanted;
+    while (mailbox.done != wanted) {
+    }
+}
+
+void cluster_main(uint32_t core);
+
+void cluster_main(uint32_t core) {
+    EVENT_MASK_OR = BARRIER_EVENT;
+    if (core == 0) {
+        BARRIER_ALL_CORES = BARRIER_TARGET = (1u << N_CORES) - 1u;
+        TIMER_CONFIG = 0;
+        TIMER_START = 1;
+    }
+    for (uint32_t generation = 0;;) {
+        if (core != 0) {
+            barrier();
+            mailbox.task(mailbox.task_context, core, N_CORES);
+            barrier();
+        } else if (mailbox.generation != generation) {
+            generation = mailbox.generation;
+            mailbox.work(mailbox.context);
+            mailbox.done = generation;
+        }
+    }
+}
+
+static void set_clocks(void) {
+    /* reference x multiplier / 2^(divider - 1); normal mode, output once locked */
+    uint32_t divider = 2, multiplier = SOC_HZ / REF_CLOCK_HZ * divider;
+    FLL_SOC_CONF1 = 1u << 31 | 1u << 30 | divider << 26 | multiplier;
+    FLL_CLUSTER_CONF1 = 1u << 31 | 1u << 30 | divider << 26 | CLUSTER_HZ / REF_CLOCK_HZ * divider;
+}
+
+static void start_cluster(void) {
+    PMU_BYPASS |= PMU_CLUSTER_CLOCK_GATE;
+    PMU_BYPASS |= PMU_CLUSTER_ON;
+    PMU_ISOLATE = 0;
+    PMU_BYPASS &= ~PMU_CLUSTER_RESET;
+    PMU_BYPASS &= ~PMU_CLUSTER_CLOCK_GATE;
+    CLUSTER_CLOCK_GATE = 1;
+    CLUSTER_ICACHE_ENABLE = 0xffffffffu;
+    extern const uint8_t _start[];
+    mailbox.generation = mailbox.done = 0;
+    for (uint32_t core = 0; core < N_CORES; core++) {
+        CLUSTER_BOOT_ADDRESS(core) = (uint32_t)(uintptr_t)_start;
+    }
+    CLUSTER_FETCH_ENABLE = (1u << N_CORES) - 1u;
+}
+
+int main(void) {
+    static kws_board board;
+    static uint32_t pool[POOL_BYTES / 4u], arena[ARENA_BYTES / 4u];
+    static const kws_port port = {
+        send_bytes, set_baud, cluster_cycles, fork,   offload, copy, 0, near_memory, NEAR_BYTES, N_CORES, KWS_CYCLES_COUNTER,
+        "gap8",
+    };
+    FABRIC_ICACHE_ENABLE = 0xffffffffu;
+    set_clocks();
+    start_cluster();
+    UDMA_CLOCK_GATE |= 1u << UART_ID;
+    set_rate(115200);
+    listen();
+    kws_board_init(&board, &port, REG(0x1A100000u) ^ REG(0x1A10000Cu) ^ 0x67617038u, (uint8_t *)pool, POOL_BYTES, (int8_t *)arena,
+                   ARENA_BYTES, scratch, SCRATCH_BYTES);
+    for (uint32_t next = 0;;) {
+        uint32_t filled = UART_RX_ADDRESS - (uint32_t)(uintptr_t)received;
+        filled = filled < RX_BYTES ? filled : 0;
+        while (next != filled) {
+            kws_board_byte(&board, received[next]);
+            next = next + 1u == RX_BYTES ? 0 : next + 1u;
+        }
+    }
+}

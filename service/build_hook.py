@@ -1,4 +1,4 @@
-"""Puts weights, page and firmware sources into the wheel, under kws_serve/_data; an editable install reads them in place."""
+"""Puts weights, page and firmware sources into the wheel (kws_serve/_data); an editable install reads them in place."""
 
 from __future__ import annotations
 

@@ -47,7 +47,7 @@ def fault(command: list[str], **kwargs) -> str:
     (["--port", "70000"], "65535"),
     (["--model", "nope"], "wanted one of"),
     (["--backend", "nope"], "onnx, tflite, gap8"),
-    (["--backend", "gap8"], "not available"),
+    (["--backend", "gap8", "--model", "dscnn-s", "--board", "nope"], "wanted auto, serial:PORT, emulator or gvsoc"),
     (["--host", "0.0.0.0"], "token"),
     (["--threshold", "yes"], "LABEL=X"),
     (["--threshold", "yes=2"], "LABEL=X"),

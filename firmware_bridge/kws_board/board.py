@@ -25,7 +25,8 @@ BAUDS = (115_200, 230_400, 460_800, 921_600)
 HEARTBEAT_S = 1.0
 MISSES = 3
 _REOPENINGS = 3  # for one request
-_CHUNK_BYTES = 2048
+_CHUNK_BYTES, _LEAST_CHUNK_BYTES = 2048, 64  # halved while the link damages them
+_FIRST_INFERENCE_S = 10.0
 _LINK_SHARE = 0.8  # of the time that the link may be busy
 
 OpenTransport = Callable[[], Transport]
@@ -38,6 +39,7 @@ class _Resident:
 
     slot: int
     patch: Int8Array | None = None
+    slowest_s: float | None = None  # of its inferences
 
 
 @dataclass
@@ -79,6 +81,7 @@ class Board:
         self._closed = threading.Event()
         self._used_s = 0.0
         self._misses = 0
+        self._chunk_bytes = _CHUNK_BYTES
         self._heart: threading.Thread | None = None
 
     @property
@@ -170,9 +173,9 @@ class Board:
         assert self._link is not None
         return self._link
 
-    def _asked(self, request: Request, payload: bytes = b"", timeout_s: float = 1.0) -> bytes:
+    def _asked(self, request: Request, payload: bytes = b"", timeout_s: float = 1.0, tries: int = 4) -> bytes:
         with self._lock:
-            answer = self._opened().ask(request, payload, timeout_s * self.slow_factor)
+            answer = self._opened().ask(request, payload, timeout_s * self.slow_factor, tries)
             self._used_s, self._misses = time.monotonic(), 0
             return answer
 
@@ -247,8 +250,12 @@ class Board:
         answer = self._asked(Request.BEGIN, protocol.begin(image.content, zlib.crc32(image.content), digest))
         slot, offset = answer[0], protocol.number(answer, 1)
         while slot == protocol.NO_SLOT and offset < len(image.content):
-            part = image.content[offset : offset + _CHUNK_BYTES]
-            offset = protocol.number(self._asked(Request.CHUNK, protocol.chunk(offset, part)))
+            part, repeats = image.content[offset : offset + self._chunk_bytes], self._opened().counts.repeats
+            try:
+                offset = protocol.number(self._asked(Request.CHUNK, protocol.chunk(offset, part)))
+            finally:
+                if self._opened().counts.repeats > repeats + 1:
+                    self._chunk_bytes = max(_LEAST_CHUNK_BYTES, self._chunk_bytes // 2)
         if slot == protocol.NO_SLOT:
             slot = self._asked(Request.COMMIT)[0]
         self._resident[digest] = _Resident(slot)
@@ -258,21 +265,25 @@ class Board:
         resident = self._load(image)
         new = new_values(resident.patch, patch, image.model.frame_size)
         resident.patch = None  # until the board has answered
-        timeout_s = 10.0
+        # the first inference may take what it takes; a later one that takes five times as long is lost
+        timeout_s = _FIRST_INFERENCE_S if resident.slowest_s is None else max(0.5, 5.0 * resident.slowest_s)
+        began = time.monotonic()
         if new < patch.size:
             payload = protocol.frames(resident.slot, zlib.crc32(patch.tobytes()), patch[patch.size - new :], layers)
             try:
-                result = Result.parse(self._asked(Request.FRAMES, payload, timeout_s))
+                result = Result.parse(self._asked(Request.FRAMES, payload, timeout_s, tries=2))
                 self.counts.frames_sent += 1
             except Refused as refusal:
                 if refusal.code != Code.OTHER_PATCH:
                     raise
                 new = patch.size
         if new == patch.size:
-            result = Result.parse(self._asked(Request.INFER, protocol.infer(resident.slot, patch, layers), timeout_s))
+            payload = protocol.infer(resident.slot, patch, layers)
+            result = Result.parse(self._asked(Request.INFER, payload, timeout_s, tries=2))
         if result.slot != resident.slot or result.scores.size != image.model.output.size:
             raise LinkError(f"board: result: found {result.scores.size} scores of slot {result.slot}")
         resident.patch = patch
+        resident.slowest_s = max(resident.slowest_s or 0.0, time.monotonic() - began)
         self.counts.inferences += 1
         return result
 

@@ -29,9 +29,7 @@ def sources() -> Path:
 
 
 def cache_dir() -> Path:
-    """Where builds and compiled images are kept: KWS_CACHE, else the user's cache folder."""
-    if os.environ.get("KWS_CACHE"):
-        return Path(os.environ["KWS_CACHE"])
+    """Where builds are kept: the user's cache folder."""
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "kws-serve"
 
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import IO, Any, Protocol, cast
 
 from kws_board.errors import BoardError
-from kws_board.packets import BadPacket, Packet, PacketReader, encode_packet
+from kws_board.packets import MAX_PAYLOAD, BadPacket, Packet, PacketReader, encode_packet
 from kws_board.protocol import ANSWER, Code, Refused, Request, number
 
 BITS_A_BYTE = 10  # 8N1
@@ -63,6 +63,8 @@ class Link:
         self._sequence = self._sequence % 255 + 1  # 1-255: 0 is the answer to what could not be read
         packet = encode_packet(Packet(request, self._sequence, payload))
         self.counts.requests += 1
+        if self.transport.baud is not None:  # and the time on the wire
+            timeout_s += BITS_A_BYTE * (len(packet) + MAX_PAYLOAD // 8) / self.transport.baud
         # what could not be read is told at once: such repeats cost no time, but they too have an end
         for attempt in range(4 * tries):
             if attempt:

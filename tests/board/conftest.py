@@ -14,7 +14,7 @@ from kws_board.board import Board
 from kws_board.link import ProcessTransport
 from kws_models.tflite_file import TfliteModel
 
-os.environ.setdefault("KWS_CACHE", str(Path(__file__).parents[2] / "build" / "cache"))
+os.environ.setdefault("XDG_CACHE_HOME", str(Path(__file__).parents[2] / "build" / "cache"))
 
 
 def needs(*programs: str) -> None:

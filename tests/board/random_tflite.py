@@ -32,7 +32,10 @@ class Growing:
         weights = self.rng.integers(-127, 128, weights_shape).astype(np.int8)
         bias = self.rng.integers(-5000, 5000, n).astype(np.int32)
         if per_channel:
-            of_weights, of_bias = Quantisation.per_channel(scales, axis), Quantisation.per_channel(scales * self.scale, 0)
+            of_weights, of_bias = (
+                Quantisation.per_channel(scales, axis),
+                Quantisation.per_channel(scales * self.scale, 0),
+            )
         else:
             of_weights, of_bias = Quantisation.of(scales[0]), Quantisation.of(scales[0] * self.scale)
         return self.model.constant("w", weights, of_weights), self.model.constant("b", bias, of_bias)
@@ -40,12 +43,19 @@ class Growing:
     def done(self, output: int, shape: tuple[int, int, int], scale: float, zero: int) -> None:
         self.last, self.shape, self.scale, self.zero = output, shape, scale, zero
 
-    def conv(self, out: int, kernel: tuple[int, int], stride: tuple[int, int], padding: str, activation: str | None) -> None:
+    def conv(
+        self, out: int, kernel: tuple[int, int], stride: tuple[int, int], padding: str, activation: str | None
+    ) -> None:
         weights, bias = self.constants((out, *kernel, self.shape[2]), 0, out)
         self._window("CONV_2D", [weights, bias], out, kernel, stride, padding, activation)
 
     def depthwise(
-        self, kernel: tuple[int, int], stride: tuple[int, int], padding: str, activation: str | None, multiplier: int = 1
+        self,
+        kernel: tuple[int, int],
+        stride: tuple[int, int],
+        padding: str,
+        activation: str | None,
+        multiplier: int = 1,
     ) -> None:
         out = self.shape[2] * multiplier
         weights, bias = self.constants((1, *kernel, out), 3, out)
@@ -62,7 +72,9 @@ class Growing:
         ]
         shape, (scale, zero) = (size[0], size[1], out), self.quantisation()
         output = self.map(shape, scale, zero)
-        self.model.op(operator, [self.last, *constants], [output], padding=padding, stride=stride, activation=activation, **more)
+        self.model.op(
+            operator, [self.last, *constants], [output], padding=padding, stride=stride, activation=activation, **more
+        )
         self.done(output, shape, scale, zero)
 
     def average_pool(self, kernel: tuple[int, int], stride: tuple[int, int], padding: str) -> None:
@@ -132,8 +144,12 @@ def keyword_like(seed: int) -> tuple[TfliteModel, list[int], list[int]]:
     growing = Growing(rng, (int(rng.integers(9, 20)), int(rng.integers(7, 12)), int(rng.integers(1, 4))))
     activations: list[str | None] = [None, "relu", "relu6"]
     kernel = (int(rng.integers(1, 6)), int(rng.integers(1, 5)))
-    growing.conv(int(rng.integers(3, 10)), kernel, (int(rng.integers(1, 3)), 1), str(rng.choice(["SAME", "VALID"])), "relu")
-    growing.depthwise((3, 3), (int(rng.integers(1, 3)), 1), "SAME", activations[rng.integers(3)], int(rng.integers(1, 3)))
+    growing.conv(
+        int(rng.integers(3, 10)), kernel, (int(rng.integers(1, 3)), 1), str(rng.choice(["SAME", "VALID"])), "relu"
+    )
+    growing.depthwise(
+        (3, 3), (int(rng.integers(1, 3)), 1), "SAME", activations[rng.integers(3)], int(rng.integers(1, 3))
+    )
     growing.conv(int(rng.integers(2, 12)), (1, 1), (1, 1), "SAME", activations[rng.integers(3)])
     if rng.random() < 0.5:
         growing.padded_conv(int(rng.integers(2, 9)), (1, 0, 0, 1) if rng.random() < 0.5 else (1, 1, 1, 1))
@@ -143,7 +159,9 @@ def keyword_like(seed: int) -> tuple[TfliteModel, list[int], list[int]]:
         growing.gate()
     match int(rng.integers(3)):
         case 0:
-            growing.average_pool((2, 2), (2, 2), str(rng.choice(["SAME", "VALID"])) if min(growing.shape[:2]) > 1 else "SAME")
+            growing.average_pool(
+                (2, 2), (2, 2), str(rng.choice(["SAME", "VALID"])) if min(growing.shape[:2]) > 1 else "SAME"
+            )
         case 1:
             growing.mean((1, 2))
         case _:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 import shutil
 import struct
@@ -105,9 +106,9 @@ def test_a_wrong_checksum_is_refused(host_board: Board) -> None:
 
 
 @pytest.mark.parametrize("word, value, says", [
-    (0, 7, "no image"), (1, 99, "no image"), (2, 4, "another size"), (4, 0, "damaged layer"), (4, 5000, "damaged layer"),
-    (5, 1 << 30, "too large"), (6, 1 << 20, "damaged layer"), (9, 1 << 31, "damaged layer"), (10, 0, "damaged layer"),
-    (11, 1 << 20, "too large"), (8, 0, "damaged layer"),
+    (0, 7, "no image"), (1, 99, "no image"), (2, 4, "another size"), (4, 0, "damaged layer"),
+    (4, 5000, "damaged layer"), (5, 1 << 30, "too large"), (6, 1 << 20, "damaged layer"),
+    (9, 1 << 31, "damaged layer"), (10, 0, "damaged layer"), (11, 1 << 20, "too large"), (8, 0, "damaged layer"),
 ])  # fmt: skip
 def test_a_damaged_header_is_refused(word: int, value: int, says: str, host_board: Board) -> None:
     image = image_of(3)
@@ -121,7 +122,10 @@ N_IMAGES = 6
 
 
 @settings(max_examples=400, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(seed=st.integers(0, N_IMAGES - 1), changes=st.lists(st.tuples(st.integers(0), st.integers(0, 2**32 - 1)), min_size=1, max_size=4))
+@given(
+    seed=st.integers(0, N_IMAGES - 1),
+    changes=st.lists(st.tuples(st.integers(0), st.integers(0, 2**32 - 1)), min_size=1, max_size=4),
+)
 def test_an_image_that_lies_is_refused_or_stays_inside(
     seed: int, changes: list[tuple[int, int]], host_board: Board
 ) -> None:
@@ -170,7 +174,7 @@ def test_the_dot_product_is_in_the_inner_loops() -> None:
     dots = [i for i, word in enumerate(words) if word & 0xFE00707F == DOT_PRODUCT]
     assert len(dots) >= 10
     runs, run_length = [], 1
-    for before, after in zip(dots, dots[1:], strict=False):
+    for before, after in itertools.pairwise(dots):
         run_length = run_length + 1 if after - before <= 4 else (runs.append(run_length), 1)[1]
     runs.append(run_length)
     assert max(runs) >= 8, runs
@@ -181,8 +185,10 @@ def test_firmware_of_another_version_is_refused(tmp_path: Path) -> None:
     sources = tmp_path / "firmware"
     shutil.copytree(firmware.sources(), sources)
     header = sources / "core" / "kws_board.h"
-    for old, new, says in (("#define KWS_FIRMWARE 1u", "#define KWS_FIRMWARE 9u", "firmware: found 9, wanted 1"),
-                           ("#define KWS_PROTOCOL 1u", "#define KWS_PROTOCOL 2u", "protocol: found 2, wanted 1")):  # fmt: skip
+    for old, new, says in (
+        ("#define KWS_FIRMWARE 1u", "#define KWS_FIRMWARE 9u", "firmware: found 9, wanted 1"),
+        ("#define KWS_PROTOCOL 1u", "#define KWS_PROTOCOL 2u", "protocol: found 2, wanted 1"),
+    ):
         text = header.read_text()
         assert old in text
         header.write_text(text.replace(old, new))
@@ -204,7 +210,7 @@ def test_limits_are_the_same_on_both_sides() -> None:
     assert int(defined["IMAGE_MAGIC"], 16) == image.MAGIC and int(defined["IMAGE_VERSION"]) == image.VERSION
     kinds = re.search(r"enum kws_kind \{(.*?)KWS_KINDS", text, re.DOTALL)
     assert kinds is not None
-    named = [name.lower() for name in re.findall(r"KWS_(\w+),", kinds[1])]
+    named = [name.lower() for name in re.findall(r"^\s+KWS_(\w+),", kinds[1], re.MULTILINE)]
     assert named == list(image._KINDS)
 
 

@@ -46,10 +46,10 @@ def test_shipped_models(folder: Path) -> None:
     np.testing.assert_array_equal(run(model, patches), tflite_reference.run(content, patches))
 
 
-@pytest.mark.parametrize("folder", [f for f in FOLDERS if not on_board(f)], ids=lambda f: f.name)
-def test_a_model_with_float_layers_is_refused(folder: Path) -> None:
-    with pytest.raises(ModelUnsupported, match="FLOAT32"):
-        compile_tflite((folder / "model.int8.tflite").read_bytes(), folder.name)
+def test_a_model_with_float_layers_is_refused() -> None:
+    for folder in set(FOLDERS) - set(BOARD_MODELS):
+        with pytest.raises(ModelUnsupported, match="FLOAT32"):
+            compile_tflite((folder / "model.int8.tflite").read_bytes(), folder.name)
 
 
 @pytest.mark.parametrize("seed", range(60))

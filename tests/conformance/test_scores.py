@@ -14,9 +14,9 @@ from kws_serve.manifest import Axes, ModelSpec, Output
 from kws_serve.messages import BackendError
 from tests.conformance.tiny_models import BUILDERS, N_CLASSES, Tiny, expected, some_patches, spec_of
 
-NOT_YET = {"gap8"}
-"""In the table, refused when opened."""
-RUNNING = sorted(set(BACKENDS) - NOT_YET)
+ELSEWHERE = {"gap8"}
+"""Runs int8 files alone, on a board: tests/board."""
+RUNNING = sorted(set(BACKENDS) - ELSEWHERE)
 FLOAT_TOLERANCE = {"onnx": 1e-6, "tflite": 1e-6}
 """float32 files: products of 15 values in another order."""
 INTEGER_STEPS = {"onnx": 1.01, "tflite": 2.01}
@@ -173,11 +173,9 @@ def test_opened_in_one_thread_used_in_another(backend: str, tmp_path: Path) -> N
     np.testing.assert_allclose(found[0], expected(tiny, patches), atol=FLOAT_TOLERANCE[backend], rtol=0)
 
 
-def test_every_backend_of_the_table_is_in_this_suite(tmp_path: Path) -> None:
+def test_every_backend_of_the_table_is_in_this_suite() -> None:
     assert RUNNING == sorted(FLOAT_TOLERANCE) == sorted(INTEGER_STEPS), "give a new backend its tolerances"
-    for backend in NOT_YET:
-        with pytest.raises(BackendError, match=f"backend {backend}: not available in this version"):
-            open_backend(backend, spec_for(backend, tmp_path, Tiny()))
+    assert set(BACKENDS) - set(RUNNING) == ELSEWHERE
 
 
 def test_unknown_backend_names_the_known_ones(tmp_path: Path) -> None:

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 RESETS, WINDOW_S, PAUSE_S = 3, 60.0, 60.0
 
 log = logging.getLogger(__name__)
+now_s = time.monotonic
 
 _boards: dict[str, tuple[Board, str, int]] = {}  # name -> board, how it was found, models that use it
 _on_cpu: dict[str, str] = {}  # model -> why it is not on its board for now
@@ -114,7 +115,7 @@ class BoardRuntime:
 
     def run(self, batch: Tensor) -> Tensor:
         """See patch_model.Runtime. Raises BackendError where neither the board nor the CPU answers."""
-        if time.monotonic() < self._cpu_until:
+        if now_s() < self._cpu_until:
             return self._on_cpu(batch)
         try:
             scores = self._board.infer(self._image, batch).scores[None]
@@ -127,7 +128,7 @@ class BoardRuntime:
             log.warning("board: %s answers again: %s is back on it", self._board.name, self._image.model.name)
             self._cpu_until = 0.0
             _on_cpu.pop(self._image.model.name, None)
-        recent = [at for at in self._board.resets_at if at > time.monotonic() - WINDOW_S]
+        recent = [at for at in self._board.resets_at if at > now_s() - WINDOW_S]
         if len(recent) >= RESETS:
             self._leave(f"opened anew {len(recent)} times within a minute")
         return scores
@@ -143,7 +144,7 @@ class BoardRuntime:
 
     def _leave(self, why: str) -> None:
         log.warning("board: %s: on the CPU for %.0f s: %s", self._image.model.name, PAUSE_S, why)
-        self._cpu_until = time.monotonic() + PAUSE_S
+        self._cpu_until = now_s() + PAUSE_S
         _on_cpu[self._image.model.name] = why
         self._board.resets_at.clear()
 

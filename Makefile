@@ -1,12 +1,13 @@
 # make run     start the service (ARGS="--backend tflite --source mic" are handed on)
 # make test    set up what the tests need and run them
 # make check   format, lint, types, tests
+# make parity  the board's arithmetic against TFLite's, at full counts (docs/board.md)
 PY ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 ARGS ?=
 
-.PHONY: run test check test-train bench clean
+.PHONY: run test check test-train bench parity clean
 .DELETE_ON_ERROR:
 
 run: $(VENV)/run.stamp
@@ -36,6 +37,9 @@ test-train: $(VENV)/test.stamp
 bench: $(VENV)/test.stamp
 	$(BIN)/python -m tests.bench.front_end_bench
 	$(BIN)/python -m tests.bench.streams_bench $(ARGS)
+
+parity: $(VENV)/test.stamp
+	$(BIN)/python -m tests.board.parity $(ARGS)
 
 clean:
 	rm -rf $(VENV) dist build

@@ -1,0 +1,111 @@
+"""The parity report: NumPy reference = TFLite's reference kernels = host build = emulator, on every shipped model.
+
+    python -m tests.board.parity [--random 1000] [--real 200] [--data DIR]     (make parity)
+
+Prints docs/parity.md: equal scores out of how many, and how far TFLite's optimised kernels (XNNPACK) are from them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import platform
+import random
+import sys
+import time
+from collections import Counter
+from importlib.metadata import version
+from pathlib import Path
+
+import numpy as np
+
+from kws_board import boards, firmware
+from kws_board.board import Board
+from kws_board.compiler import compile_file
+from kws_board.image import BoardImage
+from kws_board.integer_ops import run
+from kws_board.link import ProcessTransport
+from kws_models.audio_cache import decode
+from kws_models.features import PatchMaker
+from kws_models.recordings import event_root, find_recordings, flatten, keyword_root
+from kws_serve.backends.patch_model import TensorInfo, quantise
+from kws_serve.manifest import ModelSpec
+from kws_serve.model_folder import load_model
+from tests.board import tflite_reference
+from tests.board.test_integer_reference import BOARD_MODELS, random_patches
+
+
+def real_patches(spec: ModelSpec, image: BoardImage, data: Path, n: int) -> np.ndarray:
+    """int8 patches of `n` recordings drawn at random, their beginnings padded with zeros."""
+    root = keyword_root(data) if spec.task == "keyword" else event_root(data)
+    recordings = sorted(flatten(find_recordings(root)), key=lambda r: str(r.path))
+    maker = PatchMaker(spec.front_end, spec.n_frames)
+    samples = np.zeros((n, maker.patch_samples), np.int16)
+    for row, recording in zip(samples, random.Random(0).sample(recordings, n), strict=True):
+        clip = decode(recording.path, spec.front_end.rate_hz)[: maker.patch_samples]
+        row[: len(clip)] = clip
+    source = TensorInfo((1,), np.dtype(np.int8), image.model.input.scale, image.model.input.zero_point)
+    return quantise(maker.patches(samples), source).reshape(n, -1)
+
+
+def on_board(command: list[str], image: BoardImage, patches: np.ndarray) -> np.ndarray:
+    board = Board(lambda: ProcessTransport(command[0], command), slow_factor=5.0, heartbeat_s=0)
+    board.open()
+    try:
+        return np.stack([board.infer(image, patch).scores for patch in patches])
+    finally:
+        board.close()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--random", type=int, default=1000)
+    parser.add_argument("--real", type=int, default=200)
+    parser.add_argument("--data", type=Path, default=os.environ.get("KWS_DATA"))
+    options = parser.parse_args()
+    ports = {"host build": [str(firmware.built("sanitized"))], "emulator": boards.emulator()}
+    lines = [
+        "| model | patches | NumPy = TFLite's reference | host build (sanitizers) | emulator | image B | maps B | "
+        "XNNPACK: same top class | scores that differ by 0, 1, 2, more steps |",
+        "|---|---|---|---|---|---|---|---|---|",
+    ]
+    failed = False
+    for folder in BOARD_MODELS:
+        spec, image = load_model(folder), compile_file(folder / "model.int8.tflite")
+        content = (folder / "model.int8.tflite").read_bytes()
+        few = 0.1 if folder.name == "dscnn-l" else 1.0
+        patches = random_patches(image.model.input.size, max(3, int(options.random * few)))
+        n_random = len(patches)
+        if options.data:
+            patches = np.concatenate([patches, real_patches(spec, image, Path(options.data), int(options.real * few))])
+        wanted = run(image.model, patches)
+        equal = [int((tflite_reference.run(content, patches) == wanted).all(1).sum())]
+        for name, command in ports.items():
+            began = time.monotonic()
+            equal.append(int((on_board(command, image, patches) == wanted).all(1).sum()))
+            print(
+                f"{folder.name}: {name}: {equal[-1]} of {len(patches)}, {time.monotonic() - began:.0f} s",
+                file=sys.stderr,
+            )
+        real = patches[n_random:]
+        top, steps = "no recordings", ""
+        if len(real):
+            optimised = tflite_reference.run(content, real, reference=False)
+            same = int((optimised.argmax(1) == wanted[n_random:].argmax(1)).sum())
+            top = f"{same} of {len(real)}"
+            apart = Counter(np.minimum(np.abs(optimised.astype(int) - wanted[n_random:]), 3).ravel().tolist())
+            steps = ", ".join(str(apart[i]) for i in range(4))
+        failed |= any(n != len(patches) for n in equal)
+        counts = f"{n_random} random, {len(real)} real"
+        lines.append(
+            f"| `{folder.name}` | {counts} | " + " | ".join(f"{n} of {len(patches)}" for n in equal)
+            + f" | {len(image.content):,} | {image.plan.arena_bytes:,} | {top} | {steps} |"
+        )  # fmt: skip
+    print("\n".join(lines))
+    made_by = f"ai-edge-litert {version('ai-edge-litert')}, NumPy {np.__version__}, {platform.machine()}"
+    print(f"\n{made_by}, firmware {firmware.sources_digest()}; equal: every score of the patch, bit by bit.")
+    sys.exit(1 if failed else 0)
+
+
+if __name__ == "__main__":
+    main()

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
+import subprocess
+import sys
 from collections.abc import Iterator
 
+import httpx
 import numpy as np
 import pytest
 
@@ -19,6 +23,7 @@ from kws_serve.messages import BackendError
 from kws_serve.model_folder import find_model, shipped_models_dir
 from tests.board.faulty import on_a_pty
 from tests.conformance.tiny_models import BUILDERS, Tiny, expected, some_patches, spec_of
+from tests.models.test_bring_your_own import folder  # noqa: F401
 
 
 @pytest.fixture
@@ -141,6 +146,17 @@ def kill_running(opened) -> None:
     os.kill(board._link.transport.process.pid, signal.SIGKILL)
 
 
+def test_a_board_that_is_too_slow_says_so(
+    spec: ModelSpec, board: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    opened = open_backend("gap8", spec, board=board)
+    opened.close()
+    assert "cannot keep up" not in caplog.text
+    monkeypatch.setattr(gap8, "inference_s", lambda *_: 0.033)
+    open_backend("gap8", spec, board=board).close()
+    assert "dscnn-s takes 33 ms a patch and hops 20 ms" in caplog.text and "cannot keep up" in caplog.text
+
+
 def test_three_resets_a_minute_are_too_many(
     spec: ModelSpec, host: list[str], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -163,3 +179,42 @@ def test_three_resets_a_minute_are_too_many(
     assert "opened anew 3 times within a minute" in caplog.text
     assert list(gap8.board_state()[0]["on_cpu"]) == ["dscnn-s"]
     opened.close()
+
+
+def test_a_third_partys_model_on_the_emulator(folder, emulator: list[str]) -> None:  # noqa: F811
+    """docs/bring_your_own.md's int8 DS-CNN in the style of MLPerf Tiny: the same top classes as TFLite's."""
+    from kws_models.features import PatchMaker
+    from kws_serve.model_folder import load_model
+
+    spec = load_model(folder)
+    samples = (3000 * np.random.default_rng(1).standard_normal((20, 16_000))).astype(np.int16)
+    patches = PatchMaker(spec.front_end, spec.n_frames).patches(samples)
+    board, tflite = open_backend("gap8", spec, board="emulator"), open_backend("tflite", spec)
+    on_board, wanted = board.infer(patches), tflite.infer(patches)
+    board.close()
+    tflite.close()
+    best = np.take_along_axis(wanted, on_board.argmax(1)[:, None], 1)[:, 0]
+    assert (best >= wanted.max(1) - 1.5 / 256).all()  # the same, or one that TFLite's own kernels tie with it
+
+
+def test_both_backends_side_by_side_in_the_service(emulator: list[str], free_port: int) -> None:
+    """Live audio through onnx and the emulator: detections come, and differing results are counted."""
+    flags = ["--backend", "onnx", "--backend", "gap8", "--board", "emulator", "--model", "dscnn-s", "--demo"]
+    command = [sys.executable, "-m", "kws_serve", *flags, "--port", str(free_port)]
+    service = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    try:
+        assert service.stdout is not None
+        lines = []
+        for line in service.stdout:
+            lines.append(line)
+            if re.search(r"  demo  [a-z]+  0\.\d\d", line):
+                break
+        assert any("board: emulator (qemu-system-riscv32)" in line for line in lines), lines
+        status = httpx.get(f"http://127.0.0.1:{free_port}/v1/status").json()
+        models = httpx.get(f"http://127.0.0.1:{free_port}/v1/models").json()
+    finally:
+        service.terminate()
+        service.wait(20)
+    (board,) = status["boards"]
+    assert board["inferences"] > 10 and board["frames_sent"] > 0 and board["bad_packets"] == 0 and not board["on_cpu"]
+    assert models["items"][0]["disagreements"]["gap8"]["of"] > 10

@@ -30,6 +30,7 @@ log = logging.getLogger(__name__)
 now_s = time.monotonic
 
 _boards: dict[str, tuple[Board, str, int]] = {}  # name -> board, how it was found, models that use it
+_busy: dict[str, float] = {}  # model -> share of the board's time that one stream takes
 _on_cpu: dict[str, str] = {}  # model -> why it is not on its board for now
 _lock = threading.Lock()
 
@@ -47,11 +48,30 @@ def open(spec: ModelSpec, *, threads: int = 1, board: str = "auto") -> PatchMode
         new_frames = spec.n_frames if _per_patch(spec) else max(1, round(spec.patch_hop_ms / hop_ms))
         opened.load(image)
         opened.carry(image, spec.patch_hop_ms, new_frames)
+        _warn_if_slow(spec, inference_s(opened, image))
         runtime = BoardRuntime(opened, image, how, lambda: _cpu(content, threads, spec.name), lambda: _give_back(board))
         return PatchModel("gap8", spec, file, runtime)
     except BackendError:
         _give_back(board)
         raise
+
+
+def inference_s(board: Board, image: BoardImage) -> float:
+    """Seconds that one patch takes, link included; the second of two, for the first wakes things up."""
+    zeros = np.full(image.model.input.size, image.model.input.zero_point, np.int8)
+    board.infer(image, zeros)
+    began = time.monotonic()
+    board.infer(image, zeros)
+    return time.monotonic() - began
+
+
+def _warn_if_slow(spec: ModelSpec, took_s: float) -> None:
+    """Say so where one stream of all models keeps the board busy for longer than the stream lasts."""
+    _busy[spec.name] = 1000 * took_s / spec.patch_hop_ms
+    if sum(_busy.values()) > 1.0:
+        found = f"{spec.name} takes {1000 * took_s:.0f} ms a patch and hops {spec.patch_hop_ms:g} ms"
+        load = f"with {len(_busy)} models {100 * sum(_busy.values()):.0f} % of its time"
+        log.warning("board: %s; a stream would take %s: it cannot keep up, audio will be dropped", found, load)
 
 
 def board_state() -> list[dict[str, Any]]:
@@ -136,6 +156,7 @@ class BoardRuntime:
     def close(self) -> None:
         """See patch_model.Runtime."""
         give_back, self._give_back = self._give_back, None
+        _busy.pop(self._image.model.name, None)
         _on_cpu.pop(self._image.model.name, None)
         if give_back is not None:
             give_back()

@@ -11,7 +11,7 @@ ARGS ?=
 .DELETE_ON_ERROR:
 
 run: $(VENV)/run.stamp
-	@.ci/start.sh $(ARGS)
+	@PY="$(PY)" .ci/start.sh $(ARGS)
 
 $(VENV)/run.stamp: pyproject.toml
 	@.ci/set_up.sh run "$(PY)"

@@ -40,7 +40,7 @@ command -v "$python" >/dev/null || fail "found no $python; wanted Python >= 3.11
 "$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' ||
     fail "found $("$python" --version), wanted Python >= 3.11 (make PY=/path/to/python)"
 
-if [ ! -x "$venv/bin/pip" ]; then
+if [ "$what" != board ] && [ ! -x "$venv/bin/pip" ]; then
     need "$python -c 'import ensurepip'" python3-venv
     get_missing required
     "$python" -m venv "$venv"
@@ -54,7 +54,7 @@ run)
     "$venv/bin/pip" install -q -e '.[mic,tflite,gap8]'
     ;;
 test)
-    echo "Setting up $venv and the test tools: about 450 MB to download, 2.3 GB on disk, Chromium included"
+    echo "Setting up $venv and the test tools: about 550 MB to download, 2.8 GB on disk, Chromium and a RISC-V compiler included"
     need "ldconfig -p | grep -q libportaudio.so.2" libportaudio2
     need "command -v chromium || command -v google-chrome" chromium
     need "ldconfig -p | grep -q libatomic.so.1" libatomic1 # what playwright's driver links
@@ -67,6 +67,12 @@ test)
     get_missing "the browser and microphone tests, which are skipped without it"
     "$venv/bin/pip" install -q -e '.[dev]'
     ;;
+board)
+    # for --backend gap8 without a board: builds the firmware and emulates it
+    need "command -v riscv64-unknown-elf-gcc" gcc-riscv64-unknown-elf
+    need "command -v qemu-system-riscv32" qemu-system-misc
+    get_missing "the emulator of the gap8 backend"
+    ;;
 train)
     # 2.13's plain build for Linux carries CUDA (several GB): the CPU build is asked for first
     "$venv/bin/python" -c 'import torch' 2>/dev/null ||
@@ -74,6 +80,6 @@ train)
     "$venv/bin/pip" install -q -e '.[train,dev]'
     ;;
 *)
-    fail "set_up.sh: found $what, wanted run, test or train"
+    fail "set_up.sh: found $what, wanted run, test, board or train"
     ;;
 esac

@@ -11,4 +11,7 @@ case " $* ${KWS_SOURCE:+--source} ${KWS_CONFIG:+--source} " in
     fi
     ;;
 esac
+case " $* " in
+*" gap8 "*) case " $* " in *" serial:"*) ;; *) .ci/set_up.sh board "${PY:-python3}" ;; esac ;;
+esac
 exec "$bin/kws-serve" "$@"

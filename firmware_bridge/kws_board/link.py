@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import os
 import select
+import signal
 import subprocess
+import sys
 import time
 from dataclasses import dataclass
 from typing import IO, Any, Protocol, cast
@@ -155,6 +158,16 @@ class SerialTransport:
             self._port.close()
 
 
+_PR_SET_PDEATHSIG = 1
+_libc = ctypes.CDLL(None) if sys.platform == "linux" else None
+
+
+def _end_with_parent() -> None:
+    """Where the service is killed, its emulator ends too. Source: prctl(2)."""
+    if _libc is not None:
+        _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
 class ProcessTransport:
     """A program whose standard input and output are the link: an emulator, or the firmware built for this machine."""
 
@@ -164,8 +177,10 @@ class ProcessTransport:
         self.baud: int | None = None
         try:
             self.process = subprocess.Popen(
-                command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, bufsize=0
-            )
+                command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, bufsize=0,
+                start_new_session=True,  # a Ctrl-C is for the service, which ends it
+                preexec_fn=_end_with_parent,
+            )  # fmt: skip
         except OSError as error:
             raise LinkError(f"board: {name}: cannot be started: {_one_line(error)}") from error
         self._poll = select.poll()

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import random
 import signal
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -178,6 +180,26 @@ def test_an_emulator_that_dies_is_started_again(emulator: list[str]) -> None:
     finally:
         board.close()
     assert all(t.process.poll() is not None for t in started)
+
+
+def test_an_emulator_ends_with_a_service_that_is_killed(emulator: list[str]) -> None:
+    code = f"""
+from kws_board.link import ProcessTransport
+import time
+t = ProcessTransport("emulator", {emulator!r})
+print(t.process.pid, flush=True)
+time.sleep(60)
+"""
+    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) as service:
+        assert service.stdout is not None
+        child = int(service.stdout.readline())
+        service.kill()
+    until = time.monotonic() + 10
+    while Path(f"/proc/{child}/cmdline").exists() and time.monotonic() < until:
+        if not Path(f"/proc/{child}/cmdline").read_bytes():  # ended, and waiting for its parent's parent
+            break
+        time.sleep(0.02)
+    assert time.monotonic() < until
 
 
 def test_a_silent_or_noisy_port_is_an_error_not_a_hang() -> None:

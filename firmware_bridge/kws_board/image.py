@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import struct
 import zlib
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from itertools import pairwise
 
 import numpy as np
 
@@ -15,7 +16,9 @@ from kws_board.errors import BoardError
 from kws_board.integer_model import Int8Array, Int32Array, IntegerModel, Layer
 
 MAGIC, VERSION = 0x4253574B, 1
-HEADER_WORDS, LAYER_WORDS = 16, 32
+HEADER_WORDS, LAYER_WORDS = 16, 36
+ARENA_BYTES = 112 << 10  # that the GAP8 port has for maps
+BAND_ROWS = 4
 MAX_LAYERS, MAX_CLASSES, MAX_TAPS = 160, 256, 64
 _KINDS = {
     kind: number
@@ -32,6 +35,8 @@ class Plan:
     offsets: tuple[int, ...]
     arena_bytes: int
     scratch_bytes: int  # of each core
+    bands: dict[int, tuple[int, int]] = field(default_factory=dict)
+    """Map that is never whole -> rows of the depthwise layer after it that run at a time, bytes held of it."""
 
 
 @dataclass(frozen=True)
@@ -78,7 +83,27 @@ def make_image(model: IntegerModel) -> BoardImage:
 
 
 def plan_memory(model: IntegerModel) -> Plan:
+    """The maps' places; where they need more than GAP8 has, some are kept in bands only."""
+    plan = _placed(model, {})
+    return plan if plan.arena_bytes <= ARENA_BYTES else _placed(model, _bands(model))
+
+
+def _bands(model: IntegerModel) -> dict[int, tuple[int, int]]:
+    """Maps that one depthwise layer alone reads, right after the convolution that makes them."""
+    bands = {}
+    for layer, after in pairwise(model.layers):
+        readers = [other for other in model.layers if layer.output in other.inputs]
+        if layer.kind == "conv" and after.kind == "depthwise" and readers == [after]:
+            height, width, channels = model.maps[layer.output].shape
+            held = min(height, (BAND_ROWS - 1) * after.stride[0] + after.kernel[0])
+            if held < height:
+                bands[layer.output] = (BAND_ROWS, held * width * channels)
+    return bands
+
+
+def _placed(model: IntegerModel, bands: dict[int, tuple[int, int]]) -> Plan:
     """Greedy by size: the largest map first, each at the lowest place that no map of its lifetime holds."""
+    sizes = [_aligned(bands[i][1] if i in bands else m.size) for i, m in enumerate(model.maps)]
     owner = list(range(len(model.maps)))
     for layer in model.layers:
         if layer.kind == "reshape":
@@ -86,14 +111,15 @@ def plan_memory(model: IntegerModel) -> Plan:
     first, last = {owner[0]: -1}, {owner[0]: -1}
     for i, layer in enumerate(model.layers):
         for index in (*layer.inputs, layer.output):
-            first.setdefault(owner[index], i)
-            last[owner[index]] = i
+            # a band's layers run by turns: what the first reads lives as long as what the second writes
+            first.setdefault(owner[index], i - (i > 0 and model.layers[i - 1].output in bands))
+            last[owner[index]] = i + (layer.output in bands)
     last[owner[model.layers[-1].output]] = len(model.layers)
     places: dict[int, int] = {}
-    for index in sorted(first, key=lambda i: (-model.maps[i].size, i)):
-        size = _aligned(model.maps[index].size)
+    for index in sorted(first, key=lambda i: (-sizes[i], i)):
+        size = sizes[index]
         taken = sorted(
-            (places[other], places[other] + _aligned(model.maps[other].size))
+            (places[other], places[other] + sizes[other])
             for other in places
             if first[other] <= last[index] and first[index] <= last[other]
         )
@@ -103,10 +129,10 @@ def plan_memory(model: IntegerModel) -> Plan:
                 break
             place = max(place, end)
         places[index] = place
-    arena = max(places[i] + _aligned(model.maps[i].size) for i in places)
+    arena = max(places[i] + sizes[i] for i in places)
     scratch = max([2 * _row_bytes(model, layer) for layer in model.layers if layer.kind in ("conv", "linear")] + [4])
     scratch = max([scratch] + [model.maps[k.inputs[0]].shape[2] for k in model.layers if k.kind == "depthwise"])
-    return Plan(tuple(places.get(i, 0) for i in owner), arena, _aligned(scratch))
+    return Plan(tuple(places.get(i, 0) for i in owner), arena, _aligned(scratch), bands)
 
 
 def _aligned(n: int) -> int:
@@ -154,7 +180,7 @@ def _record(model: IntegerModel, layer: Layer, plan: Plan, constants: _Constants
         constants.add(layer.shifts) if layer.shifts.size else 0,
         row_bytes, layer.operations,
         layer.depth_multiplier if layer.kind == "depthwise" else second.size,
-        len(layer.multipliers), 0, 0,
+        len(layer.multipliers), 0, 0, *plan.bands.get(layer.output, (0, 0)), 0, 0,
     ]  # fmt: skip
     return struct.pack(f"<{LAYER_WORDS}I", *(w & 0xFFFFFFFF for w in words))
 

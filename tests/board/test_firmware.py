@@ -16,6 +16,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from kws_board import firmware, protocol
+from kws_board import image as image_module
 from kws_board.board import Board
 from kws_board.compiler import compile_tflite
 from kws_board.errors import BoardError
@@ -50,6 +51,31 @@ def test_host_build_equals_the_reference_on_random_models(seeds: range, host_boa
         patches = random_patches(image.model.input.size, 3, seed)
         np.testing.assert_array_equal(scores_of(host_board, image, patches), run(image.model, patches), f"seed {seed}")
         host_board.reset()
+
+
+@pytest.mark.parametrize("near_bytes", [0, 700, 3000, 44 << 10])
+@pytest.mark.parametrize("banded", [False, True])
+def test_layers_in_pieces_give_the_same(
+    near_bytes: int, banded: bool, sanitized: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Brought into a small near memory, and convolution and depthwise layer by turns: the same bits."""
+    monkeypatch.setenv("KWS_NEAR_BYTES", str(near_bytes))
+    if banded:
+        monkeypatch.setattr(image_module, "ARENA_BYTES", 0)
+        monkeypatch.setattr(image_module, "BAND_ROWS", 2)
+    board = board_of(sanitized)
+    board.open()
+    n_banded = 0
+    try:
+        for seed in range(30):
+            image = image_of(seed)
+            n_banded += len(image.plan.bands)
+            patches = random_patches(image.model.input.size, 2, seed)
+            np.testing.assert_array_equal(scores_of(board, image, patches), run(image.model, patches), f"seed {seed}")
+            board.reset()
+    finally:
+        board.close()
+    assert (n_banded > 20) is banded
 
 
 @pytest.mark.parametrize("folder", BOARD_MODELS, ids=lambda f: f.name)

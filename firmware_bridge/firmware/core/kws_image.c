@@ -46,6 +46,19 @@ static int tables_fit(const kws_layer *l, uint32_t n, uint32_t size, const uint8
     return 1;
 }
 
+/* A convolution and the depthwise layer after it, which reads nothing but its map, a band of rows at a time. */
+static int band_fits(const kws_layer *l, const kws_image *image) {
+    const kws_layer *next = l + 1;
+    if (l->kind != KWS_CONV || next >= image->layers + image->n_layers || next->kind != KWS_DEPTHWISE ||
+        next->band_rows != 0 || next->in_h != l->out_h || next->in_w != l->out_w || next->in_c != l->out_c ||
+        next->in0 != l->out || !dimension(l->band_rows) || !dimension(next->kernel_h) || !dimension(next->stride_h)) {
+        return 0;
+    }
+    uint64_t rows = (uint64_t)(l->band_rows - 1u) * next->stride_h + next->kernel_h;
+    rows = rows > l->out_h ? l->out_h : rows;
+    return volume((uint32_t)rows, l->out_w, l->out_c) <= l->band_bytes;
+}
+
 static int layer_fits(const kws_layer *l, const kws_image *image, uint32_t size, uint32_t scratch_bytes) {
     const uint32_t dimensions[] = {l->in_h,  l->in_w,     l->in_c,     l->out_h,    l->out_w,
                                    l->out_c, l->kernel_h, l->kernel_w, l->stride_h, l->stride_w};
@@ -55,8 +68,17 @@ static int layer_fits(const kws_layer *l, const kws_image *image, uint32_t size,
         }
     }
     uint32_t in_bytes = volume(l->in_h, l->in_w, l->in_c), out_bytes = volume(l->out_h, l->out_w, l->out_c);
-    if (l->kind >= KWS_KINDS || !inside(l->in0, in_bytes, image->arena_bytes) || l->in0 % 4u || l->out % 4u ||
-        !inside(l->out, out_bytes, image->arena_bytes) || l->low < -128 || l->high > 127 || l->low > l->high ||
+    uint32_t in_held = in_bytes, out_held = out_bytes; /* what the arena holds of them */
+    if (l->band_rows != 0) {
+        if (!band_fits(l, image)) {
+            return 0;
+        }
+        out_held = l->band_bytes;
+    } else if (l != image->layers && l[-1].band_rows != 0) {
+        in_held = l[-1].band_bytes; /* band_fits has seen that this is the depthwise layer meant */
+    }
+    if (l->kind >= KWS_KINDS || !inside(l->in0, in_held, image->arena_bytes) || l->in0 % 4u || l->out % 4u ||
+        !inside(l->out, out_held, image->arena_bytes) || l->low < -128 || l->high > 127 || l->low > l->high ||
         !zero_point(l->in0_zero_point) || !zero_point(l->in1_zero_point) || !zero_point(l->out_zero_point)) {
         return 0;
     }

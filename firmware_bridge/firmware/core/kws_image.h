@@ -11,7 +11,7 @@
 #define KWS_IMAGE_MAGIC 0x4253574bu /* "KWSB" */
 #define KWS_IMAGE_VERSION 1u
 #define KWS_HEADER_WORDS 16u
-#define KWS_LAYER_WORDS 32u
+#define KWS_LAYER_WORDS 36u
 #define KWS_MAX_LAYERS 160u
 #define KWS_MAX_CLASSES 256u
 #define KWS_MAX_DIMENSION 65536u
@@ -53,6 +53,10 @@ typedef struct {
     uint32_t n_tables;     /* multipliers and shifts there are */
     uint32_t first_channel; /* conv: what weights, bias and tables begin with; 0 in an image */
     uint32_t end_channel;   /* conv: 0 for all */
+    uint32_t band_rows;     /* 0; else this layer and the next, a depthwise one, run that many of its rows at a time:
+                               of this layer's map the arena holds what they read */
+    uint32_t band_bytes;    /* of the arena at `out`, where band_rows is not 0 */
+    uint32_t spare0, spare1;
 } kws_layer;
 
 typedef struct {

@@ -218,3 +218,24 @@ void kws_run_on_team(const kws_team *team, const kws_image *image, const kws_lay
         fork(team, image, layer, team->arena);
     }
 }
+
+void kws_run_fused(const kws_team *team, const kws_image *image, const kws_layer *layer) {
+    const kws_layer *next = layer + 1;
+    for (uint32_t row = 0; row < next->out_h; row += layer->band_rows) {
+        uint32_t end = row + layer->band_rows > next->out_h ? next->out_h : row + layer->band_rows;
+        uint32_t middle, middle_end, first, last;
+        input_rows(next, row, end, &middle, &middle_end);
+        input_rows(layer, middle, middle_end, &first, &last);
+        kws_layer one = *layer, two = *next;
+        one.in0 = layer->in0 + first * layer->in_w * layer->in_c;
+        one.in_h = last - first;
+        one.out_h = middle_end - middle;
+        one.pad_top = layer->pad_top > middle * layer->stride_h ? layer->pad_top - middle * layer->stride_h : 0;
+        two.in_h = middle_end - middle;
+        two.out = next->out + row * next->out_w * next->out_c;
+        two.out_h = end - row;
+        two.pad_top = next->pad_top > row * next->stride_h ? next->pad_top - row * next->stride_h : 0;
+        kws_run_on_team(team, image, &one);
+        kws_run_on_team(team, image, &two);
+    }
+}

@@ -15,4 +15,7 @@ typedef struct {
 /* Run the layer; its output is in the arena when this returns. */
 void kws_run_on_team(const kws_team *team, const kws_image *image, const kws_layer *layer);
 
+/* Run a layer with band_rows and the depthwise one after it. */
+void kws_run_fused(const kws_team *team, const kws_image *image, const kws_layer *layer);
+
 #endif

@@ -15,10 +15,17 @@ from kws_serve.package_data import data_path
 TARGETS = {
     "host": "kws_host",
     "sanitized": "kws_host_sanitized",
+    "threads": "kws_host_threads",
     "qemu_virt": "kws_qemu_virt.elf",
     "gap8": "kws_gap8.elf",
 }
-_TOOLS = {"host": "cc", "sanitized": "cc", "qemu_virt": "riscv64-unknown-elf-gcc", "gap8": "riscv64-unknown-elf-gcc"}
+_TOOLS = {
+    "host": "cc",
+    "sanitized": "cc",
+    "threads": "cc",
+    "qemu_virt": "riscv64-unknown-elf-gcc",
+    "gap8": "riscv64-unknown-elf-gcc",
+}
 _PACKAGES = {"cc": "gcc libc6-dev", "riscv64-unknown-elf-gcc": "gcc-riscv64-unknown-elf"}
 
 

@@ -96,6 +96,24 @@ def test_emulator_equals_the_reference(folder: Path, emulator: list[str]) -> Non
         board.close()
 
 
+@pytest.mark.parametrize("near_bytes", [0, 44 << 10])
+def test_eight_cores_at_once_do_not_race(near_bytes: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Threads under the thread sanitizer, which ends the program at the first race."""
+    needs("cc", "make")
+    monkeypatch.setenv("KWS_NEAR_BYTES", str(near_bytes))
+    monkeypatch.setenv("TSAN_OPTIONS", "halt_on_error=1")
+    board = board_of([str(firmware.built("threads"))])
+    board.open()
+    try:
+        for folder in BOARD_MODELS:
+            image = compile_tflite((folder / "model.int8.tflite").read_bytes(), folder.name)
+            patches = random_patches(image.model.input.size, 1)
+            np.testing.assert_array_equal(scores_of(board, image, patches), run(image.model, patches))
+        assert board.counts.reopenings == 0
+    finally:
+        board.close()
+
+
 def test_two_models_are_resident_at_once(host_board: Board) -> None:
     images = [image_of(seed) for seed in (1, 2)]
     assert [host_board.load(image) for image in images] == [0, 1]

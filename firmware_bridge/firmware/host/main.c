@@ -1,4 +1,8 @@
-/* The firmware as a program: the link is standard input and output. Eight cores are played one after the other. */
+/* The firmware as a program: the link is standard input and output. Eight cores are played one after the other, or,
+ * with KWS_THREADS, by threads. */
+#ifdef KWS_THREADS
+#include <pthread.h>
+#endif
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -33,12 +37,41 @@ static uint64_t no_cycles(void *self) {
     return 0;
 }
 
-static void one_after_the_other(void *self, kws_task task, void *context) {
+#ifdef KWS_THREADS
+typedef struct {
+    kws_task task;
+    void *context;
+    uint32_t core;
+} thread_part;
+
+static void *run_thread(void *context) {
+    thread_part *part = context;
+    part->task(part->context, part->core, N_CORES);
+    return NULL;
+}
+
+static void on_every_core(void *self, kws_task task, void *context) {
+    (void)self;
+    pthread_t threads[N_CORES];
+    thread_part parts[N_CORES];
+    for (uint32_t core = 0; core < N_CORES; core++) {
+        parts[core] = (thread_part){task, context, core};
+        if (pthread_create(&threads[core], NULL, run_thread, &parts[core]) != 0) {
+            exit(1);
+        }
+    }
+    for (uint32_t core = 0; core < N_CORES; core++) {
+        pthread_join(threads[core], NULL);
+    }
+}
+#else
+static void on_every_core(void *self, kws_task task, void *context) {
     (void)self;
     for (uint32_t core = 0; core < N_CORES; core++) {
         task(context, N_CORES - 1u - core, N_CORES); /* backwards: no core may count on one before it */
     }
 }
+#endif
 
 static void here(void *self, void (*work)(void *), void *context) {
     (void)self;
@@ -56,7 +89,7 @@ int main(void) {
     /* KWS_NEAR_BYTES: layers are brought into a near memory of this size, as on GAP8 */
     const char *wanted = getenv("KWS_NEAR_BYTES");
     uint32_t near_bytes = wanted ? (uint32_t)strtoul(wanted, NULL, 10) & ~3u : 0;
-    kws_port port = {send_bytes, set_baud, no_cycles, one_after_the_other, here, copy, NULL, near_bytes ? malloc(near_bytes) : NULL,
+    kws_port port = {send_bytes, set_baud, no_cycles, on_every_core, here, copy, NULL, near_bytes ? malloc(near_bytes) : NULL,
                      near_bytes, N_CORES, KWS_CYCLES_NONE, "host"};
     kws_board_init(&board, &port, (uint32_t)getpid(), (uint8_t *)pool, POOL_BYTES, (int8_t *)arena, ARENA_BYTES,
                    (int8_t *)scratch, SCRATCH_BYTES);

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import importlib.util
 from pathlib import Path
 
 import pytest
 
+from kws_board import firmware
 from kws_serve import package_data
 from kws_serve.model_folder import shipped_models_dir
 
@@ -21,3 +23,21 @@ def test_in_an_installed_wheel(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     (tmp_path / "_data" / "models").mkdir(parents=True)
     monkeypatch.setattr(package_data, "_PACKAGE", tmp_path)
     assert shipped_models_dir() == tmp_path / "_data" / "models"
+    (tmp_path / "_data" / "firmware").mkdir()
+    assert firmware.sources() == tmp_path / "_data" / "firmware"
+
+
+def test_the_wheel_has_what_a_board_needs(tmp_path: Path) -> None:
+    """Every source of the firmware, so that an installed service builds the emulator's."""
+    spec = importlib.util.spec_from_file_location("build_hook", ROOT / "service" / "build_hook.py")
+    assert spec is not None and spec.loader is not None
+    hook = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(hook)
+    data: dict[str, dict[str, str]] = {"force_include": {}}
+    made = hook.DataHook.__new__(hook.DataHook)
+    made._BuildHookInterface__root = str(ROOT)
+    made.initialize("standard", data)
+    packed = set(data["force_include"].values())
+    sources = [p for p in firmware.sources().rglob("*") if p.is_file()]
+    assert {f"kws_serve/_data/firmware/{p.relative_to(firmware.sources()).as_posix()}" for p in sources} <= packed
+    assert "kws_serve/_data/models/dscnn-s/model.int8.tflite" in packed

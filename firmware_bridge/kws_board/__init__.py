@@ -1,1 +1,1 @@
-"""Host side of the GAP8 serial bridge. Reserved: the board is a feature of its own and not built yet."""
+"""Host side of the GAP8 bridge: int8 TFLite -> board image, packets, boards, emulator, profile, cost model."""

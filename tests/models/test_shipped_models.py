@@ -61,4 +61,6 @@ def test_float_and_int8_agree_on_the_demo_audio(name: str) -> None:
     patches = PatchMaker(spec.front_end, spec.n_frames).sliding_patches(samples, spec.frames_per_patch_hop)
     scores = {kind: open_backend(kind, spec).infer(patches) for kind in ("onnx", "tflite")}
     assert np.abs(scores["onnx"] - scores["tflite"]).mean() < 0.03
-    assert (scores["onnx"].argmax(1) == scores["tflite"].argmax(1)).mean() > 0.9
+    # without a rest label, what is no word is any word by a hair
+    sure = scores["onnx"].max(1) > (0.0 if spec.rest_labels else 0.5)
+    assert (scores["onnx"].argmax(1) == scores["tflite"].argmax(1))[sure].mean() > 0.9

@@ -1,0 +1,340 @@
+"""Each supported operator -> a layer, its real scales turned into the integers of TFLite's reference kernels."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from kws_board.errors import BoardError
+from kws_board.fixed_point import exp_of_negative, logistic, requantised, rounding_shift
+from kws_board.integer_model import Int8Array, Layer, Map, quantised_multiplier, table_of
+from kws_board.integer_ops import ADD_LEFT_SHIFT
+from kws_board.tflite_reading import Reading
+
+_SOFTMAX_BITS, _LOGISTIC_BITS = 5, 4  # integer bits of their arguments
+
+
+def unsupported(reading: Reading, op: Any) -> None:
+    raise BoardError(f"{reading.name}: {reading.where}: not supported on the board")
+
+
+def _window(reading: Reading, options: Any, source: Map, kernel: tuple[int, int]) -> dict[str, Any]:
+    """Stride, pads and the output's size, as TFLite computes them."""
+    if getattr(options, "dilationHFactor", 1) != 1 or getattr(options, "dilationWFactor", 1) != 1:
+        raise BoardError(f"{reading.name}: {reading.where}: found a dilation, wanted none")
+    stride = (int(options.strideH), int(options.strideW))
+    if min(stride) < 1 or min(kernel) < 1:
+        raise BoardError(f"{reading.name}: {reading.where}: found stride {stride}, kernel {kernel}, wanted >= 1")
+    same = options.padding == reading.schema.Padding.SAME
+    pads = []
+    for size, k, s in zip(source.shape, kernel, stride, strict=False):
+        out = -(-size // s) if same else (size + s - k) // s
+        pads.append(max(0, (out - 1) * s + k - size) // 2 if same else 0)
+    return {"kernel": kernel, "stride": stride, "pads": (pads[0], pads[1])}
+
+
+def _source(reading: Reading, op: Any, options: Any) -> tuple[int, tuple[int, ...] | None]:
+    """The map that a convolution reads, and the PAD before it (top, bottom, left, right)."""
+    index = int(op.inputs[0])
+    if index not in reading.pads:
+        return reading.input_map(index), None
+    source, amounts = reading.pads[index]
+    if options.padding != reading.schema.Padding.VALID:
+        raise BoardError(f"{reading.name}: {reading.where}: found SAME after a PAD, wanted VALID")
+    return source, amounts
+
+
+def _checked_size(reading: Reading, layer: Layer, padding: tuple[int, ...] | None, same: bool) -> None:
+    """The output's height and width are what kernel, stride and padding give."""
+    height, width, _ = reading.maps[layer.inputs[0]].shape
+    top, bottom, left, right = padding or (0, 0, 0, 0)
+    sizes = (height + top + bottom, width + left + right)
+    wanted = tuple(
+        -(-n // s) if same else (n + s - k) // s for n, k, s in zip(sizes, layer.kernel, layer.stride, strict=True)
+    )
+    found = reading.maps[layer.output].shape[:2]
+    if found != wanted or min(wanted) < 1:
+        raise BoardError(f"{reading.name}: {reading.where}: output: found {found}, wanted {wanted}")
+
+
+def _bias(reading: Reading, op: Any, n: int) -> Any:
+    if len(op.inputs) < 3 or int(op.inputs[2]) < 0:
+        return np.zeros(n, np.int32)
+    bias = reading.values(int(op.inputs[2]), np.int32).ravel()
+    if len(bias) != n:
+        raise BoardError(f"{reading.name}: {reading.where}: bias: found {len(bias)}, wanted {n}")
+    return bias
+
+
+def _weight_scales(reading: Reading, index: int, n: int) -> Any:
+    scales, points = reading.scales(index), reading.tensor(index).quantization.zeroPoint
+    if points is not None and np.any(np.asarray(points) != 0):
+        raise BoardError(f"{reading.name}: {reading.where}: found weights with a zero point, wanted 0")
+    if len(scales) not in (1, n):
+        raise BoardError(f"{reading.name}: {reading.where}: found {len(scales)} weight scales, wanted 1 or {n}")
+    return np.broadcast_to(scales, n).astype(np.float64)
+
+
+def _convolution(reading: Reading, op: Any) -> None:
+    options = op.builtinOptions
+    source, padding = _source(reading, op, options)
+    weights = reading.values(int(op.inputs[1]), np.int8)
+    depthwise = reading.operator(op) == "DEPTHWISE_CONV_2D"
+    if weights.ndim != 4:
+        raise BoardError(f"{reading.name}: {reading.where}: weights: found {weights.ndim} axes, wanted 4")
+    shape, n = reading.maps[source].shape, weights.shape[3 if depthwise else 0]
+    inputs = weights.shape[0] if depthwise else weights.shape[3]
+    if (depthwise and (inputs != 1 or n % shape[2])) or (not depthwise and inputs != shape[2]):
+        found = "x".join(map(str, weights.shape))
+        raise BoardError(f"{reading.name}: {reading.where}: weights: found {found} for {shape[2]} channels (no groups)")
+    kernel = (weights.shape[1], weights.shape[2])
+    window = _window(reading, options, reading.maps[source], kernel)
+    if padding is not None:
+        window["pads"] = (padding[0], padding[2])
+    scales = _weight_scales(reading, int(op.inputs[1]), n)
+    bias = _bias(reading, op, n)
+    output = reading.add_map(int(op.outputs[0]))
+    out_map = reading.maps[output]
+    if out_map.shape[2] != n:
+        raise BoardError(f"{reading.name}: {reading.where}: output: found {out_map.shape[2]} channels, wanted {n}")
+    multipliers, shifts = table_of(np.float64(reading.maps[source].scale) * scales / np.float64(out_map.scale))
+    low, high = reading.limits(options.fusedActivationFunction, out_map)
+    layer = Layer(
+        kind="depthwise" if depthwise else "conv",
+        name=out_map.name,
+        inputs=(source,),
+        output=output,
+        depth_multiplier=n // shape[2] if depthwise else 1,
+        low=low,
+        high=high,
+        weights=np.ascontiguousarray(weights[0] if depthwise else weights),
+        bias=bias,
+        multipliers=multipliers,
+        shifts=shifts,
+        operations=out_map.size * (kernel[0] * kernel[1] * (1 if depthwise else inputs) + (kernel != (1, 1))),
+        **window,
+    )
+    _checked_size(reading, layer, padding, options.padding == reading.schema.Padding.SAME)
+    reading.layers.append(layer)
+
+
+def _linear(reading: Reading, op: Any) -> None:
+    source = reading.input_map(int(op.inputs[0]))
+    weights = reading.values(int(op.inputs[1]), np.int8)
+    if weights.ndim != 2 or weights.shape[1] != reading.maps[source].size:
+        found = "x".join(map(str, weights.shape))
+        raise BoardError(
+            f"{reading.name}: {reading.where}: weights: found {found} for {reading.maps[source].size} values"
+        )
+    n = len(weights)
+    bias = _bias(reading, op, n)
+    output = reading.add_map(int(op.outputs[0]))
+    out_map = reading.maps[output]
+    if out_map.size != n:
+        raise BoardError(f"{reading.name}: {reading.where}: output: found {out_map.size} values, wanted {n}")
+    in_scale, scales = reading.maps[source].scale, _weight_scales(reading, int(op.inputs[1]), n)
+    if len(reading.scales(int(op.inputs[1]))) == 1:  # one scale: the product is rounded to float32 first
+        products = np.full(n, np.float64(in_scale) * scales[0])
+    else:
+        products = np.float64(in_scale) * scales
+    multipliers, shifts = table_of(products / np.float64(out_map.scale))
+    low, high = reading.limits(op.builtinOptions.fusedActivationFunction, out_map)
+    reading.layers.append(
+        Layer(
+            "linear", out_map.name, (source,), output, low=low, high=high, weights=weights, bias=bias,
+            multipliers=multipliers, shifts=shifts, operations=weights.size,
+        )
+    )  # fmt: skip
+
+
+def _same_quantisation(reading: Reading, source: Map, output: Map) -> None:
+    if (source.scale, source.zero_point) != (output.scale, output.zero_point):
+        raise BoardError(
+            f"{reading.name}: {reading.where}: found another scale or zero point after it, wanted the same"
+        )
+
+
+def _average_pool(reading: Reading, op: Any) -> None:
+    options, source = op.builtinOptions, reading.input_map(int(op.inputs[0]))
+    kernel = (int(options.filterHeight), int(options.filterWidth))
+    window = _window(reading, options, reading.maps[source], kernel)
+    output = reading.add_map(int(op.outputs[0]))
+    out_map = reading.maps[output]
+    _same_quantisation(reading, reading.maps[source], out_map)
+    low, high = reading.limits(options.fusedActivationFunction, out_map)
+    operations = math.prod(out_map.shape) * kernel[0] * kernel[1]
+    layer = Layer("average_pool", out_map.name, (source,), output, low=low, high=high, operations=operations, **window)
+    _checked_size(reading, layer, None, options.padding == reading.schema.Padding.SAME)
+    if out_map.shape[2] != reading.maps[source].shape[2]:
+        raise BoardError(f"{reading.name}: {reading.where}: found another number of channels, wanted the same")
+    reading.layers.append(layer)
+
+
+def _mean(reading: Reading, op: Any) -> None:
+    source = reading.input_map(int(op.inputs[0]))
+    rank = len(reading.tensor(int(op.inputs[0])).shape)
+    axes = {int(a) % rank + 4 - rank for a in reading.values(int(op.inputs[1]), np.int32).ravel()}
+    height, width, channels = reading.maps[source].shape
+    if not axes or axes - {1, 2}:
+        raise BoardError(
+            f"{reading.name}: {reading.where}: axes: found {sorted(axes)}, wanted height and width, or one"
+        )
+    kernel = (height if 1 in axes else 1, width if 2 in axes else 1)
+    output = reading.add_map(int(op.outputs[0]))
+    out_map = reading.maps[output]
+    if out_map.size != height * width * channels // (kernel[0] * kernel[1]):
+        raise BoardError(f"{reading.name}: {reading.where}: output: found {out_map.shape}, wanted the map's mean")
+    # the axis that is left may have moved: same bytes
+    shape = (height // kernel[0], width // kernel[1], channels)
+    reading.maps[output] = Map(out_map.name, shape, out_map.scale, out_map.zero_point)
+    n = kernel[0] * kernel[1]
+    multiplier, shift = quantised_multiplier(float(np.float64(reading.maps[source].scale) / np.float64(out_map.scale)))
+    by = min(n.bit_length() - 1, 32, 31 + shift)
+    table = (np.array([(multiplier << by) // n], np.int32), np.array([shift - by], np.int32))
+    reading.layers.append(
+        Layer("mean", out_map.name, (source,), output, kernel=kernel, multipliers=table[0], shifts=table[1],
+              operations=height * width * channels)
+    )  # fmt: skip
+
+
+def _add(reading: Reading, op: Any) -> None:
+    first, second = (reading.input_map(int(i)) for i in op.inputs)
+    output = reading.add_map(int(op.outputs[0]))
+    one, two, out_map = reading.maps[first], reading.maps[second], reading.maps[output]
+    if one.shape != two.shape or one.shape != out_map.shape:
+        raise BoardError(f"{reading.name}: {reading.where}: found {one.shape} and {two.shape}, wanted one shape")
+    twice = np.float64(2.0 * max(one.scale, two.scale))
+    reals = [one.scale / twice, two.scale / twice, twice / ((1 << ADD_LEFT_SHIFT) * np.float64(out_map.scale))]
+    multipliers, shifts = table_of(reals)
+    low, high = reading.limits(op.builtinOptions.fusedActivationFunction, out_map)
+    reading.layers.append(
+        Layer("add", out_map.name, (first, second), output, low=low, high=high, multipliers=multipliers, shifts=shifts,
+              operations=out_map.size)
+    )  # fmt: skip
+
+
+def _mul(reading: Reading, op: Any) -> None:
+    first, second = (reading.input_map(int(i)) for i in op.inputs)
+    if reading.maps[first].size < reading.maps[second].size:
+        first, second = second, first
+    output = reading.add_map(int(op.outputs[0]))
+    one, two, out_map = reading.maps[first], reading.maps[second], reading.maps[output]
+    if one.shape != out_map.shape or two.shape not in (one.shape, (1, 1, one.shape[2])):
+        raise BoardError(f"{reading.name}: {reading.where}: found {one.shape} and {two.shape}, wanted (1, 1, channels)")
+    multipliers, shifts = table_of([np.float64(one.scale) * np.float64(two.scale) / np.float64(out_map.scale)])
+    low, high = reading.limits(op.builtinOptions.fusedActivationFunction, out_map)
+    reading.layers.append(
+        Layer("mul", out_map.name, (first, second), output, low=low, high=high, multipliers=multipliers, shifts=shifts,
+              operations=out_map.size)
+    )  # fmt: skip
+
+
+def _fixed_output(reading: Reading, output: Map) -> None:
+    if output.zero_point != -128 or output.scale != 1 / 256:
+        raise BoardError(f"{reading.name}: {reading.where}: output: found scale {output.scale}, wanted 1/256 and -128")
+
+
+def _logistic(reading: Reading, op: Any) -> None:
+    source = reading.input_map(int(op.inputs[0]))
+    output = reading.add_map(int(op.outputs[0]))
+    _fixed_output(reading, reading.maps[output])
+    in_map = reading.maps[source]
+    multiplier, shift = quantised_multiplier(in_map.scale * float(1 << (31 - _LOGISTIC_BITS)))
+    radius = _input_radius(_LOGISTIC_BITS, shift)
+    centred = np.arange(-128, 128) - in_map.zero_point
+    argument = requantised(np.clip(centred, -radius, radius), multiplier, shift)
+    values = rounding_shift(logistic(np.clip(argument, -(2**31) + 1, 2**31 - 1), _LOGISTIC_BITS), 31 - 8) - 128
+    values = np.where(centred <= -radius, -128, np.where(centred >= radius, 127, np.clip(values, -128, 127)))
+    _lookup(reading, source, output, values.astype(np.int8))
+
+
+def _relu(reading: Reading, op: Any) -> None:
+    """A ReLU of its own requantises; 256 possible values make a table."""
+    source = reading.input_map(int(op.inputs[0]))
+    output = reading.add_map(int(op.outputs[0]))
+    in_map, out_map = reading.maps[source], reading.maps[output]
+    kinds = reading.schema.ActivationFunctionType
+    low, high = reading.limits(kinds.RELU6 if reading.operator(op) == "RELU6" else kinds.RELU, out_map)
+    multiplier, shift = quantised_multiplier(float(np.float64(in_map.scale) / np.float64(out_map.scale)))
+    centred = requantised(np.arange(-128, 128) - in_map.zero_point, multiplier, shift)
+    _lookup(reading, source, output, np.clip(centred + out_map.zero_point, low, high).astype(np.int8))
+
+
+def _lookup(reading: Reading, source: int, output: int, table: Int8Array) -> None:
+    if reading.maps[source].shape != reading.maps[output].shape:
+        raise BoardError(f"{reading.name}: {reading.where}: found another shape after it, wanted the same")
+    size = reading.maps[output].size
+    name = reading.maps[output].name
+    reading.layers.append(Layer("lookup", name, (source,), output, weights=table, operations=size))
+
+
+def _input_radius(integer_bits: int, shift: int) -> int:
+    """CalculateInputRadius: beyond this difference the result is at its limit."""
+    return math.floor(((1 << integer_bits) - 1) * (1 << (31 - integer_bits)) / 2.0**shift)
+
+
+def _softmax(reading: Reading, op: Any) -> None:
+    source = reading.input_map(int(op.inputs[0]))
+    output = reading.add_map(int(op.outputs[0]))
+    in_map, out_map = reading.maps[source], reading.maps[output]
+    _fixed_output(reading, out_map)
+    if in_map.shape != out_map.shape or in_map.size != in_map.shape[2]:
+        raise BoardError(f"{reading.name}: {reading.where}: found {in_map.shape}, wanted one row of scores")
+    real = min(float(op.builtinOptions.beta) * in_map.scale * (1 << (31 - _SOFTMAX_BITS)), 2.0**31 - 1.0)
+    multiplier, shift = quantised_multiplier(real)
+    differences = -np.arange(256)
+    arguments = requantised(differences, multiplier, shift)
+    exponentials = exp_of_negative(np.minimum(arguments, 0), _SOFTMAX_BITS)
+    exponentials = np.where(differences >= -_input_radius(_SOFTMAX_BITS, shift), exponentials, 0)
+    table = exponentials.astype(np.int32)
+    reading.layers.append(Layer("softmax", out_map.name, (source,), output, bias=table, operations=in_map.size))
+
+
+def _reshape(reading: Reading, op: Any) -> None:
+    source = reading.input_map(int(op.inputs[0]))
+    before, index = reading.maps[source], int(op.outputs[0])
+    output = reading.add_map(index)
+    after = reading.maps.pop(output)
+    _same_quantisation(reading, before, after)
+    if after.size != before.size:
+        raise BoardError(
+            f"{reading.name}: {reading.where}: found {before.shape} to {after.shape}, wanted as many values"
+        )
+    if after.shape == before.shape:
+        reading.map_of[index] = source
+        return
+    reading.maps.append(after)
+    reading.layers.append(Layer("reshape", after.name, (source,), output))
+
+
+def _pad(reading: Reading, op: Any) -> None:
+    source = reading.input_map(int(op.inputs[0]))
+    index = int(op.outputs[0])
+    amounts = reading.values(int(op.inputs[1]), np.int32)
+    if amounts.shape != (4, 2) or np.any(amounts < 0) or np.any(amounts[[0, 3]] != 0) or np.any(amounts > 64):
+        raise BoardError(f"{reading.name}: {reading.where}: found {amounts.tolist()}, wanted height and width padded")
+    reading.add_map(index)
+    padded = reading.maps.pop()
+    del reading.map_of[index]
+    _same_quantisation(reading, reading.maps[source], padded)
+    reading.pads[index] = (source, tuple(int(a) for a in amounts[1:3].ravel()))
+
+
+OPERATORS: dict[str, Callable[[Reading, Any], None]] = {
+    "CONV_2D": _convolution,
+    "DEPTHWISE_CONV_2D": _convolution,
+    "FULLY_CONNECTED": _linear,
+    "AVERAGE_POOL_2D": _average_pool,
+    "MEAN": _mean,
+    "ADD": _add,
+    "MUL": _mul,
+    "LOGISTIC": _logistic,
+    "RELU": _relu,
+    "RELU6": _relu,
+    "SOFTMAX": _softmax,
+    "RESHAPE": _reshape,
+    "PAD": _pad,
+}

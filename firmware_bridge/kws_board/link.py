@@ -37,7 +37,7 @@ class Transport(Protocol):
         """What has come, at least a byte unless the time ran out. Raises LinkError where nothing can come any more."""
 
     def set_baud(self, baud: int) -> None:
-        """Change the rate."""
+        """Change the rate. Raises LinkError."""
 
     def close(self) -> None:
         """Safe to call twice."""
@@ -148,8 +148,11 @@ class SerialTransport:
 
     def set_baud(self, baud: int) -> None:
         """See Transport."""
-        self._port.flush()
-        self._port.baudrate = baud
+        try:
+            self._port.flush()
+            self._port.baudrate = baud
+        except Exception as error:  # termios has an error of its own
+            raise LinkError(f"board: {self.name}: {baud} baud: {_one_line(error)}") from error
         self.baud = baud
 
     def close(self) -> None:

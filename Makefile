@@ -6,12 +6,13 @@ PY ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 ARGS ?=
+export PY
 
 .PHONY: run test check test-train bench parity clean
 .DELETE_ON_ERROR:
 
 run: $(VENV)/run.stamp
-	@PY="$(PY)" .ci/start.sh $(ARGS)
+	@.ci/start.sh $(ARGS)
 
 $(VENV)/run.stamp: pyproject.toml
 	@.ci/set_up.sh run "$(PY)"

@@ -84,8 +84,13 @@ def make_image(model: IntegerModel) -> BoardImage:
 
 def plan_memory(model: IntegerModel) -> Plan:
     """The maps' places; where they need more than GAP8 has, some are kept in bands only."""
-    plan = _placed(model, {})
-    return plan if plan.arena_bytes <= ARENA_BYTES else _placed(model, _bands(model))
+    plan, possible = _placed(model, {}), _bands(model)
+    for index in sorted(possible, key=lambda i: -model.maps[i].size):
+        if plan.arena_bytes <= ARENA_BYTES:
+            break
+        banded = _placed(model, plan.bands | {index: possible[index]})
+        plan = banded if banded.arena_bytes < plan.arena_bytes else plan  # rows at a band's edges are computed twice
+    return plan
 
 
 def _bands(model: IntegerModel) -> dict[int, tuple[int, int]]:

@@ -75,7 +75,7 @@ def test_layers_in_pieces_give_the_same(
             board.reset()
     finally:
         board.close()
-    assert (n_banded > 20) is banded
+    assert (n_banded > 5) is banded
 
 
 @pytest.mark.parametrize("folder", BOARD_MODELS, ids=lambda f: f.name)
@@ -109,6 +109,7 @@ def test_eight_cores_at_once_do_not_race(near_bytes: int, monkeypatch: pytest.Mo
             image = compile_tflite((folder / "model.int8.tflite").read_bytes(), folder.name)
             patches = random_patches(image.model.input.size, 1)
             np.testing.assert_array_equal(scores_of(board, image, patches), run(image.model, patches))
+            board.reset()
         assert board.counts.reopenings == 0
     finally:
         board.close()
@@ -194,8 +195,8 @@ def test_an_image_that_lies_is_refused_or_stays_inside(
 def test_the_arena_holds_no_two_maps_at_one_time() -> None:
     for folder in BOARD_MODELS:
         image = compile_tflite((folder / "model.int8.tflite").read_bytes(), folder.name)
-        whole = sum(m.size for m in image.model.maps)
-        assert max(m.size for m in image.model.maps) <= image.plan.arena_bytes < max(whole, 1 << 12)
+        whole = [m.size for i, m in enumerate(image.model.maps) if i not in image.plan.bands]
+        assert max(whole) <= image.plan.arena_bytes < sum(whole)
 
 
 @pytest.mark.parametrize("target", sorted(firmware.TARGETS))

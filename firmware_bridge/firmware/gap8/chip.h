@@ -22,9 +22,8 @@
 #define UART_TX_CONFIG REG(UART_BASE + 0x18u)
 #define UART_STATUS REG(UART_BASE + 0x20u)
 #define UART_SETUP REG(UART_BASE + 0x24u)
-#define UDMA_CONTINUOUS 1u
-#define UDMA_ENABLE (1u << 4)
-#define UDMA_CLEAR (1u << 5)
+#define UDMA_ENABLE (1u << 4) /* read: a transfer is running */
+#define UDMA_WAITING (1u << 5) /* read: and a second one waits behind it */
 #define UART_8N1_TX_RX (3u << 1 | 1u << 8 | 1u << 9)
 #define UART_DIVIDER_BIT 16
 #define UART_TX_BUSY 1u
@@ -40,6 +39,7 @@
 #define CLUSTER_FETCH_ENABLE REG(0x10200008u)
 #define CLUSTER_CLOCK_GATE REG(0x10200020u)
 #define CLUSTER_BOOT_ADDRESS(core) REG(0x10200040u + 4u * (core))
+#define CLUSTER_SOFTWARE_EVENT_0 REG(0x10200E00u)
 #define CLUSTER_ICACHE_ENABLE REG(0x10201400u)
 #define FABRIC_ICACHE_ENABLE REG(0x1B201400u)
 
@@ -47,15 +47,17 @@
 #define TIMER_CONFIG REG(0x00200400u)
 #define TIMER_COUNT REG(0x00200408u)
 #define TIMER_START REG(0x00200418u)
-#define EVENT_MASK_OR REG(0x00204008u)
-#define BARRIER_ALL_CORES REG(0x00204200u)
+#define EVENT_MASK REG(0x00204000u)
+#define EVENT_WAIT_CLEAR 0x0020403Cu
+#define BARRIER_CORES REG(0x00204200u)
 #define BARRIER_TARGET REG(0x0020420Cu)
 #define BARRIER_WAIT_CLEAR 0x0020421Cu
 #define BARRIER_EVENT (1u << 16)
+#define WORK_EVENT (1u << 0) /* software event 0 */
 #define DMA_COMMAND REG(0x00204400u)
 #define DMA_STATUS REG(0x00204404u)
-#define DMA_TO_NEAR (1u << 17)
-#define DMA_INCREMENT (1u << 18)
+#define DMA_TO_NEAR (1u << 16)
+#define DMA_INCREMENT (1u << 17)
 #define DMA_MAX_BYTES 0xfffcu
 
 #define L1_BASE 0x10000000u
@@ -65,7 +67,7 @@
 /* Load from an event unit's register, asleep until the event has come (p.elw). */
 static inline uint32_t sleep_on(uint32_t address) {
     uint32_t value;
-    __asm__ volatile(".insn i 0x0B, 6, %0, 0(%1)" : "=r"(value) : "r"(address) : "memory");
+    __asm__ volatile(".insn i 0x03, 6, %0, 0(%1)" : "=r"(value) : "r"(address) : "memory");
     return value;
 }
 

@@ -2,6 +2,8 @@
  *
  * This port has been compiled, linked and read; it has not run on hardware.
  */
+#include <string.h>
+
 #include "../core/kws_board.h"
 #include "chip.h"
 
@@ -9,39 +11,61 @@
 #define ARENA_BYTES (112u << 10)
 #define SCRATCH_BYTES 1024u
 #define NEAR_BYTES (44u << 10)
-#define RX_BYTES 4096u /* two halves that the uDMA fills in turn */
+#define RX_BYTES 4096u
+#define TX_BYTES 256u
 #define SOC_HZ 150000000u
 #define CLUSTER_HZ 150000000u
 
 static struct {
-    volatile uint32_t generation; /* counts what the fabric controller has asked for */
-    volatile uint32_t done;
     void (*work)(void *);
     void *context;
-    kws_task task; /* 0: core 0 has no more for the others until the next generation */
+    kws_task task;
     void *task_context;
 } mailbox __attribute__((section(".l1")));
+
+static volatile uint32_t asked, done; /* counts of what the fabric controller wants of the cluster; in L2 */
 
 static uint8_t near_memory[NEAR_BYTES] __attribute__((section(".l1"), aligned(8)));
 static int8_t scratch[N_CORES * SCRATCH_BYTES] __attribute__((section(".l1"), aligned(8)));
 
-static uint8_t received[RX_BYTES] __attribute__((aligned(8)));
+/* Bytes off the wire. The uDMA writes whole words, has room for two transfers, and tells nothing of one under way: so each
+ * byte is a transfer of its own, the next one always waiting behind it. Bytes are fetched wherever this core waits. */
+static uint32_t landing[2];
+static uint32_t next_landing;
+static uint8_t received[RX_BYTES];
+static uint32_t n_received, n_handled;
 
 static void set_rate(uint32_t baud) { UART_SETUP = UART_8N1_TX_RX | (SOC_HZ / baud - 1u) << UART_DIVIDER_BIT; }
 
-static void listen(void) {
-    UART_RX_CONFIG = UDMA_CLEAR;
-    UART_RX_ADDRESS = (uint32_t)(uintptr_t)received;
-    UART_RX_SIZE = RX_BYTES;
-    UART_RX_CONFIG = UDMA_ENABLE | UDMA_CONTINUOUS;
+static void expect_byte(void) {
+    UART_RX_ADDRESS = (uint32_t)(uintptr_t)&landing[next_landing];
+    UART_RX_SIZE = 1;
+    UART_RX_CONFIG = UDMA_ENABLE;
+    next_landing ^= 1u;
+}
+
+static void receive(void) {
+    while (!(UART_RX_CONFIG & UDMA_WAITING)) {
+        uint8_t byte = *(volatile uint8_t *)&landing[next_landing];
+        if (n_received - n_handled < RX_BYTES) {
+            received[n_received++ % RX_BYTES] = byte;
+        }
+        expect_byte();
+    }
 }
 
 static void send_bytes(void *self, const uint8_t *bytes, uint32_t n) {
+    static uint32_t words[TX_BYTES / 4u]; /* the uDMA reads whole words */
     (void)self;
-    UART_TX_ADDRESS = (uint32_t)(uintptr_t)bytes;
-    UART_TX_SIZE = n;
-    UART_TX_CONFIG = UDMA_ENABLE;
-    while (UART_TX_SIZE != 0 || (UART_STATUS & UART_TX_BUSY)) {
+    for (uint32_t at = 0; at < n; at += TX_BYTES) {
+        uint32_t part = n - at < TX_BYTES ? n - at : TX_BYTES;
+        memcpy(words, bytes + at, part);
+        UART_TX_ADDRESS = (uint32_t)(uintptr_t)words;
+        UART_TX_SIZE = part;
+        UART_TX_CONFIG = UDMA_ENABLE;
+        while ((UART_TX_CONFIG & UDMA_ENABLE) || (UART_STATUS & UART_TX_BUSY)) {
+            receive();
+        }
     }
 }
 
@@ -90,30 +114,35 @@ static void offload(void *self, void (*work)(void *), void *context) {
     (void)self;
     mailbox.work = work;
     mailbox.context = context;
-    uint32_t wanted = mailbox.generation + 1u;
-    mailbox.generation = wanted;
-    while (mailbox.done != wanted) {
+    asked++;
+    CLUSTER_SOFTWARE_EVENT_0 = 1u;
+    while (done != asked) {
+        receive();
     }
 }
 
 void cluster_main(uint32_t core);
 
 void cluster_main(uint32_t core) {
-    EVENT_MASK_OR = BARRIER_EVENT;
-    if (core == 0) {
-        BARRIER_ALL_CORES = BARRIER_TARGET = (1u << N_CORES) - 1u;
-        TIMER_CONFIG = 0;
-        TIMER_START = 1;
-    }
-    for (uint32_t generation = 0;;) {
-        if (core != 0) {
+    EVENT_MASK = BARRIER_EVENT;
+    if (core != 0) {
+        for (;;) {
             barrier();
             mailbox.task(mailbox.task_context, core, N_CORES);
             barrier();
-        } else if (mailbox.generation != generation) {
-            generation = mailbox.generation;
+        }
+    }
+    BARRIER_CORES = (1u << N_CORES) - 1u; /* who has come already is counted; before the target: none of none is all */
+    BARRIER_TARGET = (1u << N_CORES) - 1u;
+    TIMER_CONFIG = 0;
+    TIMER_START = 1;
+    for (;;) {
+        EVENT_MASK = WORK_EVENT; /* never both: a barrier would take the one for the other */
+        (void)sleep_on(EVENT_WAIT_CLEAR);
+        EVENT_MASK = BARRIER_EVENT;
+        if (done != asked) {
             mailbox.work(mailbox.context);
-            mailbox.done = generation;
+            done = asked;
         }
     }
 }
@@ -133,10 +162,9 @@ static void start_cluster(void) {
     PMU_BYPASS &= ~PMU_CLUSTER_CLOCK_GATE;
     CLUSTER_CLOCK_GATE = 1;
     CLUSTER_ICACHE_ENABLE = 0xffffffffu;
-    extern const uint8_t _start[];
-    mailbox.generation = mailbox.done = 0;
+    extern const uint8_t boot_address[];
     for (uint32_t core = 0; core < N_CORES; core++) {
-        CLUSTER_BOOT_ADDRESS(core) = (uint32_t)(uintptr_t)_start;
+        CLUSTER_BOOT_ADDRESS(core) = (uint32_t)(uintptr_t)boot_address;
     }
     CLUSTER_FETCH_ENABLE = (1u << N_CORES) - 1u;
 }
@@ -153,15 +181,14 @@ int main(void) {
     start_cluster();
     UDMA_CLOCK_GATE |= 1u << UART_ID;
     set_rate(115200);
-    listen();
+    expect_byte();
+    expect_byte();
     kws_board_init(&board, &port, REG(0x1A100000u) ^ REG(0x1A10000Cu) ^ 0x67617038u, (uint8_t *)pool, POOL_BYTES, (int8_t *)arena,
                    ARENA_BYTES, scratch, SCRATCH_BYTES);
-    for (uint32_t next = 0;;) {
-        uint32_t filled = UART_RX_ADDRESS - (uint32_t)(uintptr_t)received;
-        filled = filled < RX_BYTES ? filled : 0;
-        while (next != filled) {
-            kws_board_byte(&board, received[next]);
-            next = next + 1u == RX_BYTES ? 0 : next + 1u;
+    for (;;) {
+        receive();
+        while (n_handled != n_received) {
+            kws_board_byte(&board, received[n_handled++ % RX_BYTES]);
         }
     }
 }

@@ -1,4 +1,7 @@
 /* The fabric controller (cluster number 32) runs main, the cluster's cores cluster_main(core), each on its own stack. */
+    .section .vectors, "ax"
+    .org 0x80 /* where a core of the cluster begins, counted from its boot address */
+    j _start
     .section .text.start
     .globl _start
 _start:
@@ -20,10 +23,12 @@ _start:
 3:  wfi
     j 3b
 cluster:
-    la sp, cluster_stacks
-    addi a1, a0, 1
-    slli a1, a1, 10
+    la sp, cluster_stacks /* 1 kB each; core 0, which also cuts layers into pieces, has 3 kB above them */
+    mv a1, a0
+    bnez a0, 4f
+    li a1, 10
+4:  slli a1, a1, 10
     add sp, sp, a1
     call cluster_main
-4:  wfi
-    j 4b
+5:  wfi
+    j 5b

@@ -33,25 +33,30 @@ void kws_board_init(kws_board *board, const kws_port *port, uint32_t boot_id, ui
 static void run_layers(void *context) {
     kws_board *board = context;
     kws_port *port = &board->port;
-    kws_team team = {port, board->arena, board->scratch, board->scratch_bytes};
-    for (uint32_t i = 0; i < board->running->n_layers; i++) {
-        uint64_t before = port->cycles(port->self);
-        const kws_layer *layer = &board->running->layers[i];
+    const kws_image *image = board->running;
+    kws_team team = {port, board->arena, board->scratch, board->scratch_bytes, 0};
+    uint64_t began = port->cycles(port->self), before = began;
+    kws_team_begin(&team, image);
+    for (uint32_t i = 0; i < image->n_layers; i++) {
+        const kws_layer *layer = &image->layers[i];
         if (layer->band_rows != 0) { /* what both take is counted for this one, and nothing for the next */
-            kws_run_fused(&team, board->running, layer);
+            kws_run_fused(&team, image, layer);
         } else if (i == 0 || layer[-1].band_rows == 0) {
-            kws_run_on_team(&team, board->running, layer);
+            kws_run_on_team(&team, image, layer);
         }
-        uint64_t spent = port->cycles(port->self) - before;
-        board->layer_cycles[i] = (uint32_t)spent;
-        board->total_cycles += spent;
+        if (i + 1u == image->n_layers) {
+            kws_team_end(&team, image);
+        }
+        uint64_t now = port->cycles(port->self);
+        board->layer_cycles[i] = (uint32_t)(now - before);
+        before = now;
     }
+    board->total_cycles = before - began;
 }
 
 void kws_board_run(kws_board *board, uint32_t slot) {
     board->running = &board->slots[slot].image;
     memcpy(board->arena + board->running->input, board->slots[slot].patch, board->running->input_bytes);
-    board->total_cycles = 0;
     board->port.offload(board->port.self, run_layers, board);
 }
 

@@ -39,7 +39,7 @@ static int tables_fit(const kws_layer *l, uint32_t n, uint32_t size, const uint8
     for (uint32_t i = 0; i < n; i++) {
         int32_t multiplier = (int32_t)word(bytes, l->multipliers / 4u + i);
         int32_t shift = (int32_t)word(bytes, l->shifts / 4u + i);
-        if (multiplier < 0 || shift < -31 || shift > 30) {
+        if (multiplier < 0 || shift < (l->quick ? -20 : -31) || shift > (l->quick ? -1 : 30)) {
             return 0;
         }
     }

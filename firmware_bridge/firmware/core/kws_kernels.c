@@ -36,27 +36,57 @@ static const int32_t *table(const kws_image *image, uint32_t offset) {
 }
 
 static int8_t limited(const kws_layer *l, int32_t value) {
-    value += l->out_zero_point;
-    return (int8_t)(value < l->low ? l->low : value > l->high ? l->high : value);
+    return (int8_t)kws_within(value + l->out_zero_point, l->low, l->high);
 }
 
-/* Dot products of two rows of values with four rows of weights, n (a multiple of 4) values each. */
-static void dot_2x4(const int8_t *x0, const int8_t *x1, const int8_t *w, uint32_t row, uint32_t n, int32_t sums[8]) {
-    const int8_t *w0 = w, *w1 = w + row, *w2 = w + 2u * row, *w3 = w + 3u * row;
-    int32_t s0 = 0, s1 = 0, s2 = 0, s3 = 0, s4 = 0, s5 = 0, s6 = 0, s7 = 0;
-#ifdef KWS_DOT_WORDS
-    for (uint32_t i = 0; i < n; i += 4) {
-        uint32_t a = kws_word(x0 + i), b = kws_word(x1 + i);
-        uint32_t c0 = kws_word(w0 + i), c1 = kws_word(w1 + i), c2 = kws_word(w2 + i), c3 = kws_word(w3 + i);
-        s0 = kws_dot4(a, c0, s0);
-        s1 = kws_dot4(a, c1, s1);
-        s2 = kws_dot4(a, c2, s2);
-        s3 = kws_dot4(a, c3, s3);
-        s4 = kws_dot4(b, c0, s4);
-        s5 = kws_dot4(b, c1, s5);
-        s6 = kws_dot4(b, c2, s6);
-        s7 = kws_dot4(b, c3, s7);
+/* One output channel of a convolution: what its sums begin with and how they become int8. */
+typedef struct {
+    int32_t bias, multiplier, shift, rounding;
+} scale;
+
+static inline scale scale_of(const kws_image *image, const kws_layer *l, uint32_t c) {
+    scale s = {table(image, l->bias)[c], table(image, l->multipliers)[c], table(image, l->shifts)[c], 0};
+    if (l->quick) { /* half of what is shifted out, and the zero point */
+        s.rounding = (int32_t)((uint32_t)(2 * l->out_zero_point + 1) << -s.shift) >> 1;
     }
+    return s;
+}
+
+/* limited(kws_requantise(sum)). `quick`: |sum| < 2^29 and -20 <= shift <= -1, so that one high product is enough: the sum in
+ * halves of 2^-31, rounded; then halves away from zero, which is a carry of one less for negative values. */
+static inline int8_t scaled(const kws_layer *l, const scale *s, int32_t sum, int quick) {
+    if (!quick) {
+        return limited(l, kws_requantise(sum, s->multiplier, s->shift));
+    }
+    int32_t high = ((int32_t)(((int64_t)(sum * 4) * s->multiplier) >> 32) + 1) >> 1;
+    return (int8_t)kws_within((high + (high >> 31) + s->rounding) >> -s->shift, l->low, l->high);
+}
+
+/* Dot products of two rows of values with four rows of weights, n (a multiple of 4) values each, added to `sums`. */
+static inline void dot_2x4(const int8_t *x0, const int8_t *x1, const int8_t *w, uint32_t n, int32_t sums[8]) {
+    const int8_t *w0 = w, *w1 = w + n, *w2 = w + 2u * n, *w3 = w + 3u * n;
+    int32_t s0 = sums[0], s1 = sums[1], s2 = sums[2], s3 = sums[3], s4 = sums[4], s5 = sums[5], s6 = sums[6], s7 = sums[7];
+#ifdef KWS_DOT_WORDS
+#define STEP                                                                                                           \
+    {                                                                                                                  \
+        uint32_t a = kws_next_word(&x0), b = kws_next_word(&x1);                                                       \
+        uint32_t c0 = kws_next_word(&w0), c1 = kws_next_word(&w1), c2 = kws_next_word(&w2), c3 = kws_next_word(&w3);   \
+        s0 = kws_dot4(a, c0, s0);                                                                                      \
+        s1 = kws_dot4(a, c1, s1);                                                                                      \
+        s2 = kws_dot4(a, c2, s2);                                                                                      \
+        s3 = kws_dot4(a, c3, s3);                                                                                      \
+        s4 = kws_dot4(b, c0, s4);                                                                                      \
+        s5 = kws_dot4(b, c1, s5);                                                                                      \
+        s6 = kws_dot4(b, c2, s6);                                                                                      \
+        s7 = kws_dot4(b, c3, s7);                                                                                      \
+    }
+    for (; n >= 16u; n -= 16u) {
+        STEP STEP STEP STEP
+    }
+    for (; n; n -= 4u) {
+        STEP
+    }
+#undef STEP
 #else
     for (uint32_t i = 0; i < n; i++) {
         int32_t a = x0[i], b = x1[i], c0 = w0[i], c1 = w1[i], c2 = w2[i], c3 = w3[i];
@@ -77,8 +107,9 @@ static void dot_2x4(const int8_t *x0, const int8_t *x1, const int8_t *w, uint32_
 static int32_t dot_1x1(const int8_t *x, const int8_t *w, uint32_t n) {
     int32_t sum = 0;
 #ifdef KWS_DOT_WORDS
-    for (uint32_t i = 0; i < n; i += 4) {
-        sum = kws_dot4(kws_word(x + i), kws_word(w + i), sum);
+    for (; n; n -= 4u) {
+        uint32_t a = kws_next_word(&x), b = kws_next_word(&w);
+        sum = kws_dot4(a, b, sum);
     }
 #else
     for (uint32_t i = 0; i < n; i++) {
@@ -90,27 +121,35 @@ static int32_t dot_1x1(const int8_t *x, const int8_t *w, uint32_t n) {
 
 /* Two outputs' pixels over channels [first, end), with which weights, bias and tables begin; `out1` may be `out0`.
  * Bias holds -zero_point * sum(weights). */
-static void pixels(const kws_image *image, const kws_layer *l, const int8_t *x0, const int8_t *x1, int8_t *out0,
-                   int8_t *out1, range channels) {
+static inline __attribute__((always_inline)) void pixels(const kws_image *image, const kws_layer *l, const int8_t *x0,
+                                                         const int8_t *x1, int8_t *out0, int8_t *out1, range channels,
+                                                         int quick) {
     const int8_t *weights = (const int8_t *)(image->bytes + l->weights);
-    const int32_t *bias = table(image, l->bias), *multipliers = table(image, l->multipliers);
-    const int32_t *shifts = table(image, l->shifts);
     uint32_t row = l->row_bytes, c = 0;
     out0 += channels.first;
     out1 += channels.first;
     channels.end -= channels.first;
     for (; c + 4u <= channels.end; c += 4) {
-        int32_t sums[8];
-        dot_2x4(x0, x1, weights + c * row, row, row, sums);
+        const int32_t *bias = table(image, l->bias) + c;
+        int32_t sums[8] = {bias[0], bias[1], bias[2], bias[3], bias[0], bias[1], bias[2], bias[3]};
+        dot_2x4(x0, x1, weights + c * row, row, sums);
         for (uint32_t i = 0; i < 4; i++) {
-            out0[c + i] = limited(l, kws_requantise(sums[i] + bias[c + i], multipliers[c + i], shifts[c + i]));
-            out1[c + i] = limited(l, kws_requantise(sums[4 + i] + bias[c + i], multipliers[c + i], shifts[c + i]));
+            scale s = scale_of(image, l, c + i);
+            out0[c + i] = scaled(l, &s, sums[i], quick);
+            out1[c + i] = scaled(l, &s, sums[4 + i], quick);
         }
     }
     for (; c < channels.end; c++) {
         const int8_t *w = weights + c * row;
-        out0[c] = limited(l, kws_requantise(dot_1x1(x0, w, row) + bias[c], multipliers[c], shifts[c]));
-        out1[c] = limited(l, kws_requantise(dot_1x1(x1, w, row) + bias[c], multipliers[c], shifts[c]));
+        scale s = scale_of(image, l, c);
+        out0[c] = scaled(l, &s, dot_1x1(x0, w, row) + s.bias, quick);
+        out1[c] = scaled(l, &s, dot_1x1(x1, w, row) + s.bias, quick);
+    }
+}
+
+static void fill(int8_t *to, int32_t value, uint32_t n) {
+    for (uint32_t i = 0; i < n; i++) {
+        to[i] = (int8_t)value;
     }
 }
 
@@ -122,35 +161,58 @@ static const int8_t *window(const kws_layer *l, const int8_t *in, int8_t *scratc
     if (l->kernel_h == 1u && l->kernel_w == 1u && channels == l->row_bytes) {
         return in + ((uint32_t)top * l->in_w + (uint32_t)left) * channels;
     }
+    int32_t before = left < 0 ? -left : 0;
+    int32_t after = left + (int32_t)l->kernel_w - (int32_t)l->in_w;
+    uint32_t n_before = (uint32_t)before * channels, n_after = after < 0 ? 0 : (uint32_t)after * channels;
+    uint32_t n = kernel_row - n_before - n_after;
     int8_t *to = scratch;
-    for (uint32_t i = 0; i < l->kernel_h; i++, to += kernel_row) {
+    for (uint32_t i = 0; i < l->kernel_h; i++) {
         int32_t y = top + (int32_t)i;
         if (y < 0 || y >= (int32_t)l->in_h) {
-            memset(to, l->in0_zero_point, kernel_row);
+            fill(to, l->in0_zero_point, kernel_row);
+            to += kernel_row;
             continue;
         }
-        int32_t before = left < 0 ? -left : 0;
-        int32_t after = left + (int32_t)l->kernel_w - (int32_t)l->in_w;
-        after = after < 0 ? 0 : after;
-        uint32_t n = (l->kernel_w - (uint32_t)before - (uint32_t)after) * channels;
-        memset(to, l->in0_zero_point, (uint32_t)before * channels);
-        memcpy(to + (uint32_t)before * channels, in + ((uint32_t)y * l->in_w + (uint32_t)(left + before)) * channels, n);
-        memset(to + (uint32_t)before * channels + n, l->in0_zero_point, (uint32_t)after * channels);
+        const int8_t *from = in + ((uint32_t)y * l->in_w + (uint32_t)(left + before)) * channels;
+        fill(to, l->in0_zero_point, n_before);
+        to += n_before;
+        uint32_t j = 0;
+        for (; j + 4u <= n; j += 4u) {
+            __builtin_memcpy(to + j, from + j, 4);
+        }
+        for (; j < n; j++) {
+            to[j] = from[j];
+        }
+        fill(to + n, l->in0_zero_point, n_after);
+        to += n + n_after;
     }
-    memset(to, 0, l->row_bytes - l->kernel_h * kernel_row);
+    fill(to, 0, l->row_bytes - l->kernel_h * kernel_row);
     return scratch;
+}
+
+static inline __attribute__((always_inline)) void conv_pixels(const kws_image *image, const kws_layer *l, int8_t *arena,
+                                                              int8_t *scratch, range mine, int quick) {
+    range all = {l->first_channel, l->end_channel ? l->end_channel : l->out_c};
+    int in_place = l->kernel_h * l->kernel_w == 1u && l->stride_h * l->stride_w == 1u && l->pad_top + l->pad_left == 0 &&
+                   l->in_c == l->row_bytes;
+    const int8_t *in = arena + l->in0;
+    for (uint32_t p = mine.first; p < mine.end; p += 2) {
+        uint32_t q = p + 1u < mine.end ? p + 1u : p;
+        const int8_t *x0 = in_place ? in + p * l->in_c : window(l, in, scratch, p), *x1 = x0;
+        if (q != p) {
+            x1 = in_place ? in + q * l->in_c : window(l, in, scratch + l->row_bytes, q);
+        }
+        pixels(image, l, x0, x1, arena + l->out + p * l->out_c, arena + l->out + q * l->out_c, all, quick);
+    }
 }
 
 static void conv(const kws_image *image, const kws_layer *l, int8_t *arena, int8_t *scratch, uint32_t core,
                  uint32_t n_cores) {
     range mine = share(l->out_h * l->out_w, 2, core, n_cores);
-    range all = {l->first_channel, l->end_channel ? l->end_channel : l->out_c};
-    const int8_t *in = arena + l->in0;
-    for (uint32_t p = mine.first; p < mine.end; p += 2) {
-        uint32_t q = p + 1u < mine.end ? p + 1u : p;
-        const int8_t *x0 = window(l, in, scratch, p);
-        const int8_t *x1 = q == p ? x0 : window(l, in, scratch + l->row_bytes, q);
-        pixels(image, l, x0, x1, arena + l->out + p * l->out_c, arena + l->out + q * l->out_c, all);
+    if (l->quick) {
+        conv_pixels(image, l, arena, scratch, mine, 1);
+    } else {
+        conv_pixels(image, l, arena, scratch, mine, 0);
     }
 }
 
@@ -175,29 +237,81 @@ static void linear(const kws_image *image, const kws_layer *l, int8_t *arena, in
 
 #define MAX_TAPS 64u
 
-/* Rows of outputs are shared; what lies outside the map reads as the zero point, whose share is in the bias. */
+#ifdef KWS_DOT_WORDS
+/* 3x3 over channels of their own, stride 1 along the row, as wide as its input. Channels are shared: along a row of outputs
+ * each column of three values is read once, as a word. */
+static void depthwise_3x3(const kws_image *image, const kws_layer *l, int8_t *arena, int8_t *scratch, uint32_t core,
+                          uint32_t n_cores) {
+    range mine = share(l->out_c, 1, core, n_cores);
+    uint32_t channels = l->in_c, zero = (uint8_t)l->in0_zero_point, outside = kws_three_bytes(zero, zero, zero);
+    scratch[0] = (int8_t)l->in0_zero_point;
+    for (uint32_t c = mine.first; c < mine.end; c++) {
+        const uint8_t *w = image->bytes + l->weights + 9u * c;
+        uint32_t k0 = kws_three_bytes(w[0], w[3], w[6]), k1 = kws_three_bytes(w[1], w[4], w[7]);
+        uint32_t k2 = kws_three_bytes(w[2], w[5], w[8]);
+        scale s = scale_of(image, l, c);
+        int8_t *out = arena + l->out + c;
+        for (uint32_t y = 0; y < l->out_h; y++) {
+            const int8_t *at[3];
+            uint32_t step[3];
+            for (uint32_t i = 0; i < 3u; i++) { /* a row outside is one zero point again and again */
+                int32_t row = (int32_t)(y * l->stride_h + i) - (int32_t)l->pad_top;
+                int inside = row >= 0 && row < (int32_t)l->in_h;
+                at[i] = inside ? arena + l->in0 + (uint32_t)row * l->in_w * channels + c : scratch;
+                step[i] = inside ? channels : 0;
+            }
+            const int8_t *a0 = at[0], *a1 = at[1], *a2 = at[2];
+            uint32_t step0 = step[0], step1 = step[1], step2 = step[2], before = outside, here, after;
+            here = kws_next_byte(&a0, step0);
+            after = kws_next_byte(&a1, step1);
+            here = kws_three_bytes(here, after, kws_next_byte(&a2, step2));
+            for (uint32_t x = l->out_w; x > 0; x--) {
+                if (x > 1u) {
+                    uint32_t top = kws_next_byte(&a0, step0), middle = kws_next_byte(&a1, step1);
+                    after = kws_three_bytes(top, middle, kws_next_byte(&a2, step2));
+                } else {
+                    after = outside;
+                }
+                int32_t sum = kws_dot4(after, k2, kws_dot4(here, k1, kws_dot4(before, k0, s.bias)));
+                *out = scaled(l, &s, sum, 1);
+                out += channels;
+                before = here;
+                here = after;
+            }
+        }
+    }
+}
+#endif
+
+/* Pixels are shared; what lies outside the map reads as the zero point, whose share is in the bias. */
 static void depthwise(const kws_image *image, const kws_layer *l, int8_t *arena, int8_t *scratch, uint32_t core,
                       uint32_t n_cores) {
+#ifdef KWS_DOT_WORDS
+    if (l->quick && l->kernel_h == 3u && l->kernel_w == 3u && l->stride_w == 1u && l->pad_left == 1u &&
+        l->out_w == l->in_w && l->in1_values == 1u) {
+        depthwise_3x3(image, l, arena, scratch, core, n_cores);
+        return;
+    }
+#endif
     range mine = share(l->out_h * l->out_w, 1, core, n_cores);
     const int8_t *in = arena + l->in0, *weights = (const int8_t *)(image->bytes + l->weights);
-    const int32_t *bias = table(image, l->bias), *multipliers = table(image, l->multipliers);
-    const int32_t *shifts = table(image, l->shifts);
     uint32_t taps = l->kernel_h * l->kernel_w, per_input = l->in1_values;
     const int8_t *at[MAX_TAPS];
-    memset(scratch, l->in0_zero_point, l->in_c);
+    fill(scratch, l->in0_zero_point, l->in_c);
     for (uint32_t p = mine.first; p < mine.end; p++) {
         int32_t top = (int32_t)(p / l->out_w * l->stride_h) - (int32_t)l->pad_top;
         int32_t left = (int32_t)(p % l->out_w * l->stride_w) - (int32_t)l->pad_left;
         for (uint32_t t = 0; t < taps; t++) {
             int32_t y = top + (int32_t)(t / l->kernel_w), x = left + (int32_t)(t % l->kernel_w);
-            int outside = y < 0 || y >= (int32_t)l->in_h || x < 0 || x >= (int32_t)l->in_w;
-            at[t] = outside ? scratch : in + ((uint32_t)y * l->in_w + (uint32_t)x) * l->in_c;
+            int beyond = y < 0 || y >= (int32_t)l->in_h || x < 0 || x >= (int32_t)l->in_w;
+            at[t] = beyond ? scratch : in + ((uint32_t)y * l->in_w + (uint32_t)x) * l->in_c;
         }
         int8_t *out = arena + l->out + p * l->out_c;
         const int8_t *w = weights;
         for (uint32_t c = 0; c < l->out_c; c++, w += taps) {
             uint32_t source = per_input == 1u ? c : c / per_input;
-            int32_t sum = bias[c];
+            scale s = scale_of(image, l, c);
+            int32_t sum = s.bias;
             if (taps == 9u) {
                 sum += at[0][source] * w[0] + at[1][source] * w[1] + at[2][source] * w[2] + at[3][source] * w[3] +
                        at[4][source] * w[4] + at[5][source] * w[5] + at[6][source] * w[6] + at[7][source] * w[7] +
@@ -207,31 +321,59 @@ static void depthwise(const kws_image *image, const kws_layer *l, int8_t *arena,
                     sum += at[t][source] * w[t];
                 }
             }
-            out[c] = limited(l, kws_requantise(sum, multipliers[c], shifts[c]));
+            out[c] = scaled(l, &s, sum, l->quick != 0);
         }
     }
 }
 
+/* Sums of four channels that lie side by side, over rows [y0, y1) and columns [x0, x1) of a map. */
+static void sum_of_four(const kws_layer *l, const int8_t *in, int32_t y0, int32_t y1, int32_t x0, int32_t x1,
+                        int32_t sums[4]) {
+    int32_t s0 = 0, s1 = 0, s2 = 0, s3 = 0;
+    for (int32_t y = y0; y < y1; y++) {
+        const int8_t *at = in + ((uint32_t)y * l->in_w + (uint32_t)x0) * l->in_c;
+        for (int32_t x = x0; x < x1; x++, at += l->in_c) {
+#ifdef KWS_DOT_WORDS
+            const int8_t *next = at;
+            uint32_t word = kws_next_word(&next);
+            s0 = kws_dot4(word, 1u, s0);
+            s1 = kws_dot4(word, 1u << 8, s1);
+            s2 = kws_dot4(word, 1u << 16, s2);
+            s3 = kws_dot4(word, 1u << 24, s3);
+#else
+            s0 += at[0], s1 += at[1], s2 += at[2], s3 += at[3];
+#endif
+        }
+    }
+    sums[0] = s0, sums[1] = s1, sums[2] = s2, sums[3] = s3;
+}
+
+/* Outputs are shared, four channels at a time where they come in fours. */
 static void average_pool(const kws_layer *l, int8_t *arena, uint32_t core, uint32_t n_cores) {
-    range mine = share(l->out_h * l->out_w, 1, core, n_cores);
+    uint32_t group = l->out_c % 4u == 0 ? 4u : 1u;
+    range mine = share(l->out_h * l->out_w * l->out_c, group, core, n_cores);
     const int8_t *in = arena + l->in0;
-    for (uint32_t p = mine.first; p < mine.end; p++) {
+    for (uint32_t i = mine.first; i < mine.end; i += group) {
+        uint32_t p = i / l->out_c, c = i % l->out_c;
         int32_t top = (int32_t)(p / l->out_w * l->stride_h) - (int32_t)l->pad_top;
         int32_t left = (int32_t)(p % l->out_w * l->stride_w) - (int32_t)l->pad_left;
         int32_t y0 = top < 0 ? 0 : top, x0 = left < 0 ? 0 : left;
-        int32_t y1 = top + (int32_t)l->kernel_h, x1 = left + (int32_t)l->kernel_w;
+        int32_t y1 = top + (int32_t)l->kernel_h, x1 = left + (int32_t)l->kernel_w, sums[4] = {0, 0, 0, 0};
         y1 = y1 > (int32_t)l->in_h ? (int32_t)l->in_h : y1;
         x1 = x1 > (int32_t)l->in_w ? (int32_t)l->in_w : x1;
-        int32_t n = (y1 - y0) * (x1 - x0);
-        for (uint32_t c = 0; c < l->out_c; c++) {
-            int32_t sum = 0;
+        if (group == 4u) {
+            sum_of_four(l, in + c, y0, y1, x0, x1, sums);
+        } else {
             for (int32_t y = y0; y < y1; y++) {
                 for (int32_t x = x0; x < x1; x++) {
-                    sum += in[((uint32_t)y * l->in_w + (uint32_t)x) * l->in_c + c];
+                    sums[0] += in[((uint32_t)y * l->in_w + (uint32_t)x) * l->in_c + c];
                 }
             }
-            int32_t mean = (sum > 0 ? sum + n / 2 : sum - n / 2) / n;
-            arena[l->out + p * l->out_c + c] = (int8_t)(mean < l->low ? l->low : mean > l->high ? l->high : mean);
+        }
+        int32_t n = (y1 - y0) * (x1 - x0);
+        for (uint32_t j = 0; j < group; j++) {
+            int32_t mean = (sums[j] > 0 ? sums[j] + n / 2 : sums[j] - n / 2) / n;
+            arena[l->out + i + j] = (int8_t)kws_within(mean, l->low, l->high);
         }
     }
 }

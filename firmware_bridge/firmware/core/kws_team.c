@@ -213,8 +213,40 @@ static int run_near(const kws_team *team, const kws_image *image, const kws_laye
     }
 }
 
+void kws_team_begin(kws_team *team, const kws_image *image) {
+    kws_port *port = team->port;
+    uint32_t most = 0, maps = aligned(image->arena_bytes);
+    for (uint32_t i = 0; i < image->n_layers; i++) {
+        uint32_t n = constant_bytes(&image->layers[i], image->layers[i].out_c);
+        most = n > most ? n : most;
+    }
+    team->near_arena = 0;
+    if (port->near_memory != 0 && maps <= port->near_bytes && most <= port->near_bytes - maps) {
+        team->near_arena = maps;
+        port->copy(port->self, port->near_memory + image->input, team->arena + image->input, image->input_bytes);
+    }
+}
+
+void kws_team_end(const kws_team *team, const kws_image *image) {
+    if (team->near_arena) {
+        kws_port *port = team->port;
+        port->copy(port->self, team->arena + image->output, port->near_memory + image->output, image->n_classes);
+    }
+}
+
+static void run_beside_maps(const kws_team *team, const kws_image *image, const kws_layer *layer) {
+    kws_image near_image = *image;
+    near_image.bytes = team->port->near_memory;
+    near_room room = {team, team->near_arena};
+    kws_layer l = *layer;
+    bring_constants(&room, image, &l, 0, layer->out_c);
+    fork(team, &near_image, &l, (int8_t *)team->port->near_memory);
+}
+
 void kws_run_on_team(const kws_team *team, const kws_image *image, const kws_layer *layer) {
-    if (team->port->near_memory == 0 || !run_near(team, image, layer)) {
+    if (team->near_arena) {
+        run_beside_maps(team, image, layer);
+    } else if (team->port->near_memory == 0 || !run_near(team, image, layer)) {
         fork(team, image, layer, team->arena);
     }
 }

@@ -10,9 +10,16 @@ typedef struct {
     int8_t *arena;
     int8_t *scratch; /* n_cores x scratch_bytes */
     uint32_t scratch_bytes;
+    uint32_t near_arena; /* bytes of near memory that hold all maps, from its beginning; 0: maps come and go */
 } kws_team;
 
-/* Run the layer; its output is in the arena when this returns. */
+/* Before the first layer: where all maps fit near memory beside the constants of any one layer, they stay there. */
+void kws_team_begin(kws_team *team, const kws_image *image);
+
+/* After the last: the scores are in the arena when this returns. */
+void kws_team_end(const kws_team *team, const kws_image *image);
+
+/* Run the layer; its output is in the arena, or where that is near memory, when this returns. */
 void kws_run_on_team(const kws_team *team, const kws_image *image, const kws_layer *layer);
 
 /* Run a layer with band_rows and the depthwise one after it. */

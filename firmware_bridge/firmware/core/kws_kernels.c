@@ -41,67 +41,30 @@ static int8_t limited(const kws_layer *l, int32_t value) {
 
 /* One output channel of a convolution: what its sums begin with and how they become int8. */
 typedef struct {
-    int32_t bias, multiplier, shift, rounding;
+    int32_t bias, multiplier, shift, rounding, low, high;
 } scale;
 
-static inline scale scale_of(const kws_image *image, const kws_layer *l, uint32_t c) {
-    scale s = {table(image, l->bias)[c], table(image, l->multipliers)[c], table(image, l->shifts)[c], 0};
-    if (l->quick) { /* half of what is shifted out, and the zero point */
-        s.rounding = (int32_t)((uint32_t)(2 * l->out_zero_point + 1) << -s.shift) >> 1;
+/* `quick`: |sum| < 2^29 and -20 <= shift <= -1, so that the high word of one product is enough: the sum in halves of 2^-31,
+ * then rounded; then halves away from zero, which for negative values is a carry of one less. */
+static inline scale scale_of(const kws_image *image, const kws_layer *l, uint32_t c, int quick) {
+    scale s = {table(image, l->bias)[c], table(image, l->multipliers)[c], table(image, l->shifts)[c], l->out_zero_point,
+               l->low, l->high};
+    if (quick) { /* half of what is shifted out, and the zero point */
+        s.shift = -s.shift;
+        s.rounding = (int32_t)((uint32_t)(2 * s.rounding + 1) << s.shift) >> 1;
     }
     return s;
 }
 
-/* limited(kws_requantise(sum)). `quick`: |sum| < 2^29 and -20 <= shift <= -1, so that one high product is enough: the sum in
- * halves of 2^-31, rounded; then halves away from zero, which is a carry of one less for negative values. */
-static inline int8_t scaled(const kws_layer *l, const scale *s, int32_t sum, int quick) {
-    if (!quick) {
-        return limited(l, kws_requantise(sum, s->multiplier, s->shift));
+static inline int8_t scaled(const scale *s, int32_t sum, int quick) {
+    int32_t value;
+    if (quick) {
+        int32_t high = ((int32_t)(((int64_t)(sum * 4) * s->multiplier) >> 32) + 1) >> 1;
+        value = (high + (high >> 31) + s->rounding) >> s->shift;
+    } else {
+        value = kws_requantise(sum, s->multiplier, s->shift) + s->rounding;
     }
-    int32_t high = ((int32_t)(((int64_t)(sum * 4) * s->multiplier) >> 32) + 1) >> 1;
-    return (int8_t)kws_within((high + (high >> 31) + s->rounding) >> -s->shift, l->low, l->high);
-}
-
-/* Dot products of two rows of values with four rows of weights, n (a multiple of 4) values each, added to `sums`. */
-static inline void dot_2x4(const int8_t *x0, const int8_t *x1, const int8_t *w, uint32_t n, int32_t sums[8]) {
-    const int8_t *w0 = w, *w1 = w + n, *w2 = w + 2u * n, *w3 = w + 3u * n;
-    int32_t s0 = sums[0], s1 = sums[1], s2 = sums[2], s3 = sums[3], s4 = sums[4], s5 = sums[5], s6 = sums[6], s7 = sums[7];
-#ifdef KWS_DOT_WORDS
-#define STEP                                                                                                           \
-    {                                                                                                                  \
-        uint32_t a = kws_next_word(&x0), b = kws_next_word(&x1);                                                       \
-        uint32_t c0 = kws_next_word(&w0), c1 = kws_next_word(&w1), c2 = kws_next_word(&w2), c3 = kws_next_word(&w3);   \
-        s0 = kws_dot4(a, c0, s0);                                                                                      \
-        s1 = kws_dot4(a, c1, s1);                                                                                      \
-        s2 = kws_dot4(a, c2, s2);                                                                                      \
-        s3 = kws_dot4(a, c3, s3);                                                                                      \
-        s4 = kws_dot4(b, c0, s4);                                                                                      \
-        s5 = kws_dot4(b, c1, s5);                                                                                      \
-        s6 = kws_dot4(b, c2, s6);                                                                                      \
-        s7 = kws_dot4(b, c3, s7);                                                                                      \
-    }
-    for (; n >= 16u; n -= 16u) {
-        STEP STEP STEP STEP
-    }
-    for (; n; n -= 4u) {
-        STEP
-    }
-#undef STEP
-#else
-    for (uint32_t i = 0; i < n; i++) {
-        int32_t a = x0[i], b = x1[i], c0 = w0[i], c1 = w1[i], c2 = w2[i], c3 = w3[i];
-        s0 += a * c0;
-        s1 += a * c1;
-        s2 += a * c2;
-        s3 += a * c3;
-        s4 += b * c0;
-        s5 += b * c1;
-        s6 += b * c2;
-        s7 += b * c3;
-    }
-#endif
-    sums[0] = s0, sums[1] = s1, sums[2] = s2, sums[3] = s3;
-    sums[4] = s4, sums[5] = s5, sums[6] = s6, sums[7] = s7;
+    return (int8_t)kws_within(value, s->low, s->high);
 }
 
 static int32_t dot_1x1(const int8_t *x, const int8_t *w, uint32_t n) {
@@ -132,18 +95,18 @@ static inline __attribute__((always_inline)) void pixels(const kws_image *image,
     for (; c + 4u <= channels.end; c += 4) {
         const int32_t *bias = table(image, l->bias) + c;
         int32_t sums[8] = {bias[0], bias[1], bias[2], bias[3], bias[0], bias[1], bias[2], bias[3]};
-        dot_2x4(x0, x1, weights + c * row, row, sums);
+        kws_dot_2x4(x0, x1, weights + c * row, row, sums);
         for (uint32_t i = 0; i < 4; i++) {
-            scale s = scale_of(image, l, c + i);
-            out0[c + i] = scaled(l, &s, sums[i], quick);
-            out1[c + i] = scaled(l, &s, sums[4 + i], quick);
+            scale s = scale_of(image, l, c + i, quick);
+            out0[c + i] = scaled(&s, sums[i], quick);
+            out1[c + i] = scaled(&s, sums[4 + i], quick);
         }
     }
     for (; c < channels.end; c++) {
         const int8_t *w = weights + c * row;
-        scale s = scale_of(image, l, c);
-        out0[c] = scaled(l, &s, dot_1x1(x0, w, row) + s.bias, quick);
-        out1[c] = scaled(l, &s, dot_1x1(x1, w, row) + s.bias, quick);
+        scale s = scale_of(image, l, c, quick);
+        out0[c] = scaled(&s, dot_1x1(x0, w, row) + s.bias, quick);
+        out1[c] = scaled(&s, dot_1x1(x1, w, row) + s.bias, quick);
     }
 }
 
@@ -238,6 +201,11 @@ static void linear(const kws_image *image, const kws_layer *l, int8_t *arena, in
 #define MAX_TAPS 64u
 
 #ifdef KWS_DOT_WORDS
+static inline uint32_t next_column(const int8_t *at[3], const uint32_t step[3]) {
+    uint32_t top = kws_next_byte(&at[0], step[0]), middle = kws_next_byte(&at[1], step[1]);
+    return kws_three_bytes(top, middle, kws_next_byte(&at[2], step[2]));
+}
+
 /* 3x3 over channels of their own, stride 1 along the row, as wide as its input. Channels are shared: along a row of outputs
  * each column of three values is read once, as a word. */
 static void depthwise_3x3(const kws_image *image, const kws_layer *l, int8_t *arena, int8_t *scratch, uint32_t core,
@@ -249,7 +217,7 @@ static void depthwise_3x3(const kws_image *image, const kws_layer *l, int8_t *ar
         const uint8_t *w = image->bytes + l->weights + 9u * c;
         uint32_t k0 = kws_three_bytes(w[0], w[3], w[6]), k1 = kws_three_bytes(w[1], w[4], w[7]);
         uint32_t k2 = kws_three_bytes(w[2], w[5], w[8]);
-        scale s = scale_of(image, l, c);
+        scale s = scale_of(image, l, c, 1);
         int8_t *out = arena + l->out + c;
         for (uint32_t y = 0; y < l->out_h; y++) {
             const int8_t *at[3];
@@ -260,24 +228,16 @@ static void depthwise_3x3(const kws_image *image, const kws_layer *l, int8_t *ar
                 at[i] = inside ? arena + l->in0 + (uint32_t)row * l->in_w * channels + c : scratch;
                 step[i] = inside ? channels : 0;
             }
-            const int8_t *a0 = at[0], *a1 = at[1], *a2 = at[2];
-            uint32_t step0 = step[0], step1 = step[1], step2 = step[2], before = outside, here, after;
-            here = kws_next_byte(&a0, step0);
-            after = kws_next_byte(&a1, step1);
-            here = kws_three_bytes(here, after, kws_next_byte(&a2, step2));
-            for (uint32_t x = l->out_w; x > 0; x--) {
-                if (x > 1u) {
-                    uint32_t top = kws_next_byte(&a0, step0), middle = kws_next_byte(&a1, step1);
-                    after = kws_three_bytes(top, middle, kws_next_byte(&a2, step2));
-                } else {
-                    after = outside;
-                }
-                int32_t sum = kws_dot4(after, k2, kws_dot4(here, k1, kws_dot4(before, k0, s.bias)));
-                *out = scaled(l, &s, sum, 1);
+            uint32_t before = outside, here = next_column(at, step), after;
+            for (uint32_t x = l->out_w - 1u; x > 0; x--) {
+                after = next_column(at, step);
+                *out = scaled(&s, kws_dot4(after, k2, kws_dot4(here, k1, kws_dot4(before, k0, s.bias))), 1);
                 out += channels;
                 before = here;
                 here = after;
             }
+            *out = scaled(&s, kws_dot4(outside, k2, kws_dot4(here, k1, kws_dot4(before, k0, s.bias))), 1);
+            out += channels;
         }
     }
 }
@@ -310,7 +270,7 @@ static void depthwise(const kws_image *image, const kws_layer *l, int8_t *arena,
         const int8_t *w = weights;
         for (uint32_t c = 0; c < l->out_c; c++, w += taps) {
             uint32_t source = per_input == 1u ? c : c / per_input;
-            scale s = scale_of(image, l, c);
+            scale s = scale_of(image, l, c, 0);
             int32_t sum = s.bias;
             if (taps == 9u) {
                 sum += at[0][source] * w[0] + at[1][source] * w[1] + at[2][source] * w[2] + at[3][source] * w[3] +
@@ -321,7 +281,7 @@ static void depthwise(const kws_image *image, const kws_layer *l, int8_t *arena,
                     sum += at[t][source] * w[t];
                 }
             }
-            out[c] = scaled(l, &s, sum, l->quick != 0);
+            out[c] = scaled(&s, sum, 0);
         }
     }
 }

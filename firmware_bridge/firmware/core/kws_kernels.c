@@ -39,6 +39,18 @@ static int8_t limited(const kws_layer *l, int32_t value) {
     return (int8_t)kws_within(value + l->out_zero_point, l->low, l->high);
 }
 
+/* A layer's tables and bounds, read once: kernels write bytes, which might be anything's for all that a compiler knows. */
+typedef struct {
+    const int32_t *bias, *multipliers, *shifts;
+    int32_t zero_point, low, high;
+} scales;
+
+static inline scales scales_of(const kws_image *image, const kws_layer *l) {
+    scales all = {table(image, l->bias), table(image, l->multipliers), table(image, l->shifts), l->out_zero_point, l->low,
+                  l->high};
+    return all;
+}
+
 /* One output channel of a convolution: what its sums begin with and how they become int8. */
 typedef struct {
     int32_t bias, multiplier, shift, rounding, low, high;
@@ -46,9 +58,8 @@ typedef struct {
 
 /* `quick`: |sum| < 2^29 and -20 <= shift <= -1, so that the high word of one product is enough: the sum in halves of 2^-31,
  * then rounded; then halves away from zero, which for negative values is a carry of one less. */
-static inline scale scale_of(const kws_image *image, const kws_layer *l, uint32_t c, int quick) {
-    scale s = {table(image, l->bias)[c], table(image, l->multipliers)[c], table(image, l->shifts)[c], l->out_zero_point,
-               l->low, l->high};
+static inline scale scale_of(const scales *all, uint32_t c, int quick) {
+    scale s = {all->bias[c], all->multipliers[c], all->shifts[c], all->zero_point, all->low, all->high};
     if (quick) { /* half of what is shifted out, and the zero point */
         s.shift = -s.shift;
         s.rounding = (int32_t)((uint32_t)(2 * s.rounding + 1) << s.shift) >> 1;
@@ -88,23 +99,24 @@ static inline __attribute__((always_inline)) void pixels(const kws_image *image,
                                                          const int8_t *x1, int8_t *out0, int8_t *out1, range channels,
                                                          int quick) {
     const int8_t *weights = (const int8_t *)(image->bytes + l->weights);
+    const scales all = scales_of(image, l);
     uint32_t row = l->row_bytes, c = 0;
     out0 += channels.first;
     out1 += channels.first;
     channels.end -= channels.first;
     for (; c + 4u <= channels.end; c += 4) {
-        const int32_t *bias = table(image, l->bias) + c;
+        const int32_t *bias = all.bias + c;
         int32_t sums[8] = {bias[0], bias[1], bias[2], bias[3], bias[0], bias[1], bias[2], bias[3]};
         kws_dot_2x4(x0, x1, weights + c * row, row, sums);
         for (uint32_t i = 0; i < 4; i++) {
-            scale s = scale_of(image, l, c + i, quick);
+            scale s = scale_of(&all, c + i, quick);
             out0[c + i] = scaled(&s, sums[i], quick);
             out1[c + i] = scaled(&s, sums[4 + i], quick);
         }
     }
     for (; c < channels.end; c++) {
         const int8_t *w = weights + c * row;
-        scale s = scale_of(image, l, c, quick);
+        scale s = scale_of(&all, c, quick);
         out0[c] = scaled(&s, dot_1x1(x0, w, row) + s.bias, quick);
         out1[c] = scaled(&s, dot_1x1(x1, w, row) + s.bias, quick);
     }
@@ -201,43 +213,63 @@ static void linear(const kws_image *image, const kws_layer *l, int8_t *arena, in
 #define MAX_TAPS 64u
 
 #ifdef KWS_DOT_WORDS
-static inline uint32_t next_column(const int8_t *at[3], const uint32_t step[3]) {
-    uint32_t top = kws_next_byte(&at[0], step[0]), middle = kws_next_byte(&at[1], step[1]);
-    return kws_three_bytes(top, middle, kws_next_byte(&at[2], step[2]));
+/* What one column of outputs of one channel reads: three columns of the map side by side, down all its rows. */
+typedef struct {
+    const int8_t *at[3];
+    uint32_t step[3];
+    uint32_t weights[3]; /* of a row */
+    uint32_t outside;    /* a row of zero points */
+    scale to;
+} column;
+
+static inline uint32_t next_row(const int8_t *at[3], const uint32_t step[3]) {
+    uint32_t left = kws_next_byte(&at[0], step[0]), middle = kws_next_byte(&at[1], step[1]);
+    return kws_three_bytes(left, middle, kws_next_byte(&at[2], step[2]));
 }
 
-/* 3x3 over channels of their own, stride 1 along the row, as wide as its input. Channels are shared: along a row of outputs
- * each column of three values is read once, as a word. */
+static __attribute__((noinline)) void run_column(const column *given, int8_t *out, uint32_t out_step, uint32_t n) {
+    const column in = *given;
+    const int8_t *at[3] = {in.at[0], in.at[1], in.at[2]};
+    uint32_t above = in.outside, here = next_row(at, in.step), below;
+    for (n -= 1u; n > 0; n--) {
+        below = next_row(at, in.step);
+        int32_t sum = kws_dot4(above, in.weights[0], in.to.bias);
+        sum = kws_dot4(below, in.weights[2], kws_dot4(here, in.weights[1], sum));
+        *out = scaled(&in.to, sum, 1);
+        out += out_step;
+        above = here;
+        here = below;
+    }
+    int32_t sum = kws_dot4(here, in.weights[1], kws_dot4(above, in.weights[0], in.to.bias));
+    *out = scaled(&in.to, kws_dot4(in.outside, in.weights[2], sum), 1);
+}
+
+/* 3x3 over channels of their own, as high as its input. Channels are shared; down a column of outputs, each row of three
+ * values is read once, as a word. */
 static void depthwise_3x3(const kws_image *image, const kws_layer *l, int8_t *arena, int8_t *scratch, uint32_t core,
                           uint32_t n_cores) {
     range mine = share(l->out_c, 1, core, n_cores);
-    uint32_t channels = l->in_c, zero = (uint8_t)l->in0_zero_point, outside = kws_three_bytes(zero, zero, zero);
-    scratch[0] = (int8_t)l->in0_zero_point;
+    const scales all = scales_of(image, l);
+    const uint32_t channels = l->in_c, row = l->in_w * channels, out_w = l->out_w, zero = (uint8_t)l->in0_zero_point;
+    const int8_t *in = arena + l->in0;
+    int8_t *out = arena + l->out;
+    column now;
+    now.outside = kws_three_bytes(zero, zero, zero);
+    scratch[0] = (int8_t)zero;
     for (uint32_t c = mine.first; c < mine.end; c++) {
         const uint8_t *w = image->bytes + l->weights + 9u * c;
-        uint32_t k0 = kws_three_bytes(w[0], w[3], w[6]), k1 = kws_three_bytes(w[1], w[4], w[7]);
-        uint32_t k2 = kws_three_bytes(w[2], w[5], w[8]);
-        scale s = scale_of(image, l, c, 1);
-        int8_t *out = arena + l->out + c;
-        for (uint32_t y = 0; y < l->out_h; y++) {
-            const int8_t *at[3];
-            uint32_t step[3];
-            for (uint32_t i = 0; i < 3u; i++) { /* a row outside is one zero point again and again */
-                int32_t row = (int32_t)(y * l->stride_h + i) - (int32_t)l->pad_top;
-                int inside = row >= 0 && row < (int32_t)l->in_h;
-                at[i] = inside ? arena + l->in0 + (uint32_t)row * l->in_w * channels + c : scratch;
-                step[i] = inside ? channels : 0;
+        for (uint32_t i = 0; i < 3u; i++) {
+            now.weights[i] = kws_three_bytes(w[3u * i], w[3u * i + 1u], w[3u * i + 2u]);
+        }
+        now.to = scale_of(&all, c, 1);
+        for (uint32_t x = 0; x < out_w; x++) {
+            for (uint32_t i = 0; i < 3u; i++) { /* a column outside is one zero point again and again */
+                int32_t from = (int32_t)(x * l->stride_w + i) - (int32_t)l->pad_left;
+                int inside = from >= 0 && from < (int32_t)l->in_w;
+                now.at[i] = inside ? in + (uint32_t)from * channels + c : scratch;
+                now.step[i] = inside ? row : 0;
             }
-            uint32_t before = outside, here = next_column(at, step), after;
-            for (uint32_t x = l->out_w - 1u; x > 0; x--) {
-                after = next_column(at, step);
-                *out = scaled(&s, kws_dot4(after, k2, kws_dot4(here, k1, kws_dot4(before, k0, s.bias))), 1);
-                out += channels;
-                before = here;
-                here = after;
-            }
-            *out = scaled(&s, kws_dot4(outside, k2, kws_dot4(here, k1, kws_dot4(before, k0, s.bias))), 1);
-            out += channels;
+            run_column(&now, out + x * channels + c, out_w * channels, l->out_h);
         }
     }
 }
@@ -247,14 +279,15 @@ static void depthwise_3x3(const kws_image *image, const kws_layer *l, int8_t *ar
 static void depthwise(const kws_image *image, const kws_layer *l, int8_t *arena, int8_t *scratch, uint32_t core,
                       uint32_t n_cores) {
 #ifdef KWS_DOT_WORDS
-    if (l->quick && l->kernel_h == 3u && l->kernel_w == 3u && l->stride_w == 1u && l->pad_left == 1u &&
-        l->out_w == l->in_w && l->in1_values == 1u) {
+    if (l->quick && l->kernel_h == 3u && l->kernel_w == 3u && l->stride_h == 1u && l->pad_top == 1u &&
+        l->out_h == l->in_h && l->in1_values == 1u) {
         depthwise_3x3(image, l, arena, scratch, core, n_cores);
         return;
     }
 #endif
     range mine = share(l->out_h * l->out_w, 1, core, n_cores);
     const int8_t *in = arena + l->in0, *weights = (const int8_t *)(image->bytes + l->weights);
+    const scales all = scales_of(image, l);
     uint32_t taps = l->kernel_h * l->kernel_w, per_input = l->in1_values;
     const int8_t *at[MAX_TAPS];
     fill(scratch, l->in0_zero_point, l->in_c);
@@ -270,7 +303,7 @@ static void depthwise(const kws_image *image, const kws_layer *l, int8_t *arena,
         const int8_t *w = weights;
         for (uint32_t c = 0; c < l->out_c; c++, w += taps) {
             uint32_t source = per_input == 1u ? c : c / per_input;
-            scale s = scale_of(image, l, c, 0);
+            scale s = scale_of(&all, c, 0);
             int32_t sum = s.bias;
             if (taps == 9u) {
                 sum += at[0][source] * w[0] + at[1][source] * w[1] + at[2][source] * w[2] + at[3][source] * w[3] +

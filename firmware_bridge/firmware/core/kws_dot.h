@@ -71,6 +71,12 @@ static inline int32_t kws_within(int32_t value, int32_t low, int32_t high) {
     __asm__(".insn r 0x33, 4, 0x02, %0, %1, %2" : "=r"(value) : "r"(value), "r"(high)); /* p.min */
     return value;
 }
+
+/* p.clip: to int8 */
+static inline int32_t kws_to_int8(int32_t value) {
+    __asm__(".insn r 0x33, 1, 0x0A, %0, %1, x8" : "=r"(value) : "r"(value));
+    return value;
+}
 #else
 static inline int32_t kws_dot4(uint32_t a, uint32_t b, int32_t sum) {
     for (uint32_t i = 0; i < 32; i += 8) {
@@ -126,6 +132,8 @@ static inline void kws_dot_2x4(const int8_t *x0, const int8_t *x1, const int8_t 
 static inline int32_t kws_within(int32_t value, int32_t low, int32_t high) {
     return value < low ? low : value > high ? high : value;
 }
+
+static inline int32_t kws_to_int8(int32_t value) { return kws_within(value, -128, 127); }
 #endif
 
 #endif

@@ -56,26 +56,34 @@ typedef struct {
     int32_t bias, multiplier, shift, rounding, low, high;
 } scale;
 
-/* `quick`: |sum| < 2^29 and -20 <= shift <= -1, so that the high word of one product is enough: the sum in halves of 2^-31,
- * then rounded; then halves away from zero, which for negative values is a carry of one less. */
-static inline scale scale_of(const scales *all, uint32_t c, int quick) {
+/* How sums become int8. QUICK: |sum| < 2^29 and -20 <= shift <= -1, so that the high word of one product is enough: the sum
+ * in halves of 2^-31, then rounded; then halves away from zero, which for negative values is a carry of one less.
+ * QUICK_POSITIVE: and what is negative ends as -128, whatever its rounding. */
+enum way { EXACT, QUICK, QUICK_POSITIVE };
+
+static enum way way_of(const kws_layer *l) {
+    int positive = l->out_zero_point == -128 && l->low == -128 && l->high == 127;
+    return !l->quick ? EXACT : positive ? QUICK_POSITIVE : QUICK;
+}
+
+static inline scale scale_of(const scales *all, uint32_t c, enum way way) {
     scale s = {all->bias[c], all->multipliers[c], all->shifts[c], all->zero_point, all->low, all->high};
-    if (quick) { /* half of what is shifted out, and the zero point */
+    if (way != EXACT) { /* half of what is shifted out, and the zero point */
         s.shift = -s.shift;
         s.rounding = (int32_t)((uint32_t)(2 * s.rounding + 1) << s.shift) >> 1;
     }
     return s;
 }
 
-static inline int8_t scaled(const scale *s, int32_t sum, int quick) {
-    int32_t value;
-    if (quick) {
-        int32_t high = ((int32_t)(((int64_t)(sum * 4) * s->multiplier) >> 32) + 1) >> 1;
-        value = (high + (high >> 31) + s->rounding) >> s->shift;
-    } else {
-        value = kws_requantise(sum, s->multiplier, s->shift) + s->rounding;
+static inline int8_t scaled(const scale *s, int32_t sum, enum way way) {
+    if (way == EXACT) {
+        return (int8_t)kws_within(kws_requantise(sum, s->multiplier, s->shift) + s->rounding, s->low, s->high);
     }
-    return (int8_t)kws_within(value, s->low, s->high);
+    int32_t high = ((int32_t)(((int64_t)(sum * 4) * s->multiplier) >> 32) + 1) >> 1;
+    if (way == QUICK_POSITIVE) {
+        return (int8_t)kws_to_int8((high + s->rounding) >> s->shift);
+    }
+    return (int8_t)kws_within((high + (high >> 31) + s->rounding) >> s->shift, s->low, s->high);
 }
 
 static int32_t dot_1x1(const int8_t *x, const int8_t *w, uint32_t n) {
@@ -97,7 +105,7 @@ static int32_t dot_1x1(const int8_t *x, const int8_t *w, uint32_t n) {
  * Bias holds -zero_point * sum(weights). */
 static inline __attribute__((always_inline)) void pixels(const kws_image *image, const kws_layer *l, const int8_t *x0,
                                                          const int8_t *x1, int8_t *out0, int8_t *out1, range channels,
-                                                         int quick) {
+                                                         enum way way) {
     const int8_t *weights = (const int8_t *)(image->bytes + l->weights);
     const scales all = scales_of(image, l);
     uint32_t row = l->row_bytes, c = 0;
@@ -109,16 +117,16 @@ static inline __attribute__((always_inline)) void pixels(const kws_image *image,
         int32_t sums[8] = {bias[0], bias[1], bias[2], bias[3], bias[0], bias[1], bias[2], bias[3]};
         kws_dot_2x4(x0, x1, weights + c * row, row, sums);
         for (uint32_t i = 0; i < 4; i++) {
-            scale s = scale_of(&all, c + i, quick);
-            out0[c + i] = scaled(&s, sums[i], quick);
-            out1[c + i] = scaled(&s, sums[4 + i], quick);
+            scale s = scale_of(&all, c + i, way);
+            out0[c + i] = scaled(&s, sums[i], way);
+            out1[c + i] = scaled(&s, sums[4 + i], way);
         }
     }
     for (; c < channels.end; c++) {
         const int8_t *w = weights + c * row;
-        scale s = scale_of(&all, c, quick);
-        out0[c] = scaled(&s, dot_1x1(x0, w, row) + s.bias, quick);
-        out1[c] = scaled(&s, dot_1x1(x1, w, row) + s.bias, quick);
+        scale s = scale_of(&all, c, way);
+        out0[c] = scaled(&s, dot_1x1(x0, w, row) + s.bias, way);
+        out1[c] = scaled(&s, dot_1x1(x1, w, row) + s.bias, way);
     }
 }
 
@@ -166,7 +174,7 @@ static const int8_t *window(const kws_layer *l, const int8_t *in, int8_t *scratc
 }
 
 static inline __attribute__((always_inline)) void conv_pixels(const kws_image *image, const kws_layer *l, int8_t *arena,
-                                                              int8_t *scratch, range mine, int quick) {
+                                                              int8_t *scratch, range mine, enum way way) {
     range all = {l->first_channel, l->end_channel ? l->end_channel : l->out_c};
     int in_place = l->kernel_h * l->kernel_w == 1u && l->stride_h * l->stride_w == 1u && l->pad_top + l->pad_left == 0 &&
                    l->in_c == l->row_bytes;
@@ -177,17 +185,22 @@ static inline __attribute__((always_inline)) void conv_pixels(const kws_image *i
         if (q != p) {
             x1 = in_place ? in + q * l->in_c : window(l, in, scratch + l->row_bytes, q);
         }
-        pixels(image, l, x0, x1, arena + l->out + p * l->out_c, arena + l->out + q * l->out_c, all, quick);
+        pixels(image, l, x0, x1, arena + l->out + p * l->out_c, arena + l->out + q * l->out_c, all, way);
     }
 }
 
 static void conv(const kws_image *image, const kws_layer *l, int8_t *arena, int8_t *scratch, uint32_t core,
                  uint32_t n_cores) {
     range mine = share(l->out_h * l->out_w, 2, core, n_cores);
-    if (l->quick) {
-        conv_pixels(image, l, arena, scratch, mine, 1);
-    } else {
-        conv_pixels(image, l, arena, scratch, mine, 0);
+    switch (way_of(l)) {
+    case QUICK_POSITIVE:
+        conv_pixels(image, l, arena, scratch, mine, QUICK_POSITIVE);
+        break;
+    case QUICK:
+        conv_pixels(image, l, arena, scratch, mine, QUICK);
+        break;
+    default:
+        conv_pixels(image, l, arena, scratch, mine, EXACT);
     }
 }
 
@@ -213,12 +226,13 @@ static void linear(const kws_image *image, const kws_layer *l, int8_t *arena, in
 #define MAX_TAPS 64u
 
 #ifdef KWS_DOT_WORDS
-/* What one column of outputs of one channel reads: three columns of the map side by side, down all its rows. */
+/* What one column of outputs of one channel reads: three columns of the map side by side, down their rows. */
 typedef struct {
     const int8_t *at[3];
     uint32_t step[3];
-    uint32_t weights[3]; /* of a row */
-    uint32_t outside;    /* a row of zero points */
+    uint32_t weights[3];  /* of a row */
+    uint32_t outside;     /* a row of zero points */
+    int above, below;     /* whether there are rows above the first output and below the last */
     scale to;
 } column;
 
@@ -227,24 +241,43 @@ static inline uint32_t next_row(const int8_t *at[3], const uint32_t step[3]) {
     return kws_three_bytes(left, middle, kws_next_byte(&at[2], step[2]));
 }
 
-static __attribute__((noinline)) void run_column(const column *given, int8_t *out, uint32_t out_step, uint32_t n) {
+static inline int8_t of_three_rows(const column *in, uint32_t above, uint32_t here, uint32_t below, enum way way) {
+    int32_t sum = kws_dot4(here, in->weights[1], kws_dot4(above, in->weights[0], in->to.bias));
+    return scaled(&in->to, kws_dot4(below, in->weights[2], sum), way);
+}
+
+static inline __attribute__((always_inline)) void column_of_outputs(const column *given, int8_t *out, uint32_t out_step,
+                                                                    uint32_t n, enum way way) {
     const column in = *given;
     const int8_t *at[3] = {in.at[0], in.at[1], in.at[2]};
-    uint32_t above = in.outside, here = next_row(at, in.step), below;
-    for (n -= 1u; n > 0; n--) {
+    uint32_t above = in.above ? next_row(at, in.step) : in.outside, here = next_row(at, in.step), below;
+    for (; n > 3u; n -= 3u, out += out_step) { /* each row is `above`, `here` and `below` in turn */
         below = next_row(at, in.step);
-        int32_t sum = kws_dot4(above, in.weights[0], in.to.bias);
-        sum = kws_dot4(below, in.weights[2], kws_dot4(here, in.weights[1], sum));
-        *out = scaled(&in.to, sum, 1);
+        *out = of_three_rows(&in, above, here, below, way);
+        above = next_row(at, in.step);
         out += out_step;
+        *out = of_three_rows(&in, here, below, above, way);
+        here = next_row(at, in.step);
+        out += out_step;
+        *out = of_three_rows(&in, below, above, here, way);
+    }
+    for (; n > 0; n--, out += out_step) {
+        below = n > 1u || in.below ? next_row(at, in.step) : in.outside;
+        *out = of_three_rows(&in, above, here, below, way);
         above = here;
         here = below;
     }
-    int32_t sum = kws_dot4(here, in.weights[1], kws_dot4(above, in.weights[0], in.to.bias));
-    *out = scaled(&in.to, kws_dot4(in.outside, in.weights[2], sum), 1);
 }
 
-/* 3x3 over channels of their own, as high as its input. Channels are shared; down a column of outputs, each row of three
+static __attribute__((noinline)) void run_column(const column *in, int8_t *out, uint32_t step, uint32_t n, enum way way) {
+    if (way == QUICK_POSITIVE) {
+        column_of_outputs(in, out, step, n, QUICK_POSITIVE);
+    } else {
+        column_of_outputs(in, out, step, n, QUICK);
+    }
+}
+
+/* 3x3 over channels of their own, stride 1 down its rows. Channels are shared; down a column of outputs, each row of three
  * values is read once, as a word. */
 static void depthwise_3x3(const kws_image *image, const kws_layer *l, int8_t *arena, int8_t *scratch, uint32_t core,
                           uint32_t n_cores) {
@@ -253,7 +286,10 @@ static void depthwise_3x3(const kws_image *image, const kws_layer *l, int8_t *ar
     const uint32_t channels = l->in_c, row = l->in_w * channels, out_w = l->out_w, zero = (uint8_t)l->in0_zero_point;
     const int8_t *in = arena + l->in0;
     int8_t *out = arena + l->out;
+    const enum way way = way_of(l);
     column now;
+    now.above = l->pad_top == 0;
+    now.below = l->in_h + l->pad_top > l->out_h + 1u;
     now.outside = kws_three_bytes(zero, zero, zero);
     scratch[0] = (int8_t)zero;
     for (uint32_t c = mine.first; c < mine.end; c++) {
@@ -261,7 +297,7 @@ static void depthwise_3x3(const kws_image *image, const kws_layer *l, int8_t *ar
         for (uint32_t i = 0; i < 3u; i++) {
             now.weights[i] = kws_three_bytes(w[3u * i], w[3u * i + 1u], w[3u * i + 2u]);
         }
-        now.to = scale_of(&all, c, 1);
+        now.to = scale_of(&all, c, way);
         for (uint32_t x = 0; x < out_w; x++) {
             for (uint32_t i = 0; i < 3u; i++) { /* a column outside is one zero point again and again */
                 int32_t from = (int32_t)(x * l->stride_w + i) - (int32_t)l->pad_left;
@@ -269,7 +305,7 @@ static void depthwise_3x3(const kws_image *image, const kws_layer *l, int8_t *ar
                 now.at[i] = inside ? in + (uint32_t)from * channels + c : scratch;
                 now.step[i] = inside ? row : 0;
             }
-            run_column(&now, out + x * channels + c, out_w * channels, l->out_h);
+            run_column(&now, out + x * channels + c, out_w * channels, l->out_h, way);
         }
     }
 }
@@ -279,8 +315,8 @@ static void depthwise_3x3(const kws_image *image, const kws_layer *l, int8_t *ar
 static void depthwise(const kws_image *image, const kws_layer *l, int8_t *arena, int8_t *scratch, uint32_t core,
                       uint32_t n_cores) {
 #ifdef KWS_DOT_WORDS
-    if (l->quick && l->kernel_h == 3u && l->kernel_w == 3u && l->stride_h == 1u && l->pad_top == 1u &&
-        l->out_h == l->in_h && l->in1_values == 1u) {
+    if (l->quick && l->kernel_h == 3u && l->kernel_w == 3u && l->stride_h == 1u && l->pad_top <= 1u &&
+        l->in_h + l->pad_top > l->out_h && l->in1_values == 1u) {
         depthwise_3x3(image, l, arena, scratch, core, n_cores);
         return;
     }
@@ -303,7 +339,7 @@ static void depthwise(const kws_image *image, const kws_layer *l, int8_t *arena,
         const int8_t *w = weights;
         for (uint32_t c = 0; c < l->out_c; c++, w += taps) {
             uint32_t source = per_input == 1u ? c : c / per_input;
-            scale s = scale_of(&all, c, 0);
+            scale s = scale_of(&all, c, EXACT);
             int32_t sum = s.bias;
             if (taps == 9u) {
                 sum += at[0][source] * w[0] + at[1][source] * w[1] + at[2][source] * w[2] + at[3][source] * w[3] +
@@ -314,18 +350,23 @@ static void depthwise(const kws_image *image, const kws_layer *l, int8_t *arena,
                     sum += at[t][source] * w[t];
                 }
             }
-            out[c] = scaled(&s, sum, 0);
+            out[c] = scaled(&s, sum, EXACT);
         }
     }
 }
 
-/* Sums of four channels that lie side by side, over rows [y0, y1) and columns [x0, x1) of a map. */
-static void sum_of_four(const kws_layer *l, const int8_t *in, int32_t y0, int32_t y1, int32_t x0, int32_t x1,
-                        int32_t sums[4]) {
+/* Sums of one channel, or of four (KWS_DOT_WORDS: 4-aligned) that lie side by side, over rows [y0, y1) and columns [x0, x1)
+ * of a map. */
+static void sums_over(const kws_layer *l, const int8_t *in, uint32_t y0, uint32_t y1, uint32_t x0, uint32_t x1,
+                      uint32_t group, int32_t sums[4]) {
     int32_t s0 = 0, s1 = 0, s2 = 0, s3 = 0;
-    for (int32_t y = y0; y < y1; y++) {
-        const int8_t *at = in + ((uint32_t)y * l->in_w + (uint32_t)x0) * l->in_c;
-        for (int32_t x = x0; x < x1; x++, at += l->in_c) {
+    for (uint32_t y = y0; y < y1; y++) {
+        const int8_t *at = in + (y * l->in_w + x0) * l->in_c;
+        for (uint32_t x = x0; x < x1; x++, at += l->in_c) {
+            if (group == 1u) {
+                s0 += *at;
+                continue;
+            }
 #ifdef KWS_DOT_WORDS
             const int8_t *next = at;
             uint32_t word = kws_next_word(&next);
@@ -346,23 +387,16 @@ static void average_pool(const kws_layer *l, int8_t *arena, uint32_t core, uint3
     uint32_t group = l->out_c % 4u == 0 ? 4u : 1u;
     range mine = share(l->out_h * l->out_w * l->out_c, group, core, n_cores);
     const int8_t *in = arena + l->in0;
+    int32_t sums[4];
     for (uint32_t i = mine.first; i < mine.end; i += group) {
-        uint32_t p = i / l->out_c, c = i % l->out_c;
+        uint32_t p = i / l->out_c;
         int32_t top = (int32_t)(p / l->out_w * l->stride_h) - (int32_t)l->pad_top;
         int32_t left = (int32_t)(p % l->out_w * l->stride_w) - (int32_t)l->pad_left;
         int32_t y0 = top < 0 ? 0 : top, x0 = left < 0 ? 0 : left;
-        int32_t y1 = top + (int32_t)l->kernel_h, x1 = left + (int32_t)l->kernel_w, sums[4] = {0, 0, 0, 0};
+        int32_t y1 = top + (int32_t)l->kernel_h, x1 = left + (int32_t)l->kernel_w;
         y1 = y1 > (int32_t)l->in_h ? (int32_t)l->in_h : y1;
         x1 = x1 > (int32_t)l->in_w ? (int32_t)l->in_w : x1;
-        if (group == 4u) {
-            sum_of_four(l, in + c, y0, y1, x0, x1, sums);
-        } else {
-            for (int32_t y = y0; y < y1; y++) {
-                for (int32_t x = x0; x < x1; x++) {
-                    sums[0] += in[((uint32_t)y * l->in_w + (uint32_t)x) * l->in_c + c];
-                }
-            }
-        }
+        sums_over(l, in + i % l->out_c, (uint32_t)y0, (uint32_t)y1, (uint32_t)x0, (uint32_t)x1, group, sums);
         int32_t n = (y1 - y0) * (x1 - x0);
         for (uint32_t j = 0; j < group; j++) {
             int32_t mean = (sums[j] > 0 ? sums[j] + n / 2 : sums[j] - n / 2) / n;
@@ -372,20 +406,17 @@ static void average_pool(const kws_layer *l, int8_t *arena, uint32_t core, uint3
 }
 
 static void mean(const kws_image *image, const kws_layer *l, int8_t *arena, uint32_t core, uint32_t n_cores) {
-    range mine = share(l->out_c, 4, core, n_cores);
+    uint32_t group = l->out_c % 4u == 0 ? 4u : 1u;
+    range mine = share(l->out_h * l->out_w * l->out_c, group, core, n_cores);
     const int8_t *in = arena + l->in0;
     int32_t multiplier = table(image, l->multipliers)[0], shift = table(image, l->shifts)[0];
-    int32_t zero = l->in0_zero_point * (int32_t)(l->kernel_h * l->kernel_w);
-    for (uint32_t p = 0; p < l->out_h * l->out_w; p++) {
-        uint32_t y0 = l->kernel_h == 1u ? p / l->out_w : 0, x0 = l->kernel_w == 1u ? p % l->out_w : 0;
-        for (uint32_t c = mine.first; c < mine.end; c++) {
-            int32_t sum = -zero;
-            for (uint32_t y = y0; y < y0 + l->kernel_h; y++) {
-                for (uint32_t x = x0; x < x0 + l->kernel_w; x++) {
-                    sum += in[(y * l->in_w + x) * l->in_c + c];
-                }
-            }
-            arena[l->out + p * l->out_c + c] = limited(l, kws_requantise(sum, multiplier, shift));
+    int32_t zero = l->in0_zero_point * (int32_t)(l->kernel_h * l->kernel_w), sums[4];
+    for (uint32_t i = mine.first; i < mine.end; i += group) {
+        uint32_t p = i / l->out_c;
+        uint32_t y = l->kernel_h == 1u ? p / l->out_w : 0, x = l->kernel_w == 1u ? p % l->out_w : 0;
+        sums_over(l, in + i % l->out_c, y, y + l->kernel_h, x, x + l->kernel_w, group, sums);
+        for (uint32_t j = 0; j < group; j++) {
+            arena[l->out + i + j] = limited(l, kws_requantise(sums[j] - zero, multiplier, shift));
         }
     }
 }

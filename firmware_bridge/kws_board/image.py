@@ -185,17 +185,19 @@ def _record(model: IntegerModel, layer: Layer, plan: Plan, constants: _Constants
         constants.add(layer.shifts) if layer.shifts.size else 0,
         row_bytes, layer.operations,
         layer.depth_multiplier if layer.kind == "depthwise" else second.size,
-        len(layer.multipliers), 0, 0, *plan.bands.get(layer.output, (0, 0)), _quick(layer.shifts, weights, bias), 0,
+        len(layer.multipliers), 0, 0, *plan.bands.get(layer.output, (0, 0)), _quick(layer, weights, bias), 0,
     ]  # fmt: skip
     return struct.pack(f"<{LAYER_WORDS}I", *(w & 0xFFFFFFFF for w in words))
 
 
-def _quick(shifts: Int32Array, weights: Int8Array, bias: Int32Array) -> int:
+def _quick(layer: Layer, weights: Int8Array, bias: Int32Array) -> int:
     """1 where the firmware may scale sums by its shorter way. Weights (outputs, row), bias with the zero point's part."""
-    if weights.ndim != 2 or not shifts.size or not bias.size:
+    if layer.kind in ("add", "mul"):
+        return int(layer.shifts.min() >= -20 and layer.shifts.max() <= 0)
+    if layer.kind not in ("conv", "depthwise"):
         return 0
     sums = 128 * np.abs(weights.astype(np.int64)).sum(1) + np.abs(bias.astype(np.int64))
-    return int(sums.max() < 2**29 and shifts.min() >= -20 and shifts.max() <= -1)
+    return int(sums.max() < 2**29 and layer.shifts.min() >= -20 and layer.shifts.max() <= -1)
 
 
 def _with_zero_point(bias: Int32Array, sums: np.ndarray[tuple[int], np.dtype[np.int64]], zero_point: int) -> Int32Array:

@@ -36,10 +36,11 @@ static int tables_fit(const kws_layer *l, uint32_t n, uint32_t size, const uint8
     if (l->n_tables != n || !constants(l->multipliers, 4u * n, size) || !constants(l->shifts, 4u * n, size)) {
         return 0;
     }
+    int32_t least = l->quick ? -20 : -31, most = !l->quick ? 30 : l->kind == KWS_ADD || l->kind == KWS_MUL ? 0 : -1;
     for (uint32_t i = 0; i < n; i++) {
         int32_t multiplier = (int32_t)word(bytes, l->multipliers / 4u + i);
         int32_t shift = (int32_t)word(bytes, l->shifts / 4u + i);
-        if (multiplier < 0 || shift < (l->quick ? -20 : -31) || shift > (l->quick ? -1 : 30)) {
+        if (multiplier < 0 || shift < least || shift > most) {
             return 0;
         }
     }

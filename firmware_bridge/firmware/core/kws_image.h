@@ -56,7 +56,7 @@ typedef struct {
     uint32_t band_rows;     /* 0; else this layer and the next, a depthwise one, run that many of its rows at a time:
                                of this layer's map the arena holds what they read */
     uint32_t band_bytes;    /* of the arena at `out`, where band_rows is not 0 */
-    uint32_t quick;         /* conv, depthwise: every sum is within 2^29, every shift within -20 ... -1 */
+    uint32_t quick;         /* every sum is within 2^29, every shift within -20 ... -1, of add and mul ... 0 */
     uint32_t spare;
 } kws_layer;
 

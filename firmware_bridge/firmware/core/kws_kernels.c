@@ -75,11 +75,15 @@ static inline scale scale_of(const scales *all, uint32_t c, enum way way) {
     return s;
 }
 
+static inline int32_t quick_product(int32_t x, int32_t multiplier) {
+    return ((int32_t)(((int64_t)(x * 4) * multiplier) >> 32) + 1) >> 1;
+}
+
 static inline int8_t scaled(const scale *s, int32_t sum, enum way way) {
     if (way == EXACT) {
         return (int8_t)kws_within(kws_requantise(sum, s->multiplier, s->shift) + s->rounding, s->low, s->high);
     }
-    int32_t high = ((int32_t)(((int64_t)(sum * 4) * s->multiplier) >> 32) + 1) >> 1;
+    int32_t high = quick_product(sum, s->multiplier);
     if (way == QUICK_POSITIVE) {
         return (int8_t)kws_to_int8((high + s->rounding) >> s->shift);
     }
@@ -233,6 +237,7 @@ typedef struct {
     uint32_t weights[3];  /* of a row */
     uint32_t outside;     /* a row of zero points */
     int above, below;     /* whether there are rows above the first output and below the last */
+    int skips;            /* every second row only */
     scale to;
 } column;
 
@@ -251,6 +256,15 @@ static inline __attribute__((always_inline)) void column_of_outputs(const column
     const column in = *given;
     const int8_t *at[3] = {in.at[0], in.at[1], in.at[2]};
     uint32_t above = in.above ? next_row(at, in.step) : in.outside, here = next_row(at, in.step), below;
+    if (in.skips) { /* stride 2: what is below one output is above the next */
+        for (; n > 0; n--, out += out_step) {
+            below = n > 1u || in.below ? next_row(at, in.step) : in.outside;
+            *out = of_three_rows(&in, above, here, below, way);
+            above = below;
+            here = n > 1u ? next_row(at, in.step) : 0;
+        }
+        return;
+    }
     for (; n > 3u; n -= 3u, out += out_step) { /* each row is `above`, `here` and `below` in turn */
         below = next_row(at, in.step);
         *out = of_three_rows(&in, above, here, below, way);
@@ -277,7 +291,7 @@ static __attribute__((noinline)) void run_column(const column *in, int8_t *out, 
     }
 }
 
-/* 3x3 over channels of their own, stride 1 down its rows. Channels are shared; down a column of outputs, each row of three
+/* 3x3 over channels of their own, stride 1 or 2 down its rows. Channels are shared; down a column of outputs, each row of three
  * values is read once, as a word. */
 static void depthwise_3x3(const kws_image *image, const kws_layer *l, int8_t *arena, int8_t *scratch, uint32_t core,
                           uint32_t n_cores) {
@@ -289,7 +303,8 @@ static void depthwise_3x3(const kws_image *image, const kws_layer *l, int8_t *ar
     const enum way way = way_of(l);
     column now;
     now.above = l->pad_top == 0;
-    now.below = l->in_h + l->pad_top > l->out_h + 1u;
+    now.below = l->in_h + l->pad_top >= (l->out_h - 1u) * l->stride_h + 3u;
+    now.skips = l->stride_h == 2u;
     now.outside = kws_three_bytes(zero, zero, zero);
     scratch[0] = (int8_t)zero;
     for (uint32_t c = mine.first; c < mine.end; c++) {
@@ -315,8 +330,8 @@ static void depthwise_3x3(const kws_image *image, const kws_layer *l, int8_t *ar
 static void depthwise(const kws_image *image, const kws_layer *l, int8_t *arena, int8_t *scratch, uint32_t core,
                       uint32_t n_cores) {
 #ifdef KWS_DOT_WORDS
-    if (l->quick && l->kernel_h == 3u && l->kernel_w == 3u && l->stride_h == 1u && l->pad_top <= 1u &&
-        l->in_h + l->pad_top > l->out_h && l->in1_values == 1u) {
+    if (l->quick && l->kernel_h == 3u && l->kernel_w == 3u && l->stride_h <= 2u && l->pad_top <= 1u &&
+        l->in_h + l->pad_top >= (l->out_h - 1u) * l->stride_h + 2u && l->in1_values == 1u) {
         depthwise_3x3(image, l, arena, scratch, core, n_cores);
         return;
     }
@@ -421,16 +436,31 @@ static void mean(const kws_image *image, const kws_layer *l, int8_t *arena, uint
     }
 }
 
+/* x * multiplier * 2^-(31 + right), |x| < 2^29: as kws_requantise(x, multiplier, -right). */
+static inline int32_t quick_sum(int32_t x, int32_t multiplier, int32_t right) {
+    int32_t high = quick_product(x, multiplier);
+    return right ? (high + (high >> 31) + (1 << right >> 1)) >> right : high;
+}
+
+/* quick: shifts within -20 ... 0; 255 * 2^20 twice is less than 2^29 */
 static void add(const kws_image *image, const kws_layer *l, int8_t *arena, uint32_t core, uint32_t n_cores) {
     range mine = share(l->in1_values, 4, core, n_cores);
     const int8_t *a = arena + l->in0, *b = arena + l->in1;
+    int8_t *out = arena + l->out;
     const int32_t *multipliers = table(image, l->multipliers), *shifts = table(image, l->shifts);
+    const int32_t m0 = multipliers[0], m1 = multipliers[1], m2 = multipliers[2];
+    const int32_t s0 = shifts[0], s1 = shifts[1], s2 = shifts[2], zero0 = l->in0_zero_point, zero1 = l->in1_zero_point;
+    const int32_t zero = l->out_zero_point, low = l->low, high = l->high;
+    const uint32_t quick = l->quick;
     for (uint32_t i = mine.first; i < mine.end; i++) {
-        int32_t x = (a[i] - l->in0_zero_point) * (1 << ADD_LEFT_SHIFT);
-        int32_t y = (b[i] - l->in1_zero_point) * (1 << ADD_LEFT_SHIFT);
-        int32_t sum = (int32_t)((uint32_t)kws_requantise(x, multipliers[0], shifts[0]) +
-                                (uint32_t)kws_requantise(y, multipliers[1], shifts[1]));
-        arena[l->out + i] = limited(l, kws_requantise(sum, multipliers[2], shifts[2]));
+        int32_t x = (a[i] - zero0) * (1 << ADD_LEFT_SHIFT), y = (b[i] - zero1) * (1 << ADD_LEFT_SHIFT), sum;
+        if (quick) {
+            sum = quick_sum(quick_sum(x, m0, -s0) + quick_sum(y, m1, -s1), m2, -s2);
+        } else {
+            sum = (int32_t)((uint32_t)kws_requantise(x, m0, s0) + (uint32_t)kws_requantise(y, m1, s1));
+            sum = kws_requantise(sum, m2, s2);
+        }
+        out[i] = (int8_t)kws_within(sum + zero, low, high);
     }
 }
 
@@ -438,11 +468,16 @@ static void mul(const kws_image *image, const kws_layer *l, int8_t *arena, uint3
     uint32_t n = l->in_h * l->in_w * l->in_c, gate = l->in1_values;
     range mine = share(n, 4, core, n_cores);
     const int8_t *a = arena + l->in0, *b = arena + l->in1;
-    int32_t multiplier = table(image, l->multipliers)[0], shift = table(image, l->shifts)[0];
+    int8_t *out = arena + l->out;
+    const int32_t multiplier = table(image, l->multipliers)[0], shift = table(image, l->shifts)[0];
+    const int32_t zero0 = l->in0_zero_point, zero1 = l->in1_zero_point, zero = l->out_zero_point;
+    const int32_t low = l->low, high = l->high;
+    const uint32_t quick = l->quick;
     uint32_t j = mine.first % gate;
     for (uint32_t i = mine.first; i < mine.end; i++, j = j + 1u == gate ? 0 : j + 1u) {
-        int32_t product = (a[i] - l->in0_zero_point) * (b[j] - l->in1_zero_point);
-        arena[l->out + i] = limited(l, kws_requantise(product, multiplier, shift));
+        int32_t product = (a[i] - zero0) * (b[j] - zero1);
+        product = quick ? quick_sum(product, multiplier, -shift) : kws_requantise(product, multiplier, shift);
+        out[i] = (int8_t)kws_within(product + zero, low, high);
     }
 }
 

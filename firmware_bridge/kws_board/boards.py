@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
+from pathlib import Path
 
 from kws_board import firmware, gvsoc
 from kws_board.board import Board
@@ -34,8 +35,11 @@ def list_ports() -> list[Port]:
     return [Port(p.device, str(p.description or ""), p.device in boards[1::2]) for p in found]
 
 
-def open_board(name: str) -> tuple[Board, str]:
-    """The board called so, opened, and how it was found. Raises BoardError with what is missing."""
+def open_board(name: str, gvsoc_log: Path | None = None) -> tuple[Board, str]:
+    """The board called so, opened, and how it was found. `gvsoc_log`: where gvsoc's trace goes when the board is closed.
+
+    Raises BoardError with what is missing.
+    """
     if name == "auto":
         return _open_first()
     kind, _, port = name.partition(":")
@@ -46,7 +50,8 @@ def open_board(name: str) -> tuple[Board, str]:
         board, how = Board(_start_emulator, slow_factor=3.0), "emulator (qemu-system-riscv32)"
     elif name == "gvsoc":
         sdk = gvsoc.find_sdk()
-        board, how = Board(lambda: gvsoc.GvsocTransport(sdk), slow_factor=20.0, heartbeat_s=10.0), f"gvsoc ({sdk.home})"
+        board = Board(lambda: gvsoc.GvsocTransport(sdk, gvsoc_log), slow_factor=20.0, heartbeat_s=10.0)
+        how = f"gvsoc ({sdk.home})"
     else:
         raise BoardError(f"board: found {name[:80]!r}, wanted {WANTED}")
     try:

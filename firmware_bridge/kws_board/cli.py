@@ -61,7 +61,10 @@ def _parser() -> argparse.ArgumentParser:
     one.set_defaults(run=_profile)
     one.add_argument("name", nargs="?", metavar="NAME|FILE.tflite", help="a model, or an int8 TFLite file")
     _add_board(one)
-    one.add_argument("--from-log", type=Path, metavar="LOG", help="the table of what --json printed once")
+    one.add_argument("--log", type=Path, help="with --board gvsoc: keep its trace of the cycle counter's reads")
+    one.add_argument(
+        "--from-log", type=Path, metavar="LOG", help="the table of what --json printed once, or with NAME of what --log kept"
+    )
     one.add_argument("--estimate", action="store_true", help="modelled on the reference's tables: needs no board")
     one.add_argument("--json", action="store_true", dest="as_json")
 
@@ -138,9 +141,13 @@ def _image_and_spec(name: str) -> tuple[BoardImage, ModelSpec]:
     return compile_file(spec.files["tflite"].path), spec
 
 
-def _profile(name: str | None, board: str, from_log: Path | None, estimate: bool, as_json: bool) -> None:
+def _profile(
+    name: str | None, board: str, log: Path | None, from_log: Path | None, estimate: bool, as_json: bool
+) -> None:
+    if log is not None and board != "gvsoc":
+        raise BoardError(f"profile: --log: found --board {board}, wanted gvsoc")
     if from_log is not None:
-        found = profile.from_log(from_log)
+        found = profile.from_log(from_log, None if name is None else _image_of(name))
     elif name is None:
         raise BoardError("profile: found no model, wanted NAME, FILE.tflite or --from-log LOG")
     elif estimate:
@@ -154,7 +161,7 @@ def _profile(name: str | None, board: str, from_log: Path | None, estimate: bool
             return
     else:
         image = _image_of(name)
-        opened, _ = boards.open_board(board)
+        opened, _ = boards.open_board(board, log)
         try:
             found = profile.measured(opened, image, _version(opened.name))
         finally:

@@ -5,28 +5,33 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import shutil
 import signal
 import socket
 import subprocess
 import tempfile
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from kws_board import firmware
 from kws_board.errors import BoardError
 from kws_board.link import LinkError, SerialTransport
 
 _START_S = 60.0
+TIMER = "cluster/timer"  # whose trace tells when the firmware read its cycle counter
 
 
 @dataclass(frozen=True)
 class Sdk:
-    """An installed GAP SDK."""
+    """An installed GAP SDK with gvsoc built."""
 
     home: Path
     gapy: str
+    launcher: str
 
 
 def find_sdk() -> Sdk:
@@ -34,10 +39,18 @@ def find_sdk() -> Sdk:
     home = os.environ.get("GAP_SDK_HOME", "")
     if not home:
         raise BoardError("board gvsoc: found no GAP SDK, wanted GAP_SDK_HOME; install it, then: source sourceme.sh")
-    gapy = shutil.which("gapy") or shutil.which("gapy", path=str(Path(home) / "install" / "workspace" / "bin"))
-    if gapy is None:
-        raise BoardError(f"board gvsoc: found no gapy in PATH or {home}, wanted the SDK built: make gvsoc")
-    return Sdk(Path(home), gapy)
+    installed = Path(home) / "install"
+    gapy = _program("gapy", installed / "workspace" / "bin", Path(home) / "utils" / "gapy")
+    launcher = _program("gvsoc_launcher", installed / "workspace" / "bin", installed / "workstation" / "bin")
+    for name, found in (("gapy", gapy), ("gvsoc_launcher", launcher)):
+        if found is None:
+            raise BoardError(f"board gvsoc: found no {name} in PATH or {home}, wanted the SDK built: make gvsoc")
+    assert gapy is not None and launcher is not None
+    return Sdk(Path(home), gapy, launcher)
+
+
+def _program(name: str, *folders: Path) -> str | None:
+    return shutil.which(name) or shutil.which(name, path=os.pathsep.join(map(str, folders)))
 
 
 def free_port() -> int:
@@ -50,22 +63,32 @@ def free_port() -> int:
 class GvsocTransport:
     """The simulator's UART. Its process group ends with the transport, however that goes."""
 
-    def __init__(self, sdk: Sdk) -> None:
-        """Start it and connect. Raises LinkError where it does not listen within a minute."""
+    def __init__(self, sdk: Sdk, log: Path | None = None) -> None:
+        """Start it and connect. `log`: where the simulator's trace of the cluster's timer goes when it ends.
+
+        Raises LinkError where it cannot be prepared or does not listen within a minute.
+        """
         self.name = "gvsoc"
         self.baud: int | None = None
+        self._log = log
         self._folder = tempfile.TemporaryDirectory(prefix="kws-gvsoc-")
         self._serial: SerialTransport | None = None
-        port = free_port()
-        command = _command(sdk, firmware.built("gap8"), Path(self._folder.name), port)
+        folder, port, program = Path(self._folder.name), free_port(), firmware.built("gap8")
         try:
-            self._process = subprocess.Popen(
-                command, cwd=self._folder.name, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
-                stderr=subprocess.DEVNULL, start_new_session=True,
-            )  # fmt: skip
-        except OSError as error:
+            config = _prepared(sdk, program, folder, port, traced=log is not None)
+            launcher = sdk.launcher + ("_debug" if log is not None else "")
+            with (folder / "output").open("wb") as output:
+                self._process = subprocess.Popen(
+                    [launcher, f"--config={config}"], cwd=folder, stdin=subprocess.DEVNULL, stdout=output,
+                    stderr=subprocess.STDOUT, start_new_session=True,
+                    env=os.environ | {"PULP_CONFIG_FILE": str(config)},
+                )  # fmt: skip
+        except (OSError, subprocess.SubprocessError, ValueError) as error:
             self._folder.cleanup()
             raise LinkError(f"board gvsoc: cannot be started: {error}") from error
+        except LinkError:
+            self._folder.cleanup()
+            raise
         self._connect(port)
 
     def _connect(self, port: int) -> None:
@@ -100,6 +123,11 @@ class GvsocTransport:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self._process.pid, signal.SIGKILL)
         self._process.wait()
+        output = Path(self._folder.name) / "output"
+        if self._log is not None and output.exists():
+            lines = _COLOUR.sub("", output.read_text(errors="replace")).splitlines(keepends=True)
+            with contextlib.suppress(OSError):
+                self._log.write_text("".join(line for line in lines if f"{TIMER}/trace" in line))
         self._folder.cleanup()
 
     def _open(self) -> SerialTransport:
@@ -108,12 +136,33 @@ class GvsocTransport:
         return self._serial
 
 
-def _command(sdk: Sdk, program: Path, folder: Path, port: int) -> list[str]:
-    """gapy's command line; the UART's port goes into a configuration file of its own."""
-    config = folder / "uart.json"
-    uart = {"type": "tcp", "host": "127.0.0.1", "port": port, "telnet": False}
-    config.write_text(json.dumps({"target": {"system_tree": {"board": {"uart": uart}}}}))
-    return [
-        sdk.gapy, "--target=gapuino_v3", "--platform=gvsoc", f"--work-dir={folder}", f"--config={config}",
-        "run", "--image", "--flash", "--exec-prepare", "--exec", f"--binary={program}",
+_COLOUR = re.compile("\x1b\\[[0-9;]*m")
+
+
+def _prepared(sdk: Sdk, program: Path, folder: Path, port: int, traced: bool) -> Path:
+    """The simulator's configuration in `folder`, with the flash image that boots `program` and the UART on `port`."""
+    command = [
+        sdk.gapy, "--target=gapuino_v3", "--platform=gvsoc", f"--work-dir={folder}",
+        "run", "--image", "--flash", "--exec-prepare", f"--binary={program}",
+        *([f"--trace={TIMER}"] if traced else []),
     ]  # fmt: skip
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=_START_S, check=False)
+    path = folder / "gvsoc_config.json"
+    if done.returncode != 0 or not path.exists():
+        said = (done.stderr or done.stdout).strip().splitlines() or ["nothing"]
+        raise LinkError(f"board gvsoc: gapy: found exit status {done.returncode}, saying {said[-1]!r}, wanted {path.name}")
+    config = json.loads(path.read_text())
+    uarts = [uart for uart in _dictionaries(config) if "telnet" in uart]
+    if not uarts:
+        raise LinkError(f"board gvsoc: {path.name}: found no UART, wanted one with 'telnet'")
+    for uart in uarts:
+        uart.update(telnet=True, telnet_port=port, stdout=False, tx_file="")
+    path.write_text(json.dumps(config))
+    return path
+
+
+def _dictionaries(value: Any) -> Iterator[dict[str, Any]]:
+    if isinstance(value, dict):
+        yield value
+    for child in value.values() if isinstance(value, dict) else value if isinstance(value, list) else ():
+        yield from _dictionaries(child)

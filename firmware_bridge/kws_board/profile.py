@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import asdict, dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from kws_board import gvsoc
 from kws_board.board import Board
 from kws_board.cost_model import estimate
 from kws_board.errors import BoardError
@@ -79,17 +82,41 @@ def modelled(image: BoardImage) -> Profile:
     return Profile(image.model.name, "modelled", "cost model", tuple(rows))
 
 
-def from_log(path: Path) -> Profile:
-    """What `--json` printed. Raises BoardError for anything else."""
+def from_log(path: Path, image: BoardImage | None = None) -> Profile:
+    """What `--json` printed, or of `image` what `--log` kept of gvsoc. Raises BoardError for anything else."""
     try:
-        found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        text = path.read_text(encoding="utf-8")
+        if image is not None and f"{gvsoc.TIMER}/trace" in text:
+            return _from_trace(path, text, image)
+        found: dict[str, Any] = json.loads(text)
         rows = tuple(ProfileRow(**row) for row in found["rows"])
         profile = Profile(found["model"], found["cycle_source"], found["board"], rows)
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise BoardError(f"{path}: found no profile ({error}), wanted what kws-board profile --json prints") from error
+        raise BoardError(
+            f"{path}: found no profile ({error}), wanted what kws-board profile --json prints, or with a model's NAME "
+            "what --log kept"
+        ) from error
     if profile.cycle_source not in SOURCES:
         raise BoardError(f"{path}: cycle_source: found {profile.cycle_source!r}, wanted one of {', '.join(SOURCES)}")
     return profile
+
+
+# time in ps, cycle of the cluster's clock, component: a read of the timer's low word
+_READ = re.compile(r"^\d+: (\d+): \[\S*cluster/timer/trace *\] Timer access \(offset: 0x8, .*is_write: 0\)$", re.MULTILINE)
+
+
+def _from_trace(path: Path, text: str, image: BoardImage) -> Profile:
+    """The last inference: the firmware reads the counter before its first layer and after each."""
+    read_at = [int(found[1]) for found in _READ.finditer(text)][-len(image.steps) - 1 :]
+    if len(read_at) <= len(image.steps):
+        raise BoardError(
+            f"{path}: {image.model.name}: found {len(read_at)} reads of the timer, wanted at least {len(image.steps) + 1}"
+        )
+    rows = tuple(
+        ProfileRow(step.name, step.kind, after - before, step.operations)
+        for step, (before, after) in zip(image.steps, pairwise(read_at), strict=True)
+    )
+    return Profile(image.model.name, "gvsoc", path.name, rows)
 
 
 def as_table(profile: Profile) -> str:

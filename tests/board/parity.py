@@ -1,8 +1,9 @@
-"""The parity report: NumPy reference = TFLite's reference kernels = host build = emulator, on every shipped model.
+"""The parity report: NumPy reference = TFLite's reference kernels = host build = emulator = gvsoc, on every shipped model.
 
-    python -m tests.board.parity [--random 1000] [--real 200] [--data DIR]     (make parity)
+    python -m tests.board.parity [--random 1000] [--real 200] [--gvsoc 0] [--data DIR]     (make parity)
 
-Prints docs/parity.md: equal scores out of how many, and how far TFLite's optimised kernels (XNNPACK) are from them.
+Prints the table of docs/board.md: equal scores out of how many, and how far TFLite's optimised kernels (XNNPACK) are from
+them. gvsoc is slow and not everywhere: it runs the first `--gvsoc` patches, random and real by turns.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import random
 import sys
 import time
 from collections import Counter
+from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
 
@@ -22,6 +24,7 @@ import numpy as np
 from kws_board import boards, firmware
 from kws_board.board import Board
 from kws_board.compiler import compile_file
+from kws_board.errors import BoardError
 from kws_board.image import BoardImage
 from kws_board.integer_ops import run
 from kws_board.link import ProcessTransport
@@ -48,8 +51,7 @@ def real_patches(spec: ModelSpec, image: BoardImage, data: Path, n: int) -> np.n
     return quantise(maker.patches(samples), source).reshape(n, -1)
 
 
-def on_board(command: list[str], image: BoardImage, patches: np.ndarray) -> np.ndarray:
-    board = Board(lambda: ProcessTransport(command[0], command), slow_factor=5.0, heartbeat_s=0)
+def on_board(board: Board, image: BoardImage, patches: np.ndarray) -> np.ndarray:
     board.open()
     try:
         return np.stack([board.infer(image, patch).scores for patch in patches])
@@ -57,17 +59,38 @@ def on_board(command: list[str], image: BoardImage, patches: np.ndarray) -> np.n
         board.close()
 
 
+def program(command: list[str]) -> Callable[[], Board]:
+    return lambda: Board(lambda: ProcessTransport(command[0], command), slow_factor=5.0, heartbeat_s=0)
+
+
+def on_gvsoc(image: BoardImage, patches: np.ndarray, wanted: np.ndarray, n_random: int, n: int) -> str:
+    """Half of `n` random patches, half real ones, as far as there are."""
+    if n == 0:
+        return "not run"
+    rows = np.r_[: min(n - n // 2, n_random), n_random : min(n_random + n // 2, len(patches))]
+    try:
+        board, _ = boards.open_board("gvsoc")
+        try:
+            scores = np.stack([board.infer(image, patch).scores for patch in patches[rows]])
+        finally:
+            board.close()
+    except BoardError as error:
+        return str(error).removeprefix("board: ")
+    return f"{(scores == wanted[rows]).all(1).sum()} of {len(rows)}"
+
+
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--random", type=int, default=1000)
     parser.add_argument("--real", type=int, default=200)
+    parser.add_argument("--gvsoc", type=int, default=0)
     parser.add_argument("--data", type=Path, default=os.environ.get("KWS_DATA"))
     options = parser.parse_args()
-    ports = {"host build": [str(firmware.built("sanitized"))], "emulator": boards.emulator()}
+    ports = {"host build": program([str(firmware.built("sanitized"))]), "emulator": program(boards.emulator())}
     lines = [
-        "| model | patches | NumPy = TFLite's reference | host build (sanitizers) | emulator | image B | maps B | "
+        "| model | patches | NumPy = TFLite's reference | host build (sanitizers) | emulator | gvsoc | image B | maps B | "
         "XNNPACK: same top class | scores that differ by 0, 1, 2, more steps |",
-        "|---|---|---|---|---|---|---|---|---|",
+        "|---|---|---|---|---|---|---|---|---|---|",
     ]
     failed = False
     for folder in BOARD_MODELS:
@@ -80,13 +103,15 @@ def main() -> None:
             patches = np.concatenate([patches, real_patches(spec, image, Path(options.data), int(options.real * few))])
         wanted = run(image.model, patches)
         equal = [int((tflite_reference.run(content, patches) == wanted).all(1).sum())]
-        for name, command in ports.items():
+        for name, open_port in ports.items():
             began = time.monotonic()
-            equal.append(int((on_board(command, image, patches) == wanted).all(1).sum()))
+            equal.append(int((on_board(open_port(), image, patches) == wanted).all(1).sum()))
             print(
                 f"{folder.name}: {name}: {equal[-1]} of {len(patches)}, {time.monotonic() - began:.0f} s",
                 file=sys.stderr,
             )
+        simulated = on_gvsoc(image, patches, wanted, n_random, options.gvsoc)
+        print(f"{folder.name}: gvsoc: {simulated}", file=sys.stderr)
         real = patches[n_random:]
         top, steps = "no recordings", ""
         if len(real):
@@ -96,10 +121,11 @@ def main() -> None:
             apart = Counter(np.minimum(np.abs(optimised.astype(int) - wanted[n_random:]), 3).ravel().tolist())
             steps = ", ".join(str(apart[i]) for i in range(4))
         failed |= any(n != len(patches) for n in equal)
+        failed |= " of " in simulated and len(set(simulated.split(" of "))) > 1
         counts = f"{n_random} random, {len(real)} real"
         lines.append(
             f"| `{folder.name}` | {counts} | " + " | ".join(f"{n} of {len(patches)}" for n in equal)
-            + f" | {len(image.content):,} | {image.plan.arena_bytes:,} | {top} | {steps} |"
+            + f" | {simulated} | {len(image.content):,} | {image.plan.arena_bytes:,} | {top} | {steps} |"
         )  # fmt: skip
     print("\n".join(lines))
     made_by = f"ai-edge-litert {version('ai-edge-litert')}, NumPy {np.__version__}, {platform.machine()}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import random
 import signal
 import subprocess
@@ -324,18 +325,36 @@ def test_gvsoc_is_started_on_loopback_and_always_ended(
     monkeypatch.delenv("GAP_SDK_HOME", raising=False)
     with pytest.raises(BoardError, match="GAP_SDK_HOME"):
         boards.open_board("gvsoc")
-    launcher = tmp_path / "install" / "workspace" / "bin" / "gapy"
-    launcher.parent.mkdir(parents=True)
+    gapy, launcher = (tmp_path / "install" / "workspace" / "bin" / name for name in ("gapy", "gvsoc_launcher"))
+    gapy.parent.mkdir(parents=True)
     monkeypatch.setenv("GAP_SDK_HOME", str(tmp_path))
     with pytest.raises(BoardError, match="no gapy"):
         boards.open_board("gvsoc")
+    gapy.write_text("""#!/usr/bin/env python3
+import json, os, sys
+options = dict(a.lstrip("-").split("=") for a in sys.argv if "=" in a)
+assert options["target"] == "gapuino_v3" and options["platform"] == "gvsoc" and os.path.exists(options["binary"])
+assert {"run", "--image", "--flash", "--exec-prepare"} <= set(sys.argv) and "--exec" not in sys.argv
+uart = {"type": "dpi", "telnet": False, "stdout": True, "tx_file": "tx_uart.log", "baudrate": 115200}
+config = {"target": {"system_tree": {"board": {"uart": uart}}}, "trace": options.get("trace")}
+json.dump(config, open(options["work-dir"] + "/gvsoc_config.json", "w"))
+""")
+    gapy.chmod(0o755)
+    with pytest.raises(BoardError, match="no gvsoc_launcher"):
+        boards.open_board("gvsoc")
     launcher.write_text(f"""#!/usr/bin/env python3
 import json, os, socket, subprocess, sys
-config = next(a.split("=")[1] for a in sys.argv if a.startswith("--config="))
-assert "run" in sys.argv and "--flash" in sys.argv and any(a.startswith("--binary=") for a in sys.argv)
-uart = json.load(open(config))["target"]["system_tree"]["board"]["uart"]
+path = next(a.split("=")[1] for a in sys.argv if a.startswith("--config="))
+assert os.environ["PULP_CONFIG_FILE"] == path
+config = json.load(open(path))
+uart = config["target"]["system_tree"]["board"]["uart"]
+assert uart["telnet"] is True and uart["stdout"] is False and uart["tx_file"] == ""
+print("raised_event")
+for i, cycle in enumerate((90, 100, 107, 130)):
+    kind = "Timer access (offset: 0x8, size: 0x4, is_write: 0)" if i else "Reached compare value (timer: 0)"
+    print(f"{{cycle}}000: {{cycle}}: [\x1b[34m/sys/board/chip/cluster/timer/trace   \x1b[0m] {{kind}}", flush=True)
 open({str(tmp_path / "pid")!r}, "w").write(str(os.getpid()))
-server = socket.create_server((uart["host"], uart["port"]))
+server = socket.create_server(("127.0.0.1", uart["telnet_port"]))
 link, _ = server.accept()
 subprocess.run({host!r}, stdin=link.fileno(), stdout=link.fileno())
 """)
@@ -348,6 +367,15 @@ subprocess.run({host!r}, stdin=link.fileno(), stdout=link.fileno())
     board.close()
     with pytest.raises(ProcessLookupError):
         os.kill(int((tmp_path / "pid").read_text()), 0)
+    launcher.rename(launcher.with_name("gvsoc_launcher_debug"))
     launcher.write_text("#!/bin/sh\nexit 3\n")
+    launcher.chmod(0o755)
+    board, _ = boards.open_board("gvsoc", tmp_path / "log")
+    board.close()
+    lines = (tmp_path / "log").read_text().splitlines()
+    assert len(lines) == 4 and all(re.match(r"\d+: \d+: \[/sys\S+/cluster/timer/trace +\] ", line) for line in lines)
     with pytest.raises(LinkError, match="ended with 3"):
+        boards.open_board("gvsoc")
+    gapy.write_text("#!/bin/sh\necho no such target >&2\nexit 4\n")
+    with pytest.raises(LinkError, match="exit status 4, saying 'no such target'"):
         boards.open_board("gvsoc")

@@ -36,7 +36,7 @@ def list_ports() -> list[Port]:
 
 
 def open_board(name: str, gvsoc_log: Path | None = None) -> tuple[Board, str]:
-    """The board called so, opened, and how it was found. `gvsoc_log`: where gvsoc's trace goes when the board is closed.
+    """The board called so, opened, and how it was found. `gvsoc_log`: where gvsoc's trace goes when it is closed.
 
     Raises BoardError with what is missing.
     """

@@ -150,7 +150,8 @@ def _prepared(sdk: Sdk, program: Path, folder: Path, port: int, traced: bool) ->
     path = folder / "gvsoc_config.json"
     if done.returncode != 0 or not path.exists():
         said = (done.stderr or done.stdout).strip().splitlines() or ["nothing"]
-        raise LinkError(f"board gvsoc: gapy: found exit status {done.returncode}, saying {said[-1]!r}, wanted {path.name}")
+        found = f"exit status {done.returncode}, saying {said[-1]!r}"
+        raise LinkError(f"board gvsoc: gapy: found {found}, wanted {path.name}")
     config = json.loads(path.read_text())
     uarts = [uart for uart in _dictionaries(config) if "telnet" in uart]
     if not uarts:

@@ -191,7 +191,7 @@ def _record(model: IntegerModel, layer: Layer, plan: Plan, constants: _Constants
 
 
 def _quick(layer: Layer, weights: Int8Array, bias: Int32Array) -> int:
-    """1 where the firmware may scale sums by its shorter way. Weights (outputs, row), bias with the zero point's part."""
+    """1 where the firmware may scale sums by its shorter way. `weights`: (outputs, row); `bias` as in the image."""
     if layer.kind in ("add", "mul"):
         return int(layer.shifts.min() >= -20 and layer.shifts.max() <= 0)
     if layer.kind not in ("conv", "depthwise"):

@@ -102,16 +102,17 @@ def from_log(path: Path, image: BoardImage | None = None) -> Profile:
 
 
 # time in ps, cycle of the cluster's clock, component: a read of the timer's low word
-_READ = re.compile(r"^\d+: (\d+): \[\S*cluster/timer/trace *\] Timer access \(offset: 0x8, .*is_write: 0\)$", re.MULTILINE)
+_READ = re.compile(
+    r"^\d+: (\d+): \[\S*cluster/timer/trace *\] Timer access \(offset: 0x8, .*is_write: 0\)$", re.MULTILINE
+)
 
 
 def _from_trace(path: Path, text: str, image: BoardImage) -> Profile:
     """The last inference: the firmware reads the counter before its first layer and after each."""
     read_at = [int(found[1]) for found in _READ.finditer(text)][-len(image.steps) - 1 :]
     if len(read_at) <= len(image.steps):
-        raise BoardError(
-            f"{path}: {image.model.name}: found {len(read_at)} reads of the timer, wanted at least {len(image.steps) + 1}"
-        )
+        wanted = f"at least {len(image.steps) + 1}"
+        raise BoardError(f"{path}: {image.model.name}: found {len(read_at)} reads of the timer, wanted {wanted}")
     rows = tuple(
         ProfileRow(step.name, step.kind, after - before, step.operations)
         for step, (before, after) in zip(image.steps, pairwise(read_at), strict=True)

@@ -1,9 +1,9 @@
-"""The parity report: NumPy reference = TFLite's reference kernels = host build = emulator = gvsoc, on every shipped model.
+"""The parity report: NumPy reference = TFLite's reference kernels = host build = emulator = gvsoc, model by model.
 
     python -m tests.board.parity [--random 1000] [--real 200] [--gvsoc 0] [--data DIR]     (make parity)
 
-Prints the table of docs/board.md: equal scores out of how many, and how far TFLite's optimised kernels (XNNPACK) are from
-them. gvsoc is slow and not everywhere: it runs the first `--gvsoc` patches, random and real by turns.
+Prints the table of docs/board.md: equal scores out of how many, and how far TFLite's optimised kernels (XNNPACK) are
+from them. gvsoc is slow and not everywhere: it runs `--gvsoc` of the patches, half random, half real.
 """
 
 from __future__ import annotations
@@ -88,8 +88,8 @@ def main() -> None:
     options = parser.parse_args()
     ports = {"host build": program([str(firmware.built("sanitized"))]), "emulator": program(boards.emulator())}
     lines = [
-        "| model | patches | NumPy = TFLite's reference | host build (sanitizers) | emulator | gvsoc | image B | maps B | "
-        "XNNPACK: same top class | scores that differ by 0, 1, 2, more steps |",
+        "| model | patches | NumPy = TFLite's reference | host build (sanitizers) | emulator | gvsoc | image B "
+        "| maps B | XNNPACK: same top class | scores that differ by 0, 1, 2, more steps |",
         "|---|---|---|---|---|---|---|---|---|---|",
     ]
     failed = False

@@ -22,6 +22,7 @@ from kws_board.errors import BoardError
 from kws_serve.model_folder import shipped_models_dir
 from tests.board.conftest import tiny_tflite
 
+ROOT = Path(__file__).parents[2]
 DSCNN_S = shipped_models_dir() / "dscnn-s" / "model.int8.tflite"
 TABLES = tuple(cost_model.REFERENCE_CYCLES)
 
@@ -72,6 +73,30 @@ def test_profile_on_the_emulator_and_from_its_log(
     table = capsys.readouterr().out
     assert "instructions executed by the emulator: no measure of GAP8's cycles" in table
     assert re.search(r"^total +[\d,]+ +2,704,780 ", table, re.MULTILINE)
+
+
+def test_the_committed_logs_of_gvsoc_make_the_tables_of_the_docs(capsys: pytest.CaptureFixture[str]) -> None:
+    page = (ROOT / "docs" / "board.md").read_text()
+    logs = sorted((ROOT / "docs" / "gvsoc").glob("*.log"))
+    assert len(logs) >= 4
+    for log in logs:
+        board("profile", log.stem, "--from-log", str(log), "--json")
+        found = json.loads(capsys.readouterr().out)
+        assert found["cycle_source"] == "gvsoc" and all(row["cycles"] > 0 for row in found["rows"])
+        assert re.search(rf"^\| `{log.stem}` \| \*?\*?{found['total']['cycles']:,}\b", page, re.MULTILINE), log.stem
+    board("profile", "dscnn-s", "--from-log", str(logs[-1]))
+    assert "cycles of gvsoc, the simulator of the chip" in capsys.readouterr().out
+
+
+def test_a_trace_without_an_inference_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    log = tmp_path / "log"
+    log.write_text("1: 2: [/sys/board/chip/cluster/timer/trace  ] Timer access (offset: 0x8, size: 0x4, is_write: 0)\n")
+    assert "found 1 reads of the timer, wanted at least 13" in refused(
+        capsys, "profile", "dscnn-s", "--from-log", str(log)
+    )
+    assert "--log: found --board emulator" in refused(
+        capsys, "profile", "dscnn-s", "--board", "emulator", "--log", str(tmp_path / "new")
+    )
 
 
 def test_an_estimate_needs_no_board_and_says_what_it_is(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:

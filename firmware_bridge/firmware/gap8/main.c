@@ -1,6 +1,6 @@
 /* GAP8: the fabric controller keeps the link, the cluster's eight cores compute, layers come into L1 by DMA.
  *
- * This port has been compiled, linked and read; it has not run on hardware.
+ * It runs on gvsoc, the simulator of the chip; it has not run on hardware.
  */
 #include <string.h>
 

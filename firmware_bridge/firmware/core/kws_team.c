@@ -53,6 +53,46 @@ static uint32_t constant_bytes(const kws_layer *l, uint32_t n) {
     }
 }
 
+uint32_t kws_stage_bytes(const kws_image *image) {
+    uint32_t most = 0, before = 0;
+    for (uint32_t i = 0; i < image->n_layers; i++) {
+        uint32_t n = constant_bytes(&image->layers[i], image->layers[i].out_c);
+        uint32_t both = n + (i > 0 && image->layers[i - 1u].band_rows != 0 ? before : 0);
+        most = both > most ? both : most;
+        before = n;
+    }
+    return aligned(most);
+}
+
+static uint32_t read_far(const kws_image *image, uint32_t from, uint32_t n, uint32_t *used) {
+    uint32_t at = *used;
+    image->read(image->read_self, image->stage + at, image->far_at + from, n);
+    *used += aligned(n);
+    return at;
+}
+
+void kws_stage(const kws_image *image, const kws_layer *layer, kws_layer staged[2], kws_image *at_hand) {
+    uint32_t used = 0;
+    *at_hand = *image;
+    at_hand->bytes = image->stage;
+    for (uint32_t i = 0; i < (layer->band_rows != 0 ? 2u : 1u); i++) {
+        kws_layer *l = &staged[i];
+        *l = layer[i];
+        if (l->weight_bytes) {
+            l->weights = read_far(image, l->weights, l->weight_bytes, &used);
+        }
+        if (l->kind == KWS_SOFTMAX) {
+            l->bias = read_far(image, l->bias, 1024u, &used);
+        } else if (l->kind == KWS_CONV || l->kind == KWS_LINEAR || l->kind == KWS_DEPTHWISE) {
+            l->bias = read_far(image, l->bias, 4u * l->out_c, &used);
+        }
+        if (l->n_tables) {
+            l->multipliers = read_far(image, l->multipliers, 4u * l->n_tables, &used);
+            l->shifts = read_far(image, l->shifts, 4u * l->n_tables, &used);
+        }
+    }
+}
+
 /* The layer's constants for channels [first, end), near; the copy of the layer points to them. */
 static void bring_constants(near_room *room, const kws_image *image, kws_layer *l, uint32_t first, uint32_t end) {
     const uint8_t *bytes = image->bytes;

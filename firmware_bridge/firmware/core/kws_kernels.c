@@ -58,7 +58,7 @@ typedef struct {
 
 /* How sums become int8. QUICK: |sum| < 2^29 and -20 <= shift <= -1, so that the high word of one product is enough: the sum
  * in halves of 2^-31, then rounded; then halves away from zero, which for negative values is a carry of one less.
- * QUICK_POSITIVE: and what is negative ends as -128, whatever its rounding. */
+ * QUICK_POSITIVE: and what is negative ends as -128, whatever its rounding, so that both shifts are one. */
 enum way { EXACT, QUICK, QUICK_POSITIVE };
 
 static enum way way_of(const kws_layer *l) {
@@ -69,24 +69,28 @@ static enum way way_of(const kws_layer *l) {
 static inline scale scale_of(const scales *all, uint32_t c, enum way way) {
     scale s = {all->bias[c], all->multipliers[c], all->shifts[c], all->zero_point, all->low, all->high};
     if (way != EXACT) { /* half of what is shifted out, and the zero point */
-        s.shift = -s.shift;
-        s.rounding = (int32_t)((uint32_t)(2 * s.rounding + 1) << s.shift) >> 1;
+        int32_t twice = (int32_t)((uint32_t)(2 * s.rounding + 1) << -s.shift);
+        s.shift = way == QUICK ? -s.shift : 1 - s.shift;
+        s.rounding = way == QUICK ? twice >> 1 : twice + 1;
     }
     return s;
 }
 
-static inline int32_t quick_product(int32_t x, int32_t multiplier) {
-    return ((int32_t)(((int64_t)(x * 4) * multiplier) >> 32) + 1) >> 1;
+/* x * multiplier in halves of 2^-31, |x| < 2^29 */
+static inline int32_t twice_product(int32_t x, int32_t multiplier) {
+    return (int32_t)(((int64_t)(x * 4) * multiplier) >> 32);
 }
+
+static inline int32_t quick_product(int32_t x, int32_t multiplier) { return (twice_product(x, multiplier) + 1) >> 1; }
 
 static inline int8_t scaled(const scale *s, int32_t sum, enum way way) {
     if (way == EXACT) {
         return (int8_t)kws_within(kws_requantise(sum, s->multiplier, s->shift) + s->rounding, s->low, s->high);
     }
-    int32_t high = quick_product(sum, s->multiplier);
     if (way == QUICK_POSITIVE) {
-        return (int8_t)kws_to_int8((high + s->rounding) >> s->shift);
+        return (int8_t)kws_to_int8((twice_product(sum, s->multiplier) + s->rounding) >> s->shift);
     }
+    int32_t high = quick_product(sum, s->multiplier);
     return (int8_t)kws_within((high + (high >> 31) + s->rounding) >> s->shift, s->low, s->high);
 }
 
@@ -185,8 +189,9 @@ static inline __attribute__((always_inline)) void conv_pixels(const kws_image *i
     int8_t *out = arena + l->out + l->first_channel;
     const uint32_t pairs = (n + 1u) / 2u;
     range mine = share(pairs * groups, pairs >= 6u * n_cores ? groups : 1u, core, n_cores);
-    for (uint32_t i = mine.first, done; i < mine.end; i += done) {
-        uint32_t p = i / groups * 2u, q = p + 1u < n ? p + 1u : p, group = i % groups;
+    uint32_t p = mine.first / groups * 2u, group = mine.first % groups;
+    for (uint32_t i = mine.first, done; i < mine.end; i += done, p += 2u, group = 0) {
+        uint32_t q = p + 1u < n ? p + 1u : p;
         done = groups - group < mine.end - i ? groups - group : mine.end - i;
         uint32_t to = 4u * (group + done) < channels ? 4u * (group + done) : channels;
         const int8_t *x0 = in_place ? in + p * in_c : window(l, in, scratch, p), *x1 = x0;

@@ -128,19 +128,36 @@ static uint32_t tile_bytes(const kws_layer *l, uint32_t rows) {
     return aligned(in_rows * l->in_w * l->in_c) + aligned(rows * l->out_w * l->out_c);
 }
 
+/* The most output rows whose maps fit beside the constants of `group` channels; 0: not one. */
+static uint32_t rows_beside(const kws_layer *layer, uint32_t group, uint32_t room_bytes) {
+    uint32_t rows = layer->out_h;
+    while (rows > 0 && constant_bytes(layer, group) + tile_bytes(layer, rows) > room_bytes) {
+        rows--;
+    }
+    return rows;
+}
+
+#define LEAST_GROUP 32u /* channels, of a convolution whose constants are brought in parts */
+
 /* A convolution or pool, a band of output rows at a time, a group of output channels at a time within. */
 static int run_banded(const kws_team *team, const kws_image *image, const kws_layer *layer) {
     kws_port *port = team->port;
-    uint32_t room_bytes = port->near_bytes, group = layer->out_c, rows = layer->out_h;
-    /* all constants at once if a row of maps still fits beside them; else, of a conv, as many channels as do */
-    while (constant_bytes(layer, group) + tile_bytes(layer, 1) > room_bytes) {
-        if (layer->kind != KWS_CONV || group <= 4u) {
+    uint32_t group = layer->out_c, rows = rows_beside(layer, group, port->near_bytes);
+    if (rows == 0) { /* not all constants at once: as few bands as can be, each of which brings them all again */
+        uint32_t fewest = layer->out_h + 1u;
+        for (uint32_t g = group; layer->kind == KWS_CONV && g > 4u;) {
+            g = (g / 2u + 3u) & ~3u;
+            uint32_t fit = rows_beside(layer, g, port->near_bytes), n = fit ? (layer->out_h + fit - 1u) / fit : fewest;
+            if (n < fewest) {
+                fewest = n, group = g, rows = fit;
+            }
+            if (g <= LEAST_GROUP) {
+                break;
+            }
+        }
+        if (rows == 0) {
             return 0;
         }
-        group = (group / 2u + 3u) & ~3u;
-    }
-    while (constant_bytes(layer, group) + tile_bytes(layer, rows) > room_bytes) {
-        rows = (rows + 1u) / 2u;
     }
     kws_image near_image = *image;
     near_image.bytes = port->near_memory;

@@ -228,7 +228,9 @@ class Board:
     def _greet(self, link: Link) -> Hello:
         link.transport.write(b"\0")  # ends what another program left half sent
         # what a board gets while it starts is lost: ask often rather than wait long
-        hello = Hello.parse(link.ask(Request.HELLO, b"", min(1.0, self.slow_factor), max(4, round(4 * self.slow_factor))))
+        hello = Hello.parse(
+            link.ask(Request.HELLO, b"", min(1.0, self.slow_factor), max(4, round(4 * self.slow_factor)))
+        )
         if hello.firmware != protocol.FIRMWARE:
             raise BoardError(
                 f"board: firmware: found {hello.firmware}, wanted {protocol.FIRMWARE}; flash this version's firmware"

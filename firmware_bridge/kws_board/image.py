@@ -17,8 +17,8 @@ from kws_board.integer_model import Int8Array, Int32Array, IntegerModel, Layer
 
 MAGIC, VERSION = 0x4253574B, 1
 HEADER_WORDS, LAYER_WORDS = 16, 36
-ARENA_BYTES = 112 << 10  # that the GAP8 port has for maps
-BAND_ROWS = 4
+ARENA_BYTES = 400 << 10  # that the GAP8 port has for maps, where the image lies in HyperRAM
+BAND_ROWS = 8
 MAX_LAYERS, MAX_CLASSES, MAX_TAPS = 160, 256, 64
 _KINDS = {
     kind: number

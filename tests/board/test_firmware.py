@@ -8,6 +8,7 @@ import shutil
 import struct
 import subprocess
 import zlib
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -18,11 +19,12 @@ from hypothesis import strategies as st
 from kws_board import firmware, protocol
 from kws_board import image as image_module
 from kws_board.board import Board
-from kws_board.compiler import compile_tflite
+from kws_board.compiler import compile_file, compile_tflite
 from kws_board.errors import BoardError
 from kws_board.image import HEADER_WORDS, LAYER_WORDS, BoardImage, make_image
 from kws_board.integer_ops import run
 from kws_board.protocol import Refused
+from kws_serve.model_folder import shipped_models_dir
 from tests.board.conftest import board_of, needs
 from tests.board.random_tflite import keyword_like
 from tests.board.test_integer_reference import BOARD_MODELS, count_of, random_patches
@@ -92,6 +94,55 @@ def test_emulator_equals_the_reference(folder: Path, emulator: list[str]) -> Non
         assert [layer.operations for layer in one.layers] == [step.operations for step in image.steps]
         # the emulator counts the same for the same work, but for where the counter is read
         assert two.cycles == pytest.approx(one.cycles, rel=1e-3)
+    finally:
+        board.close()
+
+
+@pytest.mark.parametrize("near_bytes", [0, 44 << 10])
+@pytest.mark.parametrize("name", ["dscnn-s", "dscnn-m", "dscnn-l"])
+def test_an_image_without_room_lies_far(
+    name: str, near_bytes: int, sanitized: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its constants are read layer by layer from the memory beyond: the same bits, beside a model that lies near."""
+    image, small = compile_file(shipped_models_dir() / name / "model.int8.tflite"), image_of(1)
+    memory = len(image.content) + len(small.content)
+    assert memory > image.plan.arena_bytes + 8_000
+    monkeypatch.setenv("KWS_NEAR_BYTES", str(near_bytes))
+    monkeypatch.setenv("KWS_MEMORY_BYTES", str(memory))
+    board = board_of(sanitized)
+    board.open()
+    try:
+        for one in (small, image, small):
+            patches = random_patches(one.model.input.size, 2)
+            np.testing.assert_array_equal(scores_of(board, one, patches), run(one.model, patches))
+        hello = board.hello
+        assert hello is not None and len(image.content) >= hello.free_bytes - len(small.content)
+    finally:
+        board.close()
+
+
+def test_a_damaged_image_that_lies_far_is_refused(sanitized: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    image = compile_file(shipped_models_dir() / "dscnn-s" / "model.int8.tflite")
+    monkeypatch.setenv("KWS_MEMORY_BYTES", str(len(image.content) - 8))
+    board = board_of(sanitized)
+    board.open()
+    try:
+        shift = image.content.rindex(image.model.layers[0].shifts.astype("<i4").tobytes())
+        for at, byte in ((4, 9), (16, 0), (70, 0xFF), (shift, 99), (len(image.content) - 1, 0x55)):
+            content = bytearray(image.content)
+            content[at] ^= byte or 1
+            content[12:16] = struct.pack("<I", zlib.crc32(content[16:]))  # as if it had been compiled so
+            if at == len(image.content) - 1:
+                content[12] ^= 1
+            with pytest.raises(Refused, match="bad image"):
+                board.load(replace(image, content=bytes(content)))
+        assert board.load(image) == 0
+        monkeypatch.setenv("KWS_MEMORY_BYTES", "9000")
+        few = board_of(sanitized)
+        few.open()
+        with pytest.raises(BoardError, match="maps: found"):
+            few.load(image)
+        few.close()
     finally:
         board.close()
 

@@ -17,15 +17,14 @@ static uint8_t *put32(uint8_t *p, uint32_t value) {
 
 static uint32_t aligned(uint32_t n) { return (n + 3u) & ~3u; }
 
-void kws_board_init(kws_board *board, const kws_port *port, uint32_t boot_id, uint8_t *pool, uint32_t pool_bytes,
-                    int8_t *arena, uint32_t arena_bytes, int8_t *scratch, uint32_t scratch_bytes) {
+void kws_board_init(kws_board *board, const kws_port *port, uint32_t boot_id, uint8_t *memory, uint32_t memory_bytes,
+                    int8_t *scratch, uint32_t scratch_bytes) {
     memset(board, 0, sizeof *board);
     board->port = *port;
     board->boot_id = boot_id;
-    board->pool = pool;
-    board->pool_bytes = pool_bytes;
-    board->arena = arena;
-    board->arena_bytes = arena_bytes;
+    board->memory = memory;
+    board->memory_bytes = memory_bytes;
+    board->arena = (int8_t *)memory + memory_bytes;
     board->scratch = scratch;
     board->scratch_bytes = scratch_bytes;
 }
@@ -39,10 +38,17 @@ static void run_layers(void *context) {
     kws_team_begin(&team, image);
     for (uint32_t i = 0; i < image->n_layers; i++) {
         const kws_layer *layer = &image->layers[i];
+        int done = i > 0 && layer[-1].band_rows != 0;
+        kws_image at_hand = *image;
+        kws_layer staged[2];
+        if (image->read != 0 && !done) {
+            kws_stage(image, layer, staged, &at_hand);
+            layer = staged;
+        }
         if (layer->band_rows != 0) { /* what both take is counted for this one, and nothing for the next */
-            kws_run_fused(&team, image, layer);
-        } else if (i == 0 || layer[-1].band_rows == 0) {
-            kws_run_on_team(&team, image, layer);
+            kws_run_fused(&team, &at_hand, layer);
+        } else if (!done) {
+            kws_run_on_team(&team, &at_hand, layer);
         }
         if (i + 1u == image->n_layers) {
             kws_team_end(&team, image);
@@ -71,6 +77,10 @@ static void refuse(kws_board *board, uint8_t sequence, enum kws_code code, uint3
     answer(board, KWS_ERROR, sequence, 5);
 }
 
+static uint32_t free_bytes(const kws_board *board) { return board->memory_bytes - board->used - board->arena_bytes; }
+
+static uint32_t free_far_bytes(const kws_board *board) { return board->port.far_bytes - board->far_used; }
+
 static void hello(kws_board *board, uint8_t sequence) {
     uint8_t *p = board->payload;
     *p++ = KWS_PROTOCOL;
@@ -79,8 +89,8 @@ static void hello(kws_board *board, uint8_t sequence) {
     *p++ = (uint8_t)board->n_slots;
     p = put32(p, board->boot_id);
     p = put32(p, KWS_MAX_PAYLOAD);
-    p = put32(p, board->pool_bytes - board->pool_used);
-    p = put32(p, board->arena_bytes);
+    p = put32(p, free_bytes(board));
+    p = put32(p, board->memory_bytes - board->used);
     memcpy(p, board->port.chip, KWS_CHIP_BYTES);
     p += KWS_CHIP_BYTES;
     for (uint32_t i = 0; i < board->n_slots; i++, p += KWS_DIGEST_BYTES) {
@@ -103,9 +113,10 @@ static void begin(kws_board *board, uint8_t sequence, const uint8_t *in, uint32_
         refuse(board, sequence, KWS_BAD_SIZE, 8u + KWS_DIGEST_BYTES);
         return;
     }
-    uint32_t size = get32(in), slot = resident(board, in + 8), free_bytes = board->pool_bytes - board->pool_used;
-    if (slot == KWS_NO_SLOT && (board->n_slots == KWS_MAX_SLOTS || size > free_bytes || size % 4u)) {
-        refuse(board, sequence, KWS_NO_ROOM, board->n_slots == KWS_MAX_SLOTS ? 0 : free_bytes);
+    uint32_t size = get32(in), slot = resident(board, in + 8), room = free_bytes(board), far_room = free_far_bytes(board);
+    room = far_room > room ? far_room : room;
+    if (slot == KWS_NO_SLOT && (board->n_slots == KWS_MAX_SLOTS || size > room || size % 4u)) {
+        refuse(board, sequence, KWS_NO_ROOM, board->n_slots == KWS_MAX_SLOTS ? 0 : room);
         return;
     }
     int going_on = board->loading_size == size && board->loading_crc == get32(in + 4) &&
@@ -114,6 +125,7 @@ static void begin(kws_board *board, uint8_t sequence, const uint8_t *in, uint32_
         board->loading_size = size;
         board->loading_crc = get32(in + 4);
         board->loading_next = 0;
+        board->loading_far = size > free_bytes(board);
         memcpy(board->loading_digest, in + 8, KWS_DIGEST_BYTES);
     }
     board->payload[0] = (uint8_t)slot;
@@ -126,41 +138,74 @@ static void chunk(kws_board *board, uint8_t sequence, const uint8_t *in, uint32_
         refuse(board, sequence, KWS_BAD_SIZE, 5);
     } else if (get32(in) != board->loading_next || n - 4u > board->loading_size - board->loading_next) {
         refuse(board, sequence, KWS_BAD_OFFSET, board->loading_next);
+    } else if (board->loading_far && n % 4u) {
+        refuse(board, sequence, KWS_BAD_SIZE, n & ~3u);
     } else {
-        memcpy(board->pool + board->pool_used + board->loading_next, in + 4, n - 4u);
+        /* of an image that lies far, as much of its beginning as there is room for is kept here too */
+        uint32_t at = board->loading_next, room = free_bytes(board), kept = at < room ? room - at : 0;
+        memcpy(board->memory + board->used + at, in + 4, kept < n - 4u ? kept : n - 4u);
+        if (board->loading_far) {
+            board->port.far_write(board->port.self, board->far_used + at, in + 4, n - 4u);
+        }
         board->loading_next += n - 4u;
         put32(board->payload, board->loading_next);
         answer(board, KWS_CHUNK | KWS_ANSWER, sequence, 4);
     }
 }
 
+/* Open the image that has come, and give it its place. */
+static enum kws_image_fault take(kws_board *board, kws_slot *made) {
+    kws_image *image = &made->image;
+    uint32_t size = board->loading_size, room = board->memory_bytes - board->used, most = free_bytes(board);
+    image->bytes = board->memory + board->used;
+    image->read = board->loading_far ? board->port.far_read : 0;
+    image->read_self = board->port.self;
+    image->far_at = board->far_used;
+    if (size < 4u * KWS_HEADER_WORDS || most < 4u * KWS_HEADER_WORDS) {
+        return KWS_IMAGE_NOT_ONE;
+    }
+    uint32_t here = board->loading_far ? kws_image_head_bytes(image->bytes) : size;
+    if (here > most || here > size) {
+        return KWS_IMAGE_MEMORY;
+    }
+    if (kws_image_crc32(image, 0, size) != board->loading_crc) {
+        return KWS_IMAGE_CHECKSUM;
+    }
+    enum kws_image_fault fault = kws_image_open(image, size, room - here, board->scratch_bytes);
+    if (fault != KWS_IMAGE_OK) {
+        return fault;
+    }
+    uint32_t stage = board->loading_far ? kws_stage_bytes(image) : 0, patch = aligned(image->input_bytes);
+    uint32_t maps = (image->arena_bytes + 7u) & ~7u;
+    maps = maps > board->arena_bytes ? maps : board->arena_bytes;
+    if (stage > room || patch > room - stage || here > room - stage - patch || maps > room - stage - patch - here) {
+        return KWS_IMAGE_MEMORY;
+    }
+    image->stage = board->memory + board->used + here;
+    made->patch = (int8_t *)image->stage + stage;
+    made->patch_known = 0;
+    memcpy(made->digest, board->loading_digest, KWS_DIGEST_BYTES);
+    board->used += here + stage + patch;
+    board->far_used += board->loading_far ? size : 0;
+    board->arena_bytes = maps;
+    board->arena = (int8_t *)board->memory + board->memory_bytes - maps;
+    return KWS_IMAGE_OK;
+}
+
 static void commit(kws_board *board, uint8_t sequence) {
     uint32_t slot = resident(board, board->loading_digest);
     if (slot == KWS_NO_SLOT) {
-        const uint8_t *bytes = board->pool + board->pool_used;
-        uint32_t size = board->loading_size, left = board->pool_bytes - board->pool_used - size;
-        if (size == 0 || board->loading_next != size) {
+        if (board->loading_size == 0 || board->loading_next != board->loading_size) {
             refuse(board, sequence, KWS_BAD_OFFSET, board->loading_next);
             return;
         }
-        kws_slot *made = &board->slots[board->n_slots];
-        enum kws_image_fault fault = KWS_IMAGE_CHECKSUM;
-        if (kws_crc32(0, bytes, size) == board->loading_crc) {
-            fault = kws_image_open(&made->image, bytes, size, board->arena_bytes, board->scratch_bytes);
-        }
-        if (fault == KWS_IMAGE_OK && aligned(made->image.input_bytes) > left) {
-            fault = KWS_IMAGE_MEMORY;
-        }
+        enum kws_image_fault fault = take(board, &board->slots[board->n_slots]);
         board->loading_next = 0;
         board->loading_size = 0;
         if (fault != KWS_IMAGE_OK) {
             refuse(board, sequence, KWS_BAD_IMAGE, (uint32_t)fault);
             return;
         }
-        memcpy(made->digest, board->loading_digest, KWS_DIGEST_BYTES);
-        made->patch = (int8_t *)(board->pool + board->pool_used + size);
-        made->patch_known = 0;
-        board->pool_used += size + aligned(made->image.input_bytes);
         slot = board->n_slots++;
     }
     board->payload[0] = (uint8_t)slot;
@@ -241,7 +286,8 @@ static void set_baud(kws_board *board, uint8_t sequence, const uint8_t *in, uint
 
 static void reset(kws_board *board, uint8_t sequence) {
     board->n_slots = 0;
-    board->pool_used = 0;
+    board->used = board->far_used = board->arena_bytes = 0;
+    board->arena = (int8_t *)board->memory + board->memory_bytes;
     board->loading_size = board->loading_next = 0;
     board->boot_id = board->boot_id * 1664525u + 1013904223u;
     answer(board, KWS_RESET | KWS_ANSWER, sequence, 0);

@@ -21,7 +21,7 @@
 /* Requests; an answer has the same type with the top bit set, a refusal is KWS_ERROR. Numbers are little-endian. */
 enum kws_type {
     KWS_HELLO = 1, /* -> protocol u8, firmware u8, cycle source u8, n slots u8, boot id u32, largest payload u32,
-                      free image bytes u32, arena bytes u32, chip 16 bytes, then each slot's digest (16) */
+                      free image bytes u32, most bytes of maps u32, chip 16 bytes, then each slot's digest (16) */
     KWS_SET_BAUD,  /* baud u32 -> nothing, at the old rate; then the new one */
     KWS_BEGIN,     /* size u32, crc32 u32, digest 16 -> slot u8 (255: send it), next offset u32 */
     KWS_CHUNK,     /* offset u32, bytes -> next offset u32 */
@@ -61,16 +61,16 @@ typedef struct {
 typedef struct {
     kws_port port;
     uint32_t boot_id;
-    uint8_t *pool; /* images and patches, one behind the other */
-    uint32_t pool_bytes, pool_used;
+    uint8_t *memory; /* images and patches, one behind the other; at its end the arena, as large as any of them needs */
+    uint32_t memory_bytes, used;
     int8_t *arena;
-    uint32_t arena_bytes;
+    uint32_t arena_bytes, far_used;
     int8_t *scratch; /* KWS_MAX_CORES x scratch_bytes */
     uint32_t scratch_bytes;
     const kws_image *running;
     kws_slot slots[KWS_MAX_SLOTS];
     uint32_t n_slots;
-    uint32_t loading_size, loading_crc, loading_next; /* the image under way */
+    uint32_t loading_size, loading_crc, loading_next, loading_far; /* the image under way; whether it lies far */
     uint8_t loading_digest[KWS_DIGEST_BYTES];
     uint32_t layer_cycles[KWS_MAX_LAYERS];
     uint64_t total_cycles;
@@ -83,9 +83,9 @@ typedef struct {
     uint8_t answer[KWS_COBS_SIZE(KWS_MAX_PAYLOAD + KWS_PACKET_OVERHEAD) + 1u];
 } kws_board;
 
-/* Start. `pool` and `arena` are 4-aligned; `scratch` holds n_cores x scratch_bytes. `boot_id`: another at each start. */
-void kws_board_init(kws_board *board, const kws_port *port, uint32_t boot_id, uint8_t *pool, uint32_t pool_bytes,
-                    int8_t *arena, uint32_t arena_bytes, int8_t *scratch, uint32_t scratch_bytes);
+/* Start. `memory` is 8-aligned; `scratch` holds n_cores x scratch_bytes. `boot_id`: another at each start. */
+void kws_board_init(kws_board *board, const kws_port *port, uint32_t boot_id, uint8_t *memory, uint32_t memory_bytes,
+                    int8_t *scratch, uint32_t scratch_bytes);
 
 /* One byte off the wire. Returns 1 where it ended a packet that could be read. */
 int kws_board_byte(kws_board *board, uint8_t byte);

@@ -7,6 +7,33 @@ static uint32_t word(const uint8_t *bytes, uint32_t index) {
     return (uint32_t)p[0] | (uint32_t)p[1] << 8 | (uint32_t)p[2] << 16 | (uint32_t)p[3] << 24;
 }
 
+uint32_t kws_image_head_bytes(const uint8_t *bytes) {
+    uint32_t n_layers = word(bytes, 4);
+    return 4u * (KWS_HEADER_WORDS + KWS_LAYER_WORDS * (n_layers < KWS_MAX_LAYERS ? n_layers : KWS_MAX_LAYERS));
+}
+
+uint32_t kws_image_crc32(const kws_image *image, uint32_t from, uint32_t n) {
+    if (image->read == 0) {
+        return kws_crc32(0, image->bytes + from, n);
+    }
+    uint32_t crc = 0, piece[64];
+    for (uint32_t part; n > 0; from += part, n -= part) {
+        part = n < sizeof piece ? n : (uint32_t)sizeof piece;
+        image->read(image->read_self, piece, image->far_at + from, part);
+        crc = kws_crc32(crc, (const uint8_t *)piece, part);
+    }
+    return crc;
+}
+
+static uint32_t constant(const kws_image *image, uint32_t index) {
+    uint32_t value;
+    if (image->read == 0) {
+        return word(image->bytes, index);
+    }
+    image->read(image->read_self, &value, image->far_at + 4u * index, 4u);
+    return value;
+}
+
 /* a * b * c, or UINT32_MAX where that is no 32-bit size; each factor at most KWS_MAX_DIMENSION */
 static uint32_t volume(uint32_t a, uint32_t b, uint32_t c) {
     uint64_t product = (uint64_t)a * b;
@@ -32,14 +59,14 @@ static int window_fits(uint32_t in, uint32_t out, uint32_t kernel, uint32_t stri
     return pad < kernel && (uint64_t)(out - 1u) * stride < (uint64_t)in + pad;
 }
 
-static int tables_fit(const kws_layer *l, uint32_t n, uint32_t size, const uint8_t *bytes) {
+static int tables_fit(const kws_layer *l, uint32_t n, uint32_t size, const kws_image *image) {
     if (l->n_tables != n || !constants(l->multipliers, 4u * n, size) || !constants(l->shifts, 4u * n, size)) {
         return 0;
     }
     int32_t least = l->quick ? -20 : -31, most = !l->quick ? 30 : l->kind == KWS_ADD || l->kind == KWS_MUL ? 0 : -1;
     for (uint32_t i = 0; i < n; i++) {
-        int32_t multiplier = (int32_t)word(bytes, l->multipliers / 4u + i);
-        int32_t shift = (int32_t)word(bytes, l->shifts / 4u + i);
+        int32_t multiplier = (int32_t)constant(image, l->multipliers / 4u + i);
+        int32_t shift = (int32_t)constant(image, l->shifts / 4u + i);
         if (multiplier < 0 || shift < least || shift > most) {
             return 0;
         }
@@ -92,30 +119,30 @@ static int layer_fits(const kws_layer *l, const kws_image *image, uint32_t size,
         return windowed && l->first_channel == 0 && l->end_channel == 0 && l->row_bytes % 4u == 0 &&
                l->row_bytes >= row && l->row_bytes <= scratch_bytes / 2u &&
                l->weight_bytes == volume(l->out_c, l->row_bytes, 1u) && constants(l->weights, l->weight_bytes, size) &&
-               constants(l->bias, 4u * l->out_c, size) && tables_fit(l, l->out_c, size, image->bytes);
+               constants(l->bias, 4u * l->out_c, size) && tables_fit(l, l->out_c, size, image);
     }
     case KWS_LINEAR:
         return l->out_h == 1u && l->out_w == 1u && l->row_bytes % 4u == 0 && l->row_bytes >= in_bytes &&
                l->row_bytes <= scratch_bytes / 2u && l->weight_bytes == volume(l->out_c, l->row_bytes, 1u) &&
                constants(l->weights, l->weight_bytes, size) && constants(l->bias, 4u * l->out_c, size) &&
-               tables_fit(l, l->out_c, size, image->bytes);
+               tables_fit(l, l->out_c, size, image);
     case KWS_DEPTHWISE:
         return windowed && taps <= 64u && l->in1_values >= 1u && l->in1_values <= KWS_MAX_DIMENSION &&
                (uint64_t)l->in_c * l->in1_values == l->out_c && l->in_c <= scratch_bytes &&
                l->weight_bytes == volume(taps, l->out_c, 1u) && constants(l->weights, l->weight_bytes, size) &&
-               constants(l->bias, 4u * l->out_c, size) && tables_fit(l, l->out_c, size, image->bytes);
+               constants(l->bias, 4u * l->out_c, size) && tables_fit(l, l->out_c, size, image);
     case KWS_AVERAGE_POOL:
         return windowed && l->in_c == l->out_c;
     case KWS_MEAN:
         return l->in_c == l->out_c && (l->kernel_h == 1u || l->kernel_h == l->in_h) &&
                (l->kernel_w == 1u || l->kernel_w == l->in_w) && l->out_h == l->in_h / l->kernel_h &&
-               l->out_w == l->in_w / l->kernel_w && tables_fit(l, 1u, size, image->bytes);
+               l->out_w == l->in_w / l->kernel_w && tables_fit(l, 1u, size, image);
     case KWS_ADD:
         return in_bytes == out_bytes && l->in1_values == in_bytes && inside(l->in1, in_bytes, image->arena_bytes) &&
-               tables_fit(l, 3u, size, image->bytes);
+               tables_fit(l, 3u, size, image);
     case KWS_MUL:
         return in_bytes == out_bytes && (l->in1_values == in_bytes || l->in1_values == l->in_c) &&
-               inside(l->in1, l->in1_values, image->arena_bytes) && tables_fit(l, 1u, size, image->bytes);
+               inside(l->in1, l->in1_values, image->arena_bytes) && tables_fit(l, 1u, size, image);
     case KWS_LOOKUP:
         return in_bytes == out_bytes && l->weight_bytes == 256u && constants(l->weights, 256u, size);
     case KWS_SOFTMAX:
@@ -125,18 +152,17 @@ static int layer_fits(const kws_layer *l, const kws_image *image, uint32_t size,
     }
 }
 
-enum kws_image_fault kws_image_open(kws_image *image, const uint8_t *bytes, uint32_t size, uint32_t arena_bytes,
-                                    uint32_t scratch_bytes) {
+enum kws_image_fault kws_image_open(kws_image *image, uint32_t size, uint32_t arena_bytes, uint32_t scratch_bytes) {
+    const uint8_t *bytes = image->bytes;
     if (size < 4u * KWS_HEADER_WORDS || word(bytes, 0) != KWS_IMAGE_MAGIC || word(bytes, 1) != KWS_IMAGE_VERSION) {
         return KWS_IMAGE_NOT_ONE;
     }
     if (word(bytes, 2) != size || size % 4u) {
         return KWS_IMAGE_SIZE;
     }
-    if (kws_crc32(0, bytes + 16, size - 16u) != word(bytes, 3)) {
+    if (kws_image_crc32(image, 16u, size - 16u) != word(bytes, 3)) {
         return KWS_IMAGE_CHECKSUM;
     }
-    image->bytes = bytes;
     image->n_layers = word(bytes, 4);
     image->arena_bytes = word(bytes, 5);
     image->input = word(bytes, 6);

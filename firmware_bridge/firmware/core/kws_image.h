@@ -61,7 +61,12 @@ typedef struct {
 } kws_layer;
 
 typedef struct {
-    const uint8_t *bytes;
+    const uint8_t *bytes; /* all of it, or of an image that lies far its header and layers */
+    /* 0, or how its constants are read, the image beginning at far_at, and where a layer's are kept while it runs */
+    void (*read)(void *self, void *to, uint32_t from, uint32_t n);
+    void *read_self;
+    uint32_t far_at;
+    uint8_t *stage;
     uint32_t n_layers;
     uint32_t arena_bytes;
     uint32_t input, input_bytes, frame_bytes; /* frame_bytes: of one row of the patch */
@@ -70,8 +75,14 @@ typedef struct {
     const kws_layer *layers;
 } kws_image;
 
-/* Read the `size` bytes at `bytes` (4-aligned). `arena_bytes`, `scratch_bytes`: what this board has. */
-enum kws_image_fault kws_image_open(kws_image *image, const uint8_t *bytes, uint32_t size, uint32_t arena_bytes,
-                                    uint32_t scratch_bytes);
+/* Bytes of a header and its layers, which are always near. `bytes`: at least the header. */
+uint32_t kws_image_head_bytes(const uint8_t *bytes);
+
+/* The image's CRC-32 from byte `from`, wherever it lies. */
+uint32_t kws_image_crc32(const kws_image *image, uint32_t from, uint32_t n);
+
+/* Open an image of `size` bytes whose `bytes` (4-aligned; all, or the head) and `read` are set. `arena_bytes`,
+ * `scratch_bytes`: what this board has. */
+enum kws_image_fault kws_image_open(kws_image *image, uint32_t size, uint32_t arena_bytes, uint32_t scratch_bytes);
 
 #endif

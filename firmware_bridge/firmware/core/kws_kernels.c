@@ -58,7 +58,7 @@ typedef struct {
 
 /* How sums become int8. QUICK: |sum| < 2^29 and -20 <= shift <= -1, so that the high word of one product is enough: the sum
  * in halves of 2^-31, then rounded; then halves away from zero, which for negative values is a carry of one less.
- * QUICK_POSITIVE: and what is negative ends as -128, whatever its rounding. */
+ * QUICK_POSITIVE: and what is negative ends as -128, whatever its rounding, so that both shifts are one. */
 enum way { EXACT, QUICK, QUICK_POSITIVE };
 
 static enum way way_of(const kws_layer *l) {
@@ -69,24 +69,28 @@ static enum way way_of(const kws_layer *l) {
 static inline scale scale_of(const scales *all, uint32_t c, enum way way) {
     scale s = {all->bias[c], all->multipliers[c], all->shifts[c], all->zero_point, all->low, all->high};
     if (way != EXACT) { /* half of what is shifted out, and the zero point */
-        s.shift = -s.shift;
-        s.rounding = (int32_t)((uint32_t)(2 * s.rounding + 1) << s.shift) >> 1;
+        int32_t twice = (int32_t)((uint32_t)(2 * s.rounding + 1) << -s.shift);
+        s.shift = way == QUICK ? -s.shift : 1 - s.shift;
+        s.rounding = way == QUICK ? twice >> 1 : twice + 1;
     }
     return s;
 }
 
-static inline int32_t quick_product(int32_t x, int32_t multiplier) {
-    return ((int32_t)(((int64_t)(x * 4) * multiplier) >> 32) + 1) >> 1;
+/* x * multiplier in halves of 2^-31, |x| < 2^29 */
+static inline int32_t twice_product(int32_t x, int32_t multiplier) {
+    return (int32_t)(((int64_t)(x * 4) * multiplier) >> 32);
 }
+
+static inline int32_t quick_product(int32_t x, int32_t multiplier) { return (twice_product(x, multiplier) + 1) >> 1; }
 
 static inline int8_t scaled(const scale *s, int32_t sum, enum way way) {
     if (way == EXACT) {
         return (int8_t)kws_within(kws_requantise(sum, s->multiplier, s->shift) + s->rounding, s->low, s->high);
     }
-    int32_t high = quick_product(sum, s->multiplier);
     if (way == QUICK_POSITIVE) {
-        return (int8_t)kws_to_int8((high + s->rounding) >> s->shift);
+        return (int8_t)kws_to_int8((twice_product(sum, s->multiplier) + s->rounding) >> s->shift);
     }
+    int32_t high = quick_product(sum, s->multiplier);
     return (int8_t)kws_within((high + (high >> 31) + s->rounding) >> s->shift, s->low, s->high);
 }
 
@@ -105,30 +109,25 @@ static int32_t dot_1x1(const int8_t *x, const int8_t *w, uint32_t n) {
     return sum;
 }
 
-/* Two outputs' pixels over channels [first, end), with which weights, bias and tables begin; `out1` may be `out0`.
+/* Two outputs' pixels over channels [from, to) of those that weights and tables begin with; `out1` may be `out0`.
  * Bias holds -zero_point * sum(weights). */
-static inline __attribute__((always_inline)) void pixels(const kws_image *image, const kws_layer *l, const int8_t *x0,
-                                                         const int8_t *x1, int8_t *out0, int8_t *out1, range channels,
-                                                         enum way way) {
-    const int8_t *weights = (const int8_t *)(image->bytes + l->weights);
-    const scales all = scales_of(image, l);
-    uint32_t row = l->row_bytes, c = 0;
-    out0 += channels.first;
-    out1 += channels.first;
-    channels.end -= channels.first;
-    for (; c + 4u <= channels.end; c += 4) {
-        const int32_t *bias = all.bias + c;
+static inline __attribute__((always_inline)) void pixels(const scales *all, const int8_t *weights, uint32_t row,
+                                                         const int8_t *x0, const int8_t *x1, int8_t *out0, int8_t *out1,
+                                                         uint32_t from, uint32_t to, enum way way) {
+    uint32_t c = from;
+    for (; c + 4u <= to; c += 4) {
+        const int32_t *bias = all->bias + c;
         int32_t sums[8] = {bias[0], bias[1], bias[2], bias[3], bias[0], bias[1], bias[2], bias[3]};
         kws_dot_2x4(x0, x1, weights + c * row, row, sums);
         for (uint32_t i = 0; i < 4; i++) {
-            scale s = scale_of(&all, c + i, way);
+            scale s = scale_of(all, c + i, way);
             out0[c + i] = scaled(&s, sums[i], way);
             out1[c + i] = scaled(&s, sums[4 + i], way);
         }
     }
-    for (; c < channels.end; c++) {
+    for (; c < to; c++) {
         const int8_t *w = weights + c * row;
-        scale s = scale_of(&all, c, way);
+        scale s = scale_of(all, c, way);
         out0[c] = scaled(&s, dot_1x1(x0, w, row) + s.bias, way);
         out1[c] = scaled(&s, dot_1x1(x1, w, row) + s.bias, way);
     }
@@ -177,34 +176,43 @@ static const int8_t *window(const kws_layer *l, const int8_t *in, int8_t *scratc
     return scratch;
 }
 
+/* Pairs of pixels are shared; where they are few, pairs times groups of four channels, a pair's groups in a row. */
 static inline __attribute__((always_inline)) void conv_pixels(const kws_image *image, const kws_layer *l, int8_t *arena,
-                                                              int8_t *scratch, range mine, enum way way) {
-    range all = {l->first_channel, l->end_channel ? l->end_channel : l->out_c};
-    int in_place = l->kernel_h * l->kernel_w == 1u && l->stride_h * l->stride_w == 1u && l->pad_top + l->pad_left == 0 &&
-                   l->in_c == l->row_bytes;
-    const int8_t *in = arena + l->in0;
-    for (uint32_t p = mine.first; p < mine.end; p += 2) {
-        uint32_t q = p + 1u < mine.end ? p + 1u : p;
-        const int8_t *x0 = in_place ? in + p * l->in_c : window(l, in, scratch, p), *x1 = x0;
+                                                              int8_t *scratch, uint32_t core, uint32_t n_cores,
+                                                              enum way way) {
+    const scales all = scales_of(image, l);
+    const int8_t *weights = (const int8_t *)(image->bytes + l->weights), *in = arena + l->in0;
+    const uint32_t channels = (l->end_channel ? l->end_channel : l->out_c) - l->first_channel, row = l->row_bytes;
+    const uint32_t n = l->out_h * l->out_w, groups = (channels + 3u) / 4u, in_c = l->in_c, out_c = l->out_c;
+    const int in_place = l->kernel_h * l->kernel_w == 1u && l->stride_h * l->stride_w == 1u &&
+                         l->pad_top + l->pad_left == 0 && in_c == row;
+    int8_t *out = arena + l->out + l->first_channel;
+    const uint32_t pairs = (n + 1u) / 2u;
+    range mine = share(pairs * groups, pairs >= 6u * n_cores ? groups : 1u, core, n_cores);
+    uint32_t p = mine.first / groups * 2u, group = mine.first % groups;
+    for (uint32_t i = mine.first, done; i < mine.end; i += done, p += 2u, group = 0) {
+        uint32_t q = p + 1u < n ? p + 1u : p;
+        done = groups - group < mine.end - i ? groups - group : mine.end - i;
+        uint32_t to = 4u * (group + done) < channels ? 4u * (group + done) : channels;
+        const int8_t *x0 = in_place ? in + p * in_c : window(l, in, scratch, p), *x1 = x0;
         if (q != p) {
-            x1 = in_place ? in + q * l->in_c : window(l, in, scratch + l->row_bytes, q);
+            x1 = in_place ? in + q * in_c : window(l, in, scratch + row, q);
         }
-        pixels(image, l, x0, x1, arena + l->out + p * l->out_c, arena + l->out + q * l->out_c, all, way);
+        pixels(&all, weights, row, x0, x1, out + p * out_c, out + q * out_c, 4u * group, to, way);
     }
 }
 
 static void conv(const kws_image *image, const kws_layer *l, int8_t *arena, int8_t *scratch, uint32_t core,
                  uint32_t n_cores) {
-    range mine = share(l->out_h * l->out_w, 2, core, n_cores);
     switch (way_of(l)) {
     case QUICK_POSITIVE:
-        conv_pixels(image, l, arena, scratch, mine, QUICK_POSITIVE);
+        conv_pixels(image, l, arena, scratch, core, n_cores, QUICK_POSITIVE);
         break;
     case QUICK:
-        conv_pixels(image, l, arena, scratch, mine, QUICK);
+        conv_pixels(image, l, arena, scratch, core, n_cores, QUICK);
         break;
     default:
-        conv_pixels(image, l, arena, scratch, mine, EXACT);
+        conv_pixels(image, l, arena, scratch, core, n_cores, EXACT);
     }
 }
 
@@ -230,99 +238,122 @@ static void linear(const kws_image *image, const kws_layer *l, int8_t *arena, in
 #define MAX_TAPS 64u
 
 #ifdef KWS_DOT_WORDS
-/* What one column of outputs of one channel reads: three columns of the map side by side, down their rows. */
+/* What one line of outputs of one channel reads: three lines of the map side by side. A line goes down or across. */
 typedef struct {
     const int8_t *at[3];
     uint32_t step[3];
-    uint32_t weights[3];  /* of a row */
-    uint32_t outside;     /* a row of zero points */
-    int above, below;     /* whether there are rows above the first output and below the last */
-    int skips;            /* every second row only */
+    uint32_t weights[3];  /* across the lines */
+    uint32_t outside;     /* three zero points */
+    int before, after;    /* whether there are values before the first output and after the last */
+    int skips;            /* every second value only */
     scale to;
-} column;
+} line;
 
-static inline uint32_t next_row(const int8_t *at[3], const uint32_t step[3]) {
-    uint32_t left = kws_next_byte(&at[0], step[0]), middle = kws_next_byte(&at[1], step[1]);
-    return kws_three_bytes(left, middle, kws_next_byte(&at[2], step[2]));
+static inline uint32_t next_three(const int8_t *at[3], const uint32_t step[3]) {
+    uint32_t first = kws_next_byte(&at[0], step[0]), second = kws_next_byte(&at[1], step[1]);
+    return kws_three_bytes(first, second, kws_next_byte(&at[2], step[2]));
 }
 
-static inline int8_t of_three_rows(const column *in, uint32_t above, uint32_t here, uint32_t below, enum way way) {
-    int32_t sum = kws_dot4(here, in->weights[1], kws_dot4(above, in->weights[0], in->to.bias));
-    return scaled(&in->to, kws_dot4(below, in->weights[2], sum), way);
+static inline int8_t of_nine(const line *in, uint32_t before, uint32_t here, uint32_t after, enum way way) {
+    int32_t sum = kws_dot4(here, in->weights[1], kws_dot4(before, in->weights[0], in->to.bias));
+    return scaled(&in->to, kws_dot4(after, in->weights[2], sum), way);
 }
 
-static inline __attribute__((always_inline)) void column_of_outputs(const column *given, int8_t *out, uint32_t out_step,
-                                                                    uint32_t n, enum way way) {
-    const column in = *given;
+static inline __attribute__((always_inline)) void line_of_outputs(const line *given, int8_t *out, uint32_t out_step,
+                                                                  uint32_t n, enum way way) {
+    const line in = *given;
     const int8_t *at[3] = {in.at[0], in.at[1], in.at[2]};
-    uint32_t above = in.above ? next_row(at, in.step) : in.outside, here = next_row(at, in.step), below;
-    if (in.skips) { /* stride 2: what is below one output is above the next */
+    uint32_t before = in.before ? next_three(at, in.step) : in.outside, here = next_three(at, in.step), after;
+    if (in.skips) { /* stride 2: what is after one output is before the next */
         for (; n > 0; n--, out += out_step) {
-            below = n > 1u || in.below ? next_row(at, in.step) : in.outside;
-            *out = of_three_rows(&in, above, here, below, way);
-            above = below;
-            here = n > 1u ? next_row(at, in.step) : 0;
+            after = n > 1u || in.after ? next_three(at, in.step) : in.outside;
+            *out = of_nine(&in, before, here, after, way);
+            before = after;
+            here = n > 1u ? next_three(at, in.step) : 0;
         }
         return;
     }
-    for (; n > 3u; n -= 3u, out += out_step) { /* each row is `above`, `here` and `below` in turn */
-        below = next_row(at, in.step);
-        *out = of_three_rows(&in, above, here, below, way);
-        above = next_row(at, in.step);
+    for (; n > 3u; n -= 3u, out += out_step) { /* each three are `before`, `here` and `after` in turn */
+        after = next_three(at, in.step);
+        *out = of_nine(&in, before, here, after, way);
+        before = next_three(at, in.step);
         out += out_step;
-        *out = of_three_rows(&in, here, below, above, way);
-        here = next_row(at, in.step);
+        *out = of_nine(&in, here, after, before, way);
+        here = next_three(at, in.step);
         out += out_step;
-        *out = of_three_rows(&in, below, above, here, way);
+        *out = of_nine(&in, after, before, here, way);
     }
     for (; n > 0; n--, out += out_step) {
-        below = n > 1u || in.below ? next_row(at, in.step) : in.outside;
-        *out = of_three_rows(&in, above, here, below, way);
-        above = here;
-        here = below;
+        after = n > 1u || in.after ? next_three(at, in.step) : in.outside;
+        *out = of_nine(&in, before, here, after, way);
+        before = here;
+        here = after;
     }
 }
 
-static __attribute__((noinline)) void run_column(const column *in, int8_t *out, uint32_t step, uint32_t n, enum way way) {
+static __attribute__((noinline)) void run_line(const line *in, int8_t *out, uint32_t step, uint32_t n, enum way way) {
     if (way == QUICK_POSITIVE) {
-        column_of_outputs(in, out, step, n, QUICK_POSITIVE);
+        line_of_outputs(in, out, step, n, QUICK_POSITIVE);
     } else {
-        column_of_outputs(in, out, step, n, QUICK);
+        line_of_outputs(in, out, step, n, QUICK);
     }
 }
 
-/* 3x3 over channels of their own, stride 1 or 2 down its rows. Channels are shared; down a column of outputs, each row of three
- * values is read once, as a word. */
-static void depthwise_3x3(const kws_image *image, const kws_layer *l, int8_t *arena, int8_t *scratch, uint32_t core,
-                          uint32_t n_cores) {
+/* One side of a map: along it lines go, or side by side. */
+typedef struct {
+    uint32_t in, out, stride, pad, in_step, out_step, weight_step;
+} side;
+
+static int can_slide(const side *s) {
+    return s->stride <= 2u && s->pad <= 1u && s->in + s->pad >= (s->out - 1u) * s->stride + 2u;
+}
+
+/* 3x3 over channels of their own. Channels are shared; along a line of outputs, each three values across it are read once,
+ * as a word. Lines go along the longer side. Returns 0 where a layer is none such. */
+static int depthwise_3x3(const kws_image *image, const kws_layer *l, int8_t *arena, int8_t *scratch, uint32_t core,
+                         uint32_t n_cores) {
+    const uint32_t channels = l->in_c, zero = (uint8_t)l->in0_zero_point;
+    side along = {l->in_h, l->out_h, l->stride_h, l->pad_top, l->in_w * channels, l->out_w * channels, 3u};
+    side across = {l->in_w, l->out_w, l->stride_w, l->pad_left, channels, channels, 1u};
+    if (!l->quick || l->kernel_h != 3u || l->kernel_w != 3u || l->in1_values != 1u) {
+        return 0;
+    }
+    if (!can_slide(&along) || (across.out > along.out && can_slide(&across))) {
+        side turned = along;
+        along = across;
+        across = turned;
+    }
+    if (!can_slide(&along)) {
+        return 0;
+    }
     range mine = share(l->out_c, 1, core, n_cores);
     const scales all = scales_of(image, l);
-    const uint32_t channels = l->in_c, row = l->in_w * channels, out_w = l->out_w, zero = (uint8_t)l->in0_zero_point;
+    const enum way way = way_of(l);
     const int8_t *in = arena + l->in0;
     int8_t *out = arena + l->out;
-    const enum way way = way_of(l);
-    column now;
-    now.above = l->pad_top == 0;
-    now.below = l->in_h + l->pad_top >= (l->out_h - 1u) * l->stride_h + 3u;
-    now.skips = l->stride_h == 2u;
+    line now;
+    now.before = along.pad == 0;
+    now.after = along.in + along.pad >= (along.out - 1u) * along.stride + 3u;
+    now.skips = along.stride == 2u;
     now.outside = kws_three_bytes(zero, zero, zero);
     scratch[0] = (int8_t)zero;
     for (uint32_t c = mine.first; c < mine.end; c++) {
         const uint8_t *w = image->bytes + l->weights + 9u * c;
-        for (uint32_t i = 0; i < 3u; i++) {
-            now.weights[i] = kws_three_bytes(w[3u * i], w[3u * i + 1u], w[3u * i + 2u]);
+        for (uint32_t i = 0; i < 3u; i++, w += along.weight_step) {
+            now.weights[i] = kws_three_bytes(w[0], w[across.weight_step], w[2u * across.weight_step]);
         }
         now.to = scale_of(&all, c, way);
-        for (uint32_t x = 0; x < out_w; x++) {
-            for (uint32_t i = 0; i < 3u; i++) { /* a column outside is one zero point again and again */
-                int32_t from = (int32_t)(x * l->stride_w + i) - (int32_t)l->pad_left;
-                int inside = from >= 0 && from < (int32_t)l->in_w;
-                now.at[i] = inside ? in + (uint32_t)from * channels + c : scratch;
-                now.step[i] = inside ? row : 0;
+        for (uint32_t j = 0; j < across.out; j++) {
+            for (uint32_t i = 0; i < 3u; i++) { /* a line outside is one zero point again and again */
+                int32_t from = (int32_t)(j * across.stride + i) - (int32_t)across.pad;
+                int inside = from >= 0 && from < (int32_t)across.in;
+                now.at[i] = inside ? in + (uint32_t)from * across.in_step + c : scratch;
+                now.step[i] = inside ? along.in_step : 0;
             }
-            run_column(&now, out + x * channels + c, out_w * channels, l->out_h, way);
+            run_line(&now, out + j * across.out_step + c, along.out_step, along.out, way);
         }
     }
+    return 1;
 }
 #endif
 
@@ -330,9 +361,7 @@ static void depthwise_3x3(const kws_image *image, const kws_layer *l, int8_t *ar
 static void depthwise(const kws_image *image, const kws_layer *l, int8_t *arena, int8_t *scratch, uint32_t core,
                       uint32_t n_cores) {
 #ifdef KWS_DOT_WORDS
-    if (l->quick && l->kernel_h == 3u && l->kernel_w == 3u && l->stride_h <= 2u && l->pad_top <= 1u &&
-        l->in_h + l->pad_top >= (l->out_h - 1u) * l->stride_h + 2u && l->in1_values == 1u) {
-        depthwise_3x3(image, l, arena, scratch, core, n_cores);
+    if (depthwise_3x3(image, l, arena, scratch, core, n_cores)) {
         return;
     }
 #endif

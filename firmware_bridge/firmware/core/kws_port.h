@@ -25,6 +25,10 @@ typedef struct {
     uint32_t n_cores;
     enum kws_cycle_source cycle_source;
     char chip[KWS_CHIP_BYTES];
+    /* memory beyond, for images that have no room: read and written in pieces, addresses multiples of 4; 0: there is none */
+    uint32_t far_bytes;
+    void (*far_read)(void *self, void *to, uint32_t from, uint32_t n);
+    void (*far_write)(void *self, uint32_t to, const void *from, uint32_t n);
 } kws_port;
 
 #endif

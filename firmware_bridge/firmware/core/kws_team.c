@@ -53,6 +53,46 @@ static uint32_t constant_bytes(const kws_layer *l, uint32_t n) {
     }
 }
 
+uint32_t kws_stage_bytes(const kws_image *image) {
+    uint32_t most = 0, before = 0;
+    for (uint32_t i = 0; i < image->n_layers; i++) {
+        uint32_t n = constant_bytes(&image->layers[i], image->layers[i].out_c);
+        uint32_t both = n + (i > 0 && image->layers[i - 1u].band_rows != 0 ? before : 0);
+        most = both > most ? both : most;
+        before = n;
+    }
+    return aligned(most);
+}
+
+static uint32_t read_far(const kws_image *image, uint32_t from, uint32_t n, uint32_t *used) {
+    uint32_t at = *used;
+    image->read(image->read_self, image->stage + at, image->far_at + from, n);
+    *used += aligned(n);
+    return at;
+}
+
+void kws_stage(const kws_image *image, const kws_layer *layer, kws_layer staged[2], kws_image *at_hand) {
+    uint32_t used = 0;
+    *at_hand = *image;
+    at_hand->bytes = image->stage;
+    for (uint32_t i = 0; i < (layer->band_rows != 0 ? 2u : 1u); i++) {
+        kws_layer *l = &staged[i];
+        *l = layer[i];
+        if (l->weight_bytes) {
+            l->weights = read_far(image, l->weights, l->weight_bytes, &used);
+        }
+        if (l->kind == KWS_SOFTMAX) {
+            l->bias = read_far(image, l->bias, 1024u, &used);
+        } else if (l->kind == KWS_CONV || l->kind == KWS_LINEAR || l->kind == KWS_DEPTHWISE) {
+            l->bias = read_far(image, l->bias, 4u * l->out_c, &used);
+        }
+        if (l->n_tables) {
+            l->multipliers = read_far(image, l->multipliers, 4u * l->n_tables, &used);
+            l->shifts = read_far(image, l->shifts, 4u * l->n_tables, &used);
+        }
+    }
+}
+
 /* The layer's constants for channels [first, end), near; the copy of the layer points to them. */
 static void bring_constants(near_room *room, const kws_image *image, kws_layer *l, uint32_t first, uint32_t end) {
     const uint8_t *bytes = image->bytes;
@@ -88,19 +128,36 @@ static uint32_t tile_bytes(const kws_layer *l, uint32_t rows) {
     return aligned(in_rows * l->in_w * l->in_c) + aligned(rows * l->out_w * l->out_c);
 }
 
+/* The most output rows whose maps fit beside the constants of `group` channels; 0: not one. */
+static uint32_t rows_beside(const kws_layer *layer, uint32_t group, uint32_t room_bytes) {
+    uint32_t rows = layer->out_h;
+    while (rows > 0 && constant_bytes(layer, group) + tile_bytes(layer, rows) > room_bytes) {
+        rows--;
+    }
+    return rows;
+}
+
+#define LEAST_GROUP 32u /* channels, of a convolution whose constants are brought in parts */
+
 /* A convolution or pool, a band of output rows at a time, a group of output channels at a time within. */
 static int run_banded(const kws_team *team, const kws_image *image, const kws_layer *layer) {
     kws_port *port = team->port;
-    uint32_t room_bytes = port->near_bytes, group = layer->out_c, rows = layer->out_h;
-    /* all constants at once if a row of maps still fits beside them; else, of a conv, as many channels as do */
-    while (constant_bytes(layer, group) + tile_bytes(layer, 1) > room_bytes) {
-        if (layer->kind != KWS_CONV || group <= 4u) {
+    uint32_t group = layer->out_c, rows = rows_beside(layer, group, port->near_bytes);
+    if (rows == 0) { /* not all constants at once: as few bands as can be, each of which brings them all again */
+        uint32_t fewest = layer->out_h + 1u;
+        for (uint32_t g = group; layer->kind == KWS_CONV && g > 4u;) {
+            g = (g / 2u + 3u) & ~3u;
+            uint32_t fit = rows_beside(layer, g, port->near_bytes), n = fit ? (layer->out_h + fit - 1u) / fit : fewest;
+            if (n < fewest) {
+                fewest = n, group = g, rows = fit;
+            }
+            if (g <= LEAST_GROUP) {
+                break;
+            }
+        }
+        if (rows == 0) {
             return 0;
         }
-        group = (group / 2u + 3u) & ~3u;
-    }
-    while (constant_bytes(layer, group) + tile_bytes(layer, rows) > room_bytes) {
-        rows = (rows + 1u) / 2u;
     }
     kws_image near_image = *image;
     near_image.bytes = port->near_memory;

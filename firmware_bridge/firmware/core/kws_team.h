@@ -19,6 +19,13 @@ void kws_team_begin(kws_team *team, const kws_image *image);
 /* After the last: the scores are in the arena when this returns. */
 void kws_team_end(const kws_team *team, const kws_image *image);
 
+/* Bytes that the constants of any layer, or of two that run by turns, need beside an image that lies far. */
+uint32_t kws_stage_bytes(const kws_image *image);
+
+/* Bring the layer's constants, and of one with band_rows the next one's, to image->stage: `staged` are the layers and
+ * `at_hand` the image that point to them. */
+void kws_stage(const kws_image *image, const kws_layer *layer, kws_layer staged[2], kws_image *at_hand);
+
 /* Run the layer; its output is in the arena, or where that is near memory, when this returns. */
 void kws_run_on_team(const kws_team *team, const kws_image *image, const kws_layer *layer);
 

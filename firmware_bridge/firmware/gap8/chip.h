@@ -22,6 +22,18 @@
 #define UART_TX_CONFIG REG(UART_BASE + 0x18u)
 #define UART_STATUS REG(UART_BASE + 0x20u)
 #define UART_SETUP REG(UART_BASE + 0x24u)
+/* the HyperBus, number 3: HyperRAM from address 0, flash behind it, as the boot ROM has set it up */
+#define HYPER_ID 3u
+#define HYPER_BASE (0x1A102000u + 0x80u * HYPER_ID)
+#define HYPER_RX_ADDRESS REG(HYPER_BASE + 0x00u)
+#define HYPER_RX_SIZE REG(HYPER_BASE + 0x04u)
+#define HYPER_RX_CONFIG REG(HYPER_BASE + 0x08u)
+#define HYPER_TX_ADDRESS REG(HYPER_BASE + 0x10u)
+#define HYPER_TX_SIZE REG(HYPER_BASE + 0x14u)
+#define HYPER_TX_CONFIG REG(HYPER_BASE + 0x18u)
+#define HYPER_EXTERNAL_ADDRESS REG(HYPER_BASE + 0x20u)
+#define HYPER_RAM_CONFIG REG(HYPER_BASE + 0x34u)
+#define HYPER_IS_RAM (1u << 2)
 #define UDMA_ENABLE (1u << 4) /* read: a transfer is running */
 #define UDMA_WAITING (1u << 5) /* read: and a second one waits behind it */
 #define UART_8N1_TX_RX (3u << 1 | 1u << 8 | 1u << 9)
@@ -61,6 +73,7 @@
 #define DMA_MAX_BYTES 0xfffcu
 
 #define L1_BASE 0x10000000u
+#define L2_BASE 0x1C000000u
 #define N_CORES 8u
 #define CLUSTER_ID 0u
 

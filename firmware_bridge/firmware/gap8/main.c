@@ -7,8 +7,9 @@
 #include "../core/kws_board.h"
 #include "chip.h"
 
-#define POOL_BYTES (272u << 10)
-#define ARENA_BYTES (112u << 10)
+#define MEMORY_BYTES (416u << 10)
+#define FAR_BYTES (8u << 20)
+#define FAR_PIECE 512u /* bytes of one burst: HyperRAM wants to refresh itself every 4 us */
 #define SCRATCH_BYTES 1024u
 #define NEAR_BYTES (44u << 10)
 #define RX_BYTES 4096u
@@ -109,6 +110,44 @@ static void copy(void *self, void *to, const void *from, uint32_t n) {
     }
 }
 
+/* HyperRAM, from the fabric controller or core 0 of the cluster. The uDMA has words of L2: others go through `piece`. */
+static uint32_t piece[FAR_PIECE / 4u];
+
+static void far_read(void *self, void *to, uint32_t from, uint32_t n) {
+    (void)self;
+    for (uint32_t part; n > 0; to = (uint8_t *)to + part, from += part, n -= part) {
+        part = n < FAR_PIECE ? n : FAR_PIECE;
+        int straight = (uint32_t)(uintptr_t)to >= L2_BASE && (uint32_t)(uintptr_t)to % 4u == 0 && part % 4u == 0;
+        HYPER_EXTERNAL_ADDRESS = from;
+        HYPER_RX_ADDRESS = (uint32_t)(uintptr_t)(straight ? to : piece);
+        HYPER_RX_SIZE = part;
+        HYPER_RX_CONFIG = UDMA_ENABLE;
+        while (HYPER_RX_CONFIG & UDMA_ENABLE) {
+        }
+        if (!straight) {
+            memcpy(to, piece, part);
+        }
+    }
+}
+
+static void far_write(void *self, uint32_t to, const void *from, uint32_t n) {
+    (void)self;
+    for (uint32_t part; n > 0; from = (const uint8_t *)from + part, to += part, n -= part) {
+        part = n < FAR_PIECE ? n : FAR_PIECE;
+        memcpy(piece, from, part);
+        HYPER_EXTERNAL_ADDRESS = to;
+        HYPER_TX_ADDRESS = (uint32_t)(uintptr_t)piece;
+        HYPER_TX_SIZE = part;
+        HYPER_TX_CONFIG = UDMA_ENABLE;
+        while (HYPER_TX_CONFIG & UDMA_ENABLE) {
+            receive();
+        }
+        for (uint32_t i = 0; i < FAR_PIECE; i++) { /* the last words are still on their way */
+            receive();
+        }
+    }
+}
+
 /* On the fabric controller: let core 0 do the work, and wait. */
 static void offload(void *self, void (*work)(void *), void *context) {
     (void)self;
@@ -171,20 +210,21 @@ static void start_cluster(void) {
 
 int main(void) {
     static kws_board board;
-    static uint32_t pool[POOL_BYTES / 4u], arena[ARENA_BYTES / 4u];
+    static uint64_t memory[MEMORY_BYTES / 8u];
     static const kws_port port = {
         send_bytes, set_baud, cluster_cycles, fork,   offload, copy, 0, near_memory, NEAR_BYTES, N_CORES, KWS_CYCLES_COUNTER,
-        "gap8",
+        "gap8",     FAR_BYTES, far_read,       far_write,
     };
     FABRIC_ICACHE_ENABLE = 0xffffffffu;
     set_clocks();
     start_cluster();
-    UDMA_CLOCK_GATE |= 1u << UART_ID;
+    UDMA_CLOCK_GATE |= 1u << UART_ID | 1u << HYPER_ID;
+    HYPER_RAM_CONFIG |= HYPER_IS_RAM;
     set_rate(115200);
     expect_byte();
     expect_byte();
-    kws_board_init(&board, &port, REG(0x1A100000u) ^ REG(0x1A10000Cu) ^ 0x67617038u, (uint8_t *)pool, POOL_BYTES, (int8_t *)arena,
-                   ARENA_BYTES, scratch, SCRATCH_BYTES);
+    kws_board_init(&board, &port, REG(0x1A100000u) ^ REG(0x1A10000Cu) ^ 0x67617038u, (uint8_t *)memory, MEMORY_BYTES, scratch,
+                   SCRATCH_BYTES);
     for (;;) {
         receive();
         while (n_handled != n_received) {

@@ -10,8 +10,8 @@
 
 #include "../core/kws_board.h"
 
-#define POOL_BYTES (4u << 20)
-#define ARENA_BYTES (2u << 20)
+#define MEMORY_BYTES (6u << 20)
+#define FAR_BYTES (4u << 20)
 #define SCRATCH_BYTES (16u << 10)
 #define N_CORES 8u
 
@@ -83,16 +83,37 @@ static void copy(void *self, void *to, const void *from, uint32_t n) {
     memcpy(to, from, n);
 }
 
+static uint8_t far_memory[FAR_BYTES];
+
+static void far_read(void *self, void *to, uint32_t from, uint32_t n) {
+    (void)self;
+    memcpy(to, far_memory + from, n);
+}
+
+static void far_write(void *self, uint32_t to, const void *from, uint32_t n) {
+    (void)self;
+    memcpy(far_memory + to, from, n);
+}
+
+/* A size from the environment, a multiple of 8 */
+static uint32_t given(const char *name, uint32_t otherwise) {
+    const char *wanted = getenv(name);
+    return wanted ? (uint32_t)strtoul(wanted, NULL, 10) & ~7u : otherwise;
+}
+
 int main(void) {
     static kws_board board;
-    static uint32_t pool[POOL_BYTES / 4u], arena[ARENA_BYTES / 4u], scratch[N_CORES * SCRATCH_BYTES / 4u];
-    /* KWS_NEAR_BYTES: layers are brought into a near memory of this size, as on GAP8 */
-    const char *wanted = getenv("KWS_NEAR_BYTES");
-    uint32_t near_bytes = wanted ? (uint32_t)strtoul(wanted, NULL, 10) & ~3u : 0;
+    static uint32_t scratch[N_CORES * SCRATCH_BYTES / 4u];
+    /* KWS_NEAR_BYTES: layers are brought into a near memory of this size; KWS_MEMORY_BYTES: what does not fit this lies
+     * far; both as on GAP8 */
+    uint32_t near_bytes = given("KWS_NEAR_BYTES", 0), memory_bytes = given("KWS_MEMORY_BYTES", MEMORY_BYTES);
+    uint8_t *memory = malloc(memory_bytes);
     kws_port port = {send_bytes, set_baud, no_cycles, on_every_core, here, copy, NULL, near_bytes ? malloc(near_bytes) : NULL,
-                     near_bytes, N_CORES, KWS_CYCLES_NONE, "host"};
-    kws_board_init(&board, &port, (uint32_t)getpid(), (uint8_t *)pool, POOL_BYTES, (int8_t *)arena, ARENA_BYTES,
-                   (int8_t *)scratch, SCRATCH_BYTES);
+                     near_bytes, N_CORES, KWS_CYCLES_NONE, "host", FAR_BYTES, far_read, far_write};
+    if (memory == NULL) {
+        return 1;
+    }
+    kws_board_init(&board, &port, (uint32_t)getpid(), memory, memory_bytes, (int8_t *)scratch, SCRATCH_BYTES);
     uint8_t bytes[4096];
     for (ssize_t n; (n = read(STDIN_FILENO, bytes, sizeof bytes)) > 0;) {
         for (ssize_t i = 0; i < n; i++) {

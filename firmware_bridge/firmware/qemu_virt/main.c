@@ -1,8 +1,7 @@
 /* QEMU's `virt` machine: NS16550 UART at 0x10000000, goldfish clock at 0x101000. One core; cycles are instructions. */
 #include "../core/kws_board.h"
 
-#define POOL_BYTES (4u << 20)
-#define ARENA_BYTES (2u << 20)
+#define MEMORY_BYTES (6u << 20)
 #define SCRATCH_BYTES (16u << 10)
 
 #define UART ((volatile uint8_t *)0x10000000u)
@@ -47,14 +46,14 @@ static void here(void *self, void (*work)(void *), void *context) {
 
 int main(void) {
     static kws_board board;
-    static uint32_t pool[POOL_BYTES / 4u], arena[ARENA_BYTES / 4u], scratch[SCRATCH_BYTES / 4u];
+    static uint64_t memory[MEMORY_BYTES / 8u];
+    static uint32_t scratch[SCRATCH_BYTES / 4u];
     static const kws_port port = {
-        send_bytes, set_baud, instructions, one_core, here, 0, 0, 0, 0, 1, KWS_CYCLES_INSTRUCTIONS, "qemu_virt",
+        send_bytes, set_baud, instructions, one_core, here, 0, 0, 0, 0, 1, KWS_CYCLES_INSTRUCTIONS, "qemu_virt", 0, 0, 0,
     };
     uint32_t boot_id = CLOCK[0];
     boot_id ^= CLOCK[1] << 8;
-    kws_board_init(&board, &port, boot_id, (uint8_t *)pool, POOL_BYTES, (int8_t *)arena, ARENA_BYTES, (int8_t *)scratch,
-                   SCRATCH_BYTES);
+    kws_board_init(&board, &port, boot_id, (uint8_t *)memory, MEMORY_BYTES, (int8_t *)scratch, SCRATCH_BYTES);
     UART[FIFO_CONTROL] = 1;
     for (;;) {
         if (UART[LINE_STATUS] & DATA_READY) {

@@ -98,6 +98,16 @@ def test_emulator_equals_the_reference(folder: Path, emulator: list[str]) -> Non
         board.close()
 
 
+@pytest.mark.parametrize("words", [[], ["-DKWS_DOT_WORDS"]], ids=["scalar", "words"])
+def test_the_short_ways_of_scaling_give_the_same(words: list[str], tmp_path: Path) -> None:
+    needs("cc")
+    program = tmp_path / "scaled"
+    flags = ["-std=c99", "-O2", "-fwrapv", "-fno-strict-aliasing", "-fsanitize=undefined", "-fno-sanitize-recover=all"]
+    source = Path(__file__).with_name("scaled.c")
+    subprocess.run(["cc", *flags, *words, "-o", str(program), str(source)], check=True)
+    assert subprocess.run([program], capture_output=True, text=True, check=True).stdout == "4000000 equal\n"
+
+
 @pytest.mark.parametrize("near_bytes", [0, 44 << 10])
 @pytest.mark.parametrize("name", ["dscnn-s", "dscnn-m", "dscnn-l"])
 def test_an_image_without_room_lies_far(

@@ -6,6 +6,7 @@ import argparse
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -131,7 +132,8 @@ def _ping(board: str, count: int) -> None:
 def _image_of(name: str) -> BoardImage:
     if name.endswith(".tflite"):
         return compile_file(Path(name))
-    return _image_and_spec(name)[0]
+    image = _image_and_spec(name)[0]
+    return replace(image, model=replace(image.model, name=name))
 
 
 def _image_and_spec(name: str) -> tuple[BoardImage, ModelSpec]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -208,12 +208,7 @@ def _add(reading: Reading, op: Any) -> None:
         raise BoardError(f"{reading.name}: {reading.where}: found {one.shape} and {two.shape}, wanted one shape")
     twice = np.float64(2.0 * max(one.scale, two.scale))
     reals = [one.scale / twice, two.scale / twice, twice / ((1 << ADD_LEFT_SHIFT) * np.float64(out_map.scale))]
-    multipliers, shifts = table_of(reals)
-    low, high = reading.limits(op.builtinOptions.fusedActivationFunction, out_map)
-    reading.layers.append(
-        Layer("add", out_map.name, (first, second), output, low=low, high=high, multipliers=multipliers, shifts=shifts,
-              operations=out_map.size)
-    )  # fmt: skip
+    _append_of_two(reading, op, "add", (first, second), output, reals)
 
 
 def _mul(reading: Reading, op: Any) -> None:
@@ -224,10 +219,24 @@ def _mul(reading: Reading, op: Any) -> None:
     one, two, out_map = reading.maps[first], reading.maps[second], reading.maps[output]
     if one.shape != out_map.shape or two.shape not in (one.shape, (1, 1, one.shape[2])):
         raise BoardError(f"{reading.name}: {reading.where}: found {one.shape} and {two.shape}, wanted (1, 1, channels)")
-    multipliers, shifts = table_of([np.float64(one.scale) * np.float64(two.scale) / np.float64(out_map.scale)])
+    real = np.float64(one.scale) * np.float64(two.scale) / np.float64(out_map.scale)
+    _append_of_two(reading, op, "mul", (first, second), output, [real])
+
+
+def _append_of_two(
+    reading: Reading,
+    op: Any,
+    kind: Literal["add", "mul"],
+    inputs: tuple[int, int],
+    output: int,
+    reals: list[np.float64],
+) -> None:
+    """A layer of two maps, value by value, scaled by these real numbers."""
+    out_map = reading.maps[output]
+    multipliers, shifts = table_of(reals)
     low, high = reading.limits(op.builtinOptions.fusedActivationFunction, out_map)
     reading.layers.append(
-        Layer("mul", out_map.name, (first, second), output, low=low, high=high, multipliers=multipliers, shifts=shifts,
+        Layer(kind, out_map.name, inputs, output, low=low, high=high, multipliers=multipliers, shifts=shifts,
               operations=out_map.size)
     )  # fmt: skip
 

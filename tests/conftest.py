@@ -4,11 +4,21 @@ from __future__ import annotations
 
 import os
 import socket
+import tempfile
 from pathlib import Path
 
 import pytest
 
+os.environ["KWS_DATA_DIR"] = tempfile.mkdtemp(prefix="kws-tests-")  # no test writes to a home folder
+
 IN_CI = os.environ.get("KWS_CI") == "1"
+
+
+@pytest.fixture(autouse=True)
+def own_data_dir(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Services that a test starts keep their log in a folder of its own."""
+    monkeypatch.setenv("KWS_DATA_DIR", str(tmp_path / "state"))
+    return tmp_path / "state"
 
 
 @pytest.fixture(scope="session")

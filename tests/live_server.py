@@ -3,26 +3,32 @@
 from __future__ import annotations
 
 import contextlib
+import tempfile
 import threading
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
+from kws_serve.api.tokens import TokenFile
 from kws_serve.app import Server, ServerOptions, build_app
 from kws_serve.backends import open_backend
-from kws_serve.engine import Engine, EngineRunner, LoadedModel
+from kws_serve.engine import Engine, LoadedModel
+from kws_serve.engine_runner import EngineRunner
 from kws_serve.model_folder import load_model
-from kws_serve.sinks.history import History
+from kws_serve.sinks.event_log import EventLog
+from kws_serve.sinks.store import Retention
 
 
 class LiveServer:
     """A running server; `host` is 127.0.0.1:PORT."""
 
-    def __init__(self, folders: Sequence[Path], options: ServerOptions, kept: int = 10_000) -> None:
+    def __init__(self, folders: Sequence[Path], options: ServerOptions, data: Path, keep: Retention) -> None:
         specs = [load_model(folder) for folder in folders]
         self.engine = Engine([LoadedModel(s, open_backend("onnx", s), "onnx") for s in specs], max_streams=64)
-        self.history = History(kept)
-        self.runner = EngineRunner(self.engine, self.history.publish)
-        self.app = build_app(self.engine, self.runner, self.history, options)
+        self.folders = {folder.name: folder for folder in folders}
+        self.log = EventLog(data / "events.db", keep)
+        self.runner = EngineRunner(self.engine, self.log.publish)
+        self.app = build_app(self.engine, self.runner, self.log, replace(options, load_model=self.load_model))
         self.server = Server(self.app, options)
         self.host = f"127.0.0.1:{self.server.port}"
         self.ws = f"ws://{self.host}"
@@ -35,20 +41,32 @@ class LiveServer:
         while not self.server.started:
             self._thread.join(0.01)
 
+    def load_model(self, name: str) -> list[LoadedModel]:
+        spec = load_model(self.folders[name])
+        return [LoadedModel(spec, open_backend("onnx", spec), "onnx")]
+
     def stop(self) -> None:
         self.server.stop()
         self._thread.join(10)
         self.runner.stop()
+        self.log.close()
 
 
 @contextlib.contextmanager
 def live_server(
-    folders: Sequence[Path], *, token: str | None = None, port: int = 0, kept: int = 10_000
+    folders: Sequence[Path],
+    *,
+    token: str | None = None,
+    port: int = 0,
+    data: Path | None = None,
+    keep: Retention = Retention(),  # noqa: B008 (frozen)
+    tokens: TokenFile | None = None,
 ) -> Iterator[LiveServer]:
-    """A server for the length of a test."""
-    server = LiveServer(folders, ServerOptions(port=port, token=token), kept)
-    server.start()
-    try:
-        yield server
-    finally:
-        server.stop()
+    """A server for the length of a test; its log in `data`, or gone with it."""
+    with tempfile.TemporaryDirectory() as own:
+        server = LiveServer(folders, ServerOptions(port=port, token=token, tokens=tokens), data or Path(own), keep)
+        server.start()
+        try:
+            yield server
+        finally:
+            server.stop()

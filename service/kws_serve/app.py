@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import asyncio.constants
 import contextlib
 import logging
 import socket
+import ssl
+import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import uvicorn
-from fastapi import FastAPI, WebSocket
+from fastapi import FastAPI
+from fastapi import WebSocket as AppWebSocket
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
@@ -21,13 +26,16 @@ from starlette.staticfiles import StaticFiles
 from kws_serve import __version__
 from kws_serve.api.audio_ws import MAX_MESSAGE_BYTES, Ingest
 from kws_serve.api.detections_ws import detections
+from kws_serve.api.protocols import REQUEST_S, Http, WebSocket
 from kws_serve.api.routes import error, make_router, wire_error
 from kws_serve.api.security import Access, Guard, check_exposure
+from kws_serve.api.tokens import TokenFile
 from kws_serve.api.views import Service
 from kws_serve.api.wire import WireError
-from kws_serve.engine import Engine, EngineRunner
+from kws_serve.engine import Engine, LoadedModel
+from kws_serve.engine_runner import EngineRunner
 from kws_serve.package_data import data_path
-from kws_serve.sinks.history import History
+from kws_serve.sinks.event_log import EventLog
 
 _log = logging.getLogger(__name__)
 
@@ -40,23 +48,37 @@ class ServerOptions:
     port: int = 8000
     token: str | None = None
     insecure: bool = False
+    tokens: TokenFile | None = None
+    tls_cert: Path | None = None
+    tls_key: Path | None = None
     sources: Callable[[], Sequence[Any]] = lambda: ()  # SourceState of each source
+    load_model: Callable[[str], list[LoadedModel]] = lambda _: []
     note: str = ""
 
 
-def build_app(engine: Engine, runner: EngineRunner, history: History, options: ServerOptions) -> FastAPI:
+def build_app(engine: Engine, runner: EngineRunner, log: EventLog, options: ServerOptions) -> FastAPI:
     """The ASGI app around running parts. Raises KwsError: exposed without a token."""
-    check_exposure(options.host, options.token, options.insecure)
-    access = Access(options.host, options.token)
-    ingest = Ingest(engine, history, access)
+    check_exposure(options.host, options.token, options.insecure, options.tokens)
+    access = Access(options.host, options.token, options.tls_cert is not None, options.tokens)
+    ingest = Ingest(engine, log, access)
     service = Service(
-        engine, runner, history, ingest, f"{options.host}:{options.port}", options.sources, note=options.note
+        engine,
+        runner,
+        log,
+        ingest,
+        f"{options.host}:{options.port}",
+        options.sources,
+        options.load_model,
+        note=options.note,
     )
+    log.positions = engine.positions
 
     @contextlib.asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        history.bind(asyncio.get_running_loop())
+        log.bind(asyncio.get_running_loop())
+        watching = asyncio.create_task(ingest.watch())
         yield
+        watching.cancel()
 
     app = FastAPI(title="kws-serve", version=__version__, lifespan=lifespan, docs_url=None, redoc_url=None)
     app.state.service = service
@@ -66,11 +88,11 @@ def build_app(engine: Engine, runner: EngineRunner, history: History, options: S
     app.add_exception_handler(RequestValidationError, wire_error)
 
     @app.websocket("/v1/detections")
-    async def detections_socket(ws: WebSocket) -> None:
-        await detections(ws, history, access)
+    async def detections_socket(ws: AppWebSocket) -> None:
+        await detections(ws, log, access)
 
     @app.websocket("/v1/audio")
-    async def audio_socket(ws: WebSocket) -> None:
+    async def audio_socket(ws: AppWebSocket) -> None:
         await ingest.serve(ws)
 
     page = data_path("frontend")
@@ -89,18 +111,20 @@ async def _http_error(_: Request, e: Exception) -> JSONResponse:
 class Server:
     """uvicorn around the app, on a socket bound beforehand so that a port in use is known at once."""
 
-    def __init__(self, app: FastAPI, options: ServerOptions) -> None:
-        """Bind. Raises OSError where the address or port can't be had."""
-        self.socket = _bound(options.host, options.port)
+    def __init__(self, app: FastAPI, options: ServerOptions, bound: socket.socket | None = None) -> None:
+        """`bound`: a socket of `bound_socket`. Raises OSError where the address or port can't be had."""
+        self.options = options
+        self.socket = bound or bound_socket(options.host, options.port)
         self.port: int = self.socket.getsockname()[1]
         app.state.service.address = f"{options.host}:{self.port}"
         config = uvicorn.Config(
             app,
-            ws="websockets-sansio",
+            http=Http,
+            ws=WebSocket,
             ws_max_size=4 * MAX_MESSAGE_BYTES,  # larger ones are refused by name, with what was wanted
             ws_per_message_deflate=False,  # PCM does not shrink, and a bomb would grow
             ws_ping_interval=3.0,
-            ws_ping_timeout=None,  # a client that sends without reading is alive; dead ones: see _bound
+            ws_ping_timeout=None,  # a client that sends without reading is alive; dead ones: see bound_socket
             timeout_keep_alive=10,
             timeout_graceful_shutdown=2,
             h11_max_incomplete_event_size=32 * 1024,
@@ -109,16 +133,53 @@ class Server:
             log_level="warning",  # at debug level, frames with tokens would be logged
             server_header=False,
             lifespan="on",
+            ssl_certfile=options.tls_cert,
+            ssl_keyfile=options.tls_key,
         )
+        if options.tls_cert is not None:
+            config.load()
+            assert config.ssl is not None
+            config.ssl.minimum_version = ssl.TLSVersion.TLSv1_2
+            asyncio.constants.SSL_HANDSHAKE_TIMEOUT = REQUEST_S  # 60 s otherwise
         self._uvicorn = uvicorn.Server(config)
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._beat_s = time.monotonic()
 
     async def serve(self) -> None:
         """Until `stop`."""
+        self._loop = asyncio.get_running_loop()
+        beating = asyncio.create_task(self._beat())
         await self._uvicorn.serve(sockets=[self.socket])
+        beating.cancel()
+
+    async def _beat(self) -> None:
+        while True:
+            self._beat_s = time.monotonic()
+            await asyncio.sleep(0.5)
 
     def run(self) -> None:
         """Serve in this thread, stopping cleanly at SIGINT and SIGTERM."""
         asyncio.run(self.serve())
+
+    def accept_no_more(self) -> None:
+        """Close the door; those inside go on. Any thread."""
+        loop, servers = self._loop, list(getattr(self._uvicorn, "servers", ()))
+        if loop is not None and not loop.is_closed():
+            for server in servers:
+                loop.call_soon_threadsafe(server.close)
+
+    @property
+    def url(self) -> str:
+        """Where a browser on this machine finds the page."""
+        host = self.options.host
+        shown = f"[{host}]" if ":" in host and not host.startswith("[") else host
+        here = "localhost" if host in ("0.0.0.0", "::", "") else shown
+        return f"http{'s' if self.options.tls_cert else ''}://{here}:{self.port}/"
+
+    @property
+    def pulse_s(self) -> float:
+        """Seconds since the server's loop last did something."""
+        return time.monotonic() - self._beat_s
 
     def stop(self) -> None:
         """Ask the server to end. Any thread."""
@@ -130,7 +191,7 @@ class Server:
         return self._uvicorn.started
 
 
-def _bound(host: str, port: int) -> socket.socket:
+def bound_socket(host: str, port: int) -> socket.socket:
     """A listening TCP socket. Its connections are given up 7 s after the other side fell silent (Linux): pings make
     traffic, and the kernel's acknowledgements tell a dead peer from one that is alive but does not read.
     """

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import errno
-import logging
 import shlex
 import sys
 import time
@@ -12,8 +11,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from kws_serve import __version__
+from kws_serve import __version__, log_format
 from kws_serve.config import DETECT, SERVE, Settings, add_flags, load_settings
+from kws_serve.log_format import printable
 from kws_serve.messages import KwsError
 
 _MICROPHONE_HELP = "open the page to use the browser's, or name a file with --source FILE, or --demo"
@@ -21,9 +21,18 @@ _MICROPHONE_HELP = "open the page to use the browser's, or name a file with --so
 
 def serve(argv: Sequence[str] | None = None) -> None:
     """`kws-serve`: exits 0 after SIGINT or SIGTERM, 2 where a setting, model, source or port is wrong."""
-    parser = _parser(SERVE, "Live audio in, detections out: WebSockets, a page, several models at once.")
+    words = list(sys.argv[1:] if argv is None else argv)
+    if words[:1] == ["token"]:
+        from kws_serve.token_cli import token
+
+        sys.exit(_guarded(token, {"words": words[1:]}))
+    parser = _parser(
+        SERVE,
+        "Live audio in, detections out: WebSockets, a page, several models at once. "
+        "`kws-serve token --help`: tokens for other machines.",
+    )
     parser.add_argument("--list-devices", action="store_true", help="list the capture devices and exit")
-    sys.exit(_guarded(_serve, vars(parser.parse_args(argv))))
+    sys.exit(_guarded(_serve, vars(parser.parse_args(words))))
 
 
 def detect(argv: Sequence[str] | None = None) -> None:
@@ -49,11 +58,11 @@ def _parser(command: str, text: str) -> argparse.ArgumentParser:
 
 def _guarded(run: Any, arguments: dict[str, Any]) -> int:
     """Run a command; a fault that is the user's to mend is one line on stderr."""
-    logging.basicConfig(level=logging.WARNING, handlers=[_log_handler()])
+    log_format.set_up()
     try:
         return int(run(arguments))
     except KwsError as e:
-        print(f"error: {_printable(str(e))}", file=sys.stderr)
+        print(f"error: {printable(str(e))}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         return 130
@@ -62,37 +71,27 @@ def _guarded(run: Any, arguments: dict[str, Any]) -> int:
         return 0
 
 
-def _log_handler() -> logging.Handler:
-    class OneLine(logging.Formatter):
-        """Control characters escaped: a hostile name cannot forge a line."""
-
-        def format(self, record: logging.LogRecord) -> str:
-            """See logging.Formatter."""
-            text = super().format(record)
-            return text if record.exc_info else _printable(text)
-
-    handler = logging.StreamHandler()
-    handler.setFormatter(OneLine("%(levelname)s %(name)s: %(message)s"))
-    return handler
-
-
-def _printable(text: str) -> str:
-    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
-
-
 def load_models(settings: Settings) -> list[Any]:
     """Every model on every backend asked for. Raises KwsError."""
+    return [loaded for name in settings.model for loaded in load_model(name, settings)]
+
+
+def load_model(name: str, settings: Settings) -> list[Any]:
+    """A model on every backend asked for, self-tested. Raises KwsError; then nothing stays open."""
     from kws_serve.backends import open_backend
     from kws_serve.lane import LoadedModel
     from kws_serve.model_folder import find_model, shipped_models_dir
 
-    folders = [*([settings.model_dir] if settings.model_dir else []), shipped_models_dir()]
-    specs = [find_model(name, folders) for name in settings.model]
-    return [
-        LoadedModel(spec, open_backend(kind, spec, board=settings.board), kind)
-        for spec in specs
-        for kind in settings.backend
-    ]
+    spec = find_model(name, [*([settings.model_dir] if settings.model_dir else []), shipped_models_dir()])
+    group: list[LoadedModel] = []
+    try:
+        for kind in settings.backend:
+            group.append(LoadedModel(spec, open_backend(kind, spec, board=settings.board), kind))
+    except KwsError:
+        for model in group:
+            model.backend.close()
+        raise
+    return group
 
 
 def apply_thresholds(engine: Any, settings: Settings) -> None:
@@ -118,21 +117,59 @@ def _serve(arguments: dict[str, Any]) -> int:
     if arguments["list_devices"]:
         return _list_devices()
     from kws_serve.api.security import check_exposure
-    from kws_serve.app import ServerOptions
+    from kws_serve.api.tokens import TokenFile
+    from kws_serve.app import ServerOptions, bound_socket
     from kws_serve.engine import Engine
-    from kws_serve.running import Running
+    from kws_serve.running import Running, restore_settings
+    from kws_serve.sinks.event_log import EventLog
+    from kws_serve.sinks.store import Retention
 
     token = settings.token.get_secret_value() if settings.token else None
-    check_exposure(settings.host, token, settings.insecure)
+    log_format.set_up((token,) if token else ())
+    tokens = TokenFile(settings.data_folder / "tokens.json")
+    check_exposure(settings.host, token, settings.insecure, tokens)
+    _check_tls(settings)
     engine = Engine(load_models(settings))
-    apply_thresholds(engine, settings)
     specs, notice = _sources(settings)
-    options = ServerOptions(settings.host, settings.port, token, settings.insecure)
+    options = ServerOptions(
+        settings.host,
+        settings.port,
+        token,
+        settings.insecure,
+        tokens,
+        settings.tls_cert,
+        settings.tls_key,
+        load_model=lambda name: load_model(name, settings),
+    )
     try:
-        running = Running(engine, specs, options, loop=settings.loop or settings.demo, notice=notice)
+        bound = bound_socket(settings.host, settings.port)
     except OSError as e:
         raise KwsError(_port_fault(e, settings)) from None
-    return running.run()
+    path = settings.data_folder / f"events-{settings.port}.db"
+    log = EventLog(path, Retention(settings.keep_days, settings.keep_mb))
+    if log.store.set_aside is not None:
+        print(f"warning: {path} was damaged; kept as {log.store.set_aside}, a new log begins", file=sys.stderr)
+    restore_settings(engine, log)
+    apply_thresholds(engine, settings)
+    return Running(engine, log, specs, options, bound=bound, loop=settings.loop or settings.demo, notice=notice).run()
+
+
+def _check_tls(settings: Settings) -> None:
+    """Both files or none, and readable as what they should be. Raises KwsError."""
+    cert, key = settings.tls_cert, settings.tls_key
+    if (cert is None) != (key is None):
+        missing, given = ("--tls-cert", "--tls-key") if cert is None else ("--tls-key", "--tls-cert")
+        raise KwsError(f"{missing}: found none beside {given}, wanted both")
+    if cert is None or key is None:
+        return
+    import ssl
+
+    try:
+        ssl.create_default_context(ssl.Purpose.CLIENT_AUTH).load_cert_chain(cert, key)
+    except ssl.SSLError as e:
+        raise KwsError(f"--tls-cert, --tls-key: found {cert}, {key} unfit ({e.reason or e}), wanted PEM") from None
+    except OSError as e:
+        raise KwsError(f"--tls-cert, --tls-key: cannot read {e.filename or cert} ({e.strerror})") from None
 
 
 def _sources(settings: Settings) -> tuple[list[Any], str]:
@@ -165,7 +202,7 @@ def _list_devices() -> int:
         return 1
     print(f"{'':2}{'index':>5}  {'channels':>8}  {'rate':>6}  name")
     for d in devices:
-        print(f"{'*' if d.is_default else '':2}{d.index:>5}  {d.channels:>8}  {d.rate_hz:>6}  {_printable(d.name)}")
+        print(f"{'*' if d.is_default else '':2}{d.index:>5}  {d.channels:>8}  {d.rate_hz:>6}  {printable(d.name)}")
     return 0
 
 
@@ -218,7 +255,7 @@ def _detect(arguments: dict[str, Any]) -> int:
                     print(f"{path}\t{at_s:.2f} s\t{event.label}\t{event.score:.2f}\t{phase}".rstrip())
         except KwsError as e:
             failed += 1
-            print(f"error: {_printable(str(e))}", file=sys.stderr)
+            print(f"error: {printable(str(e))}", file=sys.stderr)
     took_s = time.monotonic() - began_s
     if audio_s:
         print(f"{audio_s:.1f} s of audio in {took_s:.2f} s: {audio_s / took_s:.0f} times real time", file=sys.stderr)

@@ -95,6 +95,15 @@ class Settings(BaseSettings):
         "what clients must present; better as KWS_TOKEN, since other users can read flags in `ps`",
         metavar="TOKEN",
     )
+    data_dir: Path = _setting(
+        Path("~/.local/state/kws-serve"),
+        "where the event log and the tokens are kept (default: ~/.local/state/kws-serve)",
+        metavar="DIR",
+    )
+    keep_days: float = _setting(90.0, "forget detections older than this (default: 90)", metavar="DAYS")
+    keep_mb: float = _setting(500.0, "forget the oldest detections beyond this size (default: 500)", metavar="MB")
+    tls_cert: Path | None = _setting(None, "serve https with this certificate chain (PEM)", metavar="FILE")
+    tls_key: Path | None = _setting(None, "the certificate's private key (PEM)", metavar="FILE")
     insecure: bool = _setting(False, "allow a host other than loopback without a token")
     demo: bool = _setting(False, "listen to the demo audio that comes with the package (synthetic), in a loop")
     loop: bool = _setting(False, "begin each file again at its end; its sample count goes on")
@@ -128,6 +137,13 @@ class Settings(BaseSettings):
             raise ValueError("0 to 65535")
         return value
 
+    @field_validator("keep_days", "keep_mb")
+    @classmethod
+    def _check_kept(cls, value: float) -> float:
+        if not 0.001 <= value <= 1e6:
+            raise ValueError("0.001 to 1000000")
+        return value
+
     @field_validator("channel")
     @classmethod
     def _check_channel(cls, value: int) -> int:
@@ -148,6 +164,14 @@ class Settings(BaseSettings):
         for text in value:
             parse_threshold(text)
         return value
+
+    @property
+    def data_folder(self) -> Path:
+        """`data_dir`, the home folder put in."""
+        try:
+            return self.data_dir.expanduser()
+        except RuntimeError:  # no home
+            raise SettingsError(f"data-dir: found {self.data_dir} but no home folder, wanted --data-dir DIR") from None
 
     @property
     def thresholds(self) -> list[tuple[str | None, str, float]]:
@@ -296,6 +320,8 @@ _WANTED = {
     "int_from_float": "a whole number",
     "bool_parsing": "true or false",
     "bool_type": "true or false",
+    "float_parsing": "a number",
+    "float_type": "a number",
     "string_type": "a text",
     "path_type": "a path",
     "tuple_type": "a list of texts",

@@ -7,16 +7,19 @@ streams with a complete patch hop, and returns the events in order.
 from __future__ import annotations
 
 import logging
+import math
 import threading
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
+from concurrent.futures import Future
+from dataclasses import asdict, replace
 
 import numpy as np
 
 from kws_serve.core.detector import TICKS_PER_S, Firing
 from kws_serve.core.ring import SampleRing
 from kws_serve.lane import BURST_TICKS, TAKE_TICKS, Lane, LaneModel, LoadedModel, Outcome, ring_size
+from kws_serve.load import MAX_LOAD, Load
 from kws_serve.manifest import DetectionSpec
 from kws_serve.messages import (
     Detection,
@@ -28,9 +31,9 @@ from kws_serve.messages import (
     check_name,
 )
 from kws_serve.settings_live import LiveSettings
-from kws_serve.stream import Stream
+from kws_serve.stream import Resumed, Stream
 
-__all__ = ["Engine", "EngineRunner", "LoadedModel", "Stream"]
+__all__ = ["Engine", "LoadedModel", "Stream"]
 
 _log = logging.getLogger(__name__)
 
@@ -61,10 +64,13 @@ class Engine:
         self.on_input: Callable[[], None] = lambda: None
         self._by_slot: list[Stream | None] = []
         self._closed_s = np.zeros(3)
+        self._closed_unaccounted = 0
         self._free: list[int] = []
         self._joining: list[Stream] = []
         self._dirty: set[int] = set()
         self._pending_settings: set[str] = set()
+        self._pending_swaps: list[tuple[list[LoadedModel], Future[None]]] = []
+        self.load = Load()
         self._lock = threading.Lock()
 
     def open_stream(
@@ -77,9 +83,11 @@ class Engine:
         channels: int = 1,
         scores: bool = False,
         live: bool = True,
-        now_s: float | None = None,
+        resumed: Resumed | None = None,
     ) -> Stream:
-        """A new stream. `live`: late audio is dropped with a gap. Raises StreamRefused with the close code to use."""
+        """A new stream, or one that goes on where an earlier run of the service had it. `live`: late audio is dropped
+        with a gap. Raises StreamRefused with the close code to use.
+        """
         try:
             check_name("stream", name)
         except ValueError as e:
@@ -90,11 +98,17 @@ class Engine:
         if not 4000 <= rate_hz <= 384000:
             raise StreamRefused(4400, f"rate: found {rate_hz}, wanted 4000 to 384000 Hz")
         wanted = tuple(m for m in self.models if models is None or m in models)
+        if resumed:
+            grid = self._grid_samples(rate_hz)
+            resumed = replace(resumed, first_sample=-(-resumed.first_sample // grid) * grid)
         with self._lock:
             if name in self.streams:
                 raise StreamRefused(4409, f"stream: {name!r} is in use; wanted a name of its own")
             if len(self.streams) >= self.max_streams:
                 raise StreamRefused(4429, f"streams: {len(self.streams)} are open, the limit is {self.max_streams}")
+            if kind == "websocket" and (expected := self.load.expected(len(self.streams))) > MAX_LOAD:
+                found = f"found {100 * self.load.share:.0f} % busy, {100 * expected:.0f} % with this stream"
+                raise StreamRefused(4429, f"engine: {found}, wanted at most {100 * MAX_LOAD:.0f} %; try again later")
             slot = self._free.pop() if self._free else len(self._by_slot)
             stream = Stream(
                 name,
@@ -106,6 +120,7 @@ class Engine:
                 scores=scores,
                 live=live,
                 wake=self._woken,
+                resumed=resumed,
             )
             self.streams[name] = stream
             if slot == len(self._by_slot):
@@ -113,7 +128,27 @@ class Engine:
             else:
                 self._by_slot[slot] = stream
             self._joining.append(stream)
+            self.load.joined()
+        if resumed:
+            stream.skip(resumed.first_sample - stream.base_sample, "restart")
         return stream
+
+    @property
+    def lag_s(self) -> float:
+        """Audio that waits in the stream that lags most."""
+        return max((s.buffered_samples / s.rate_hz for s in list(self.streams.values())), default=0.0)
+
+    def _grid_samples(self, rate_hz: int) -> int:
+        """The distance of source samples at which every model's patches fall as they would have without a restart."""
+        ticks = math.lcm(*(lane.hop_ticks for lane in self.lanes)) if self.lanes else 1
+        ticks *= TICKS_PER_S // math.gcd(ticks * rate_hz, TICKS_PER_S)
+        grid = ticks * rate_hz // TICKS_PER_S
+        return grid if grid <= 2 * rate_hz else 1
+
+    def positions(self) -> list[tuple[str, str, int]]:
+        """(name, epoch, next sample to process) of the streams that clients feed. Any thread."""
+        streams = list(self.streams.values())
+        return [(s.name, s.epoch, s.processed_samples + s.dropped_samples) for s in streams if s.kind == "websocket"]
 
     def _woken(self, stream: Stream) -> None:
         """A stream has something for us. Any thread."""
@@ -154,6 +189,67 @@ class Engine:
         star = settings.overrides.get("*")
         return {"*": dict(star), **result} if star else result
 
+    def swap(self, group: list[LoadedModel]) -> Future[None]:
+        """Put a newly loaded model (on each backend) in the place of the one of its name, at the next patch hop.
+
+        Raises ValueError where it hears otherwise than the one before: other front end, patch, hop or backends.
+        """
+        new = group[0].spec
+        old = self.models[new.name]
+        for field in ("front_end", "n_frames", "patch_hop_ms"):
+            found, wanted = getattr(new, field), getattr(old, field)
+            if found != wanted:
+                raise ValueError(f"{field}: found {found}, wanted {wanted}, as loaded (a restart takes any)")
+        backends = [m.backend_name for m in self.loaded if m.spec.name == new.name]
+        if [m.backend_name for m in group] != backends:
+            raise ValueError(f"backends: found {[m.backend_name for m in group]}, wanted {backends}")
+        done: Future[None] = Future()
+        with self._lock:
+            self._pending_swaps.append((group, done))
+        self.on_input()
+        return done
+
+    def _apply_swaps(self, events: list[Event]) -> None:
+        """Between two ticks: every complete patch was computed by the old model, what follows is the new one's."""
+        with self._lock:
+            swaps, self._pending_swaps = self._pending_swaps, []
+        for group, done in swaps:
+            self._note_model(group)
+            lane = next(lane for lane in self.lanes if any(m.name == group[0].spec.name for m in lane.models))
+            old, new = lane.swap(group, self.detection_settings(group[0].spec.name))
+            if new.detector is not old.detector:
+                for stream in [s for s in self._by_slot if s is not None and s.slot < len(new.enabled)]:
+                    for firing in old.detector.reset(stream.slot, int(self._ring.written[stream.slot])):
+                        events += self._detections(stream, old, firing)
+            done.set_result(None)
+
+    def _note_model(self, group: list[LoadedModel]) -> None:
+        """What the engine tells of a model, changed; settings that were patched go on where they still fit."""
+        spec = group[0].spec
+        overrides = self.live_settings[spec.name].overrides
+        settings = LiveSettings(spec)
+        for label, values in overrides.items():
+            try:
+                settings.patch({label: values})
+            except ValueError as e:
+                _log.warning("model %s: settings of before do not fit: %s", spec.name, e)
+        with self._lock:
+            self.live_settings[spec.name] = settings
+            self.models[spec.name] = spec
+            rest = [m for m in self.loaded if m.spec.name != spec.name]
+            self.loaded = (*rest, *group)
+
+    def _note_roll_backs(self) -> None:
+        """Models on trial that failed: the ones before are back."""
+        for lane in self.lanes:
+            failed, lane.rolled_back = lane.rolled_back, []
+            for model in failed:
+                old = next(m for m in lane.models if m.name == model.name)
+                self._note_model(old.group)
+                old.detector.configure(self.detection_settings(old.name))
+                old.error = f"reloaded, but {model.error}; rolled back"
+                model.close()
+
     def disagreements(self) -> dict[str, dict[str, tuple[int, int]]]:
         """Per model and second backend: (patches with another top label, patches compared)."""
         models = [m for lane in self.lanes for m in lane.models]
@@ -165,16 +261,35 @@ class Engine:
             totals = self._closed_s.copy()
             streams = [s for s in self._by_slot if s is not None]
         for stream in streams:
-            totals += np.array(stream.counts[:3]) / stream.rate_hz
+            totals += stream.totals_s
         received, processed, dropped = totals.tolist()
         return received, processed, dropped
+
+    @property
+    def unaccounted_samples(self) -> int:
+        """Samples of any stream, open or closed, that were received and are neither processed nor dropped nor waiting:
+        0, or the service has lost some. Any thread.
+        """
+        with self._lock:
+            lost = self._closed_unaccounted
+            streams = [s for s in self._by_slot if s is not None]
+        return lost + sum(abs(stream.unaccounted_samples) for stream in streams)
+
+    def _check_accounts(self, streams: Sequence[Stream]) -> None:
+        """Say aloud, once a stream, where samples are missing."""
+        for stream in streams:
+            if (lost := stream.unaccounted_samples) and not stream.faulted:
+                stream.faulted = True
+                _log.error("stream %s: %d samples are not accounted for: %s", stream.name, lost, stream.counts)
 
     def tick(self, now_s: float | None = None) -> list[Event]:
         """Process what is complete; events in order per stream. Patches that a broken model loses are counted."""
         now_s = time.monotonic() if now_s is None else now_s
         self._apply_settings()
-        dirty = self._swap_dirty()
         events: list[Event] = []
+        if self._pending_swaps:
+            self._apply_swaps(events)
+        dirty = self._take_dirty()
         streams = [s for slot in dirty if (s := self._by_slot[slot]) is not None]
         if not streams:
             return events
@@ -190,8 +305,11 @@ class Engine:
                     limits[i] = min(limits[i], stream.end_tick + lane.patch_ticks)
             for outcome in lane.advance(slots, self._ring, limits):
                 self._publish(outcome, decided)
+            if lane.rolled_back:
+                self._note_roll_backs()
         decided.sort(key=lambda e: e.end_s if isinstance(e, ScoresRow) else e.decided_s)
         events += decided
+        self._check_accounts(streams)
         for stream in streams:
             if stream.zeros_left == 0:
                 self._finish(stream, events)
@@ -199,7 +317,7 @@ class Engine:
                 self._dirty.add(stream.slot)
         return events
 
-    def _swap_dirty(self) -> list[int]:
+    def _take_dirty(self) -> list[int]:
         """The slots to look at; the set may grow meanwhile, so take one at a time (set.pop is atomic)."""
         dirty = []
         for _ in range(len(self._dirty)):
@@ -250,7 +368,7 @@ class Engine:
         tick = int(self._ring.written[stream.slot])
         for lane in self.lanes:
             for model, firing in lane.reset(stream.slot, tick):
-                events.append(self._detection(stream, model, firing))
+                events += self._detections(stream, model, firing)
         self._ring.reset(stream.slot)
         stream.resampler = type(stream.resampler)(stream.rate_hz)
 
@@ -261,7 +379,8 @@ class Engine:
             events.append(StreamDone(stream.name, stream.received_samples, stream.epoch, stream.rate_hz))
         self._free_name(stream)
         with self._lock:
-            self._closed_s += np.array(stream.counts[:3]) / stream.rate_hz
+            self._closed_s += stream.totals_s
+            self._closed_unaccounted += abs(stream.unaccounted_samples)
             self._by_slot[stream.slot] = None
             self._free.append(stream.slot)
 
@@ -283,21 +402,25 @@ class Engine:
         for firing in firings:
             stream = self._by_slot[slots[firing.row]]
             assert stream is not None
-            events.append(self._detection(stream, model, firing))
+            events += self._detections(stream, model, firing)
 
-    def _detection(self, stream: Stream, model: LaneModel, firing: Firing) -> Detection:
-        """Dress a firing with names, source samples and times."""
+    def _detections(self, stream: Stream, model: LaneModel, firing: Firing) -> list[Detection]:
+        """Dress a firing with names, source samples and times; nothing where an earlier run has told it."""
         spec, rate = model.loaded.spec, stream.rate_hz
         decided = stream.sample_at(firing.decided_tick)
         start = stream.sample_at(firing.start_tick)
+        if stream.told_s:
+            refractory_s = self.detection_settings(spec.name)[firing.label].refractory_s
+            if stream.is_told(spec.name, firing.label, firing.phase, decided / rate, refractory_s):
+                return []
         arrived = stream.arrived_s(decided) if stream.live else None
-        now = time.monotonic()
-        waited = 0.0 if arrived is None else now - arrived
-        return Detection(
+        waited_s = 0.0 if arrived is None else time.monotonic() - arrived
+        detection = Detection(
             stream=stream.name,
             epoch=stream.epoch,
             model=spec.name,
             version=spec.version,
+            digest=model.loaded.digest,
             backend=model.loaded.backend_name,
             label=firing.label,
             score=firing.score,
@@ -305,10 +428,11 @@ class Engine:
             start_sample=start,
             start_s=start / rate,
             decided_s=decided / rate,
-            at=time.time() - waited - (decided - start) / rate,
-            latency_ms=None if arrived is None else waited * 1000,
+            at=time.time() - waited_s - (decided - start) / rate,
+            arrived_s=arrived,
             end_s=None if firing.end_tick is None else stream.sample_at(firing.end_tick) / rate,
         )
+        return [detection]
 
     def _apply_settings(self) -> None:
         """Hand patched settings to the detectors, between ticks."""
@@ -320,65 +444,3 @@ class Engine:
             for model in lane.models:
                 if model.name in names:
                     model.detector.configure(self.detection_settings(model.name))
-
-
-class EngineRunner:
-    """The engine's owner thread: ticks when there is input, hands the events to `sink` from its own thread."""
-
-    MIN_TICK_S = 0.020
-    """From one tick to the next at least, so that many streams share a tick."""
-
-    def __init__(self, engine: Engine, sink: Callable[[list[Event]], None]) -> None:
-        self.engine = engine
-        self.sink = sink
-        self.last_tick_s = time.monotonic()  # progress, for readiness
-        self._input = threading.Event()
-        self._stopping = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
-
-    def start(self) -> None:
-        """Begin to tick."""
-        self.engine.on_input = self._input.set
-        self._thread.start()
-
-    def drain(self, timeout_s: float) -> None:
-        """Wait until everything that has arrived is processed, at most this long."""
-        deadline_s = time.monotonic() + timeout_s
-        while self.engine.busy and self._thread.is_alive() and time.monotonic() < deadline_s:
-            time.sleep(0.005)
-
-    def stop(self, timeout_s: float = 5.0) -> None:
-        """Finish what has arrived, then end the thread. Safe to call twice."""
-        self._stopping.set()
-        self._input.set()
-        if self._thread.is_alive():
-            self._thread.join(timeout_s)
-
-    @property
-    def alive(self) -> bool:
-        """Whether the thread runs and has looked for work in the last seconds."""
-        return self._thread.is_alive() and time.monotonic() - self.last_tick_s < 5.0
-
-    def _run(self) -> None:
-        while True:
-            self._input.wait(timeout=1.0)
-            self._input.clear()
-            now_s = time.monotonic()
-            if self._stopping.is_set():
-                if not self.engine.busy:
-                    return
-            elif self.engine.busy:
-                self._stopping.wait(max(0.0, self.last_tick_s + self.MIN_TICK_S - now_s))
-            self.last_tick_s = time.monotonic()
-            self._tick()
-            if self.engine.busy:
-                self._input.set()
-
-    def _tick(self) -> None:
-        try:
-            events = self.engine.tick()
-        except Exception:
-            _log.exception("the engine's tick failed; its events are lost")
-            return
-        if events:
-            self.sink(events)

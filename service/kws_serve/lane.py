@@ -32,6 +32,9 @@ BURST_TICKS = TAKE_TICKS + 4096
 MAX_WINDOWS = 2048
 """Windows of one front-end call at most, to bound memory."""
 
+TRIAL_PATCHES = 100
+"""So many patches a reloaded model has to compute without a fault before the one before it is closed."""
+
 
 @dataclass(frozen=True, slots=True)
 class LoadedModel:
@@ -40,6 +43,12 @@ class LoadedModel:
     spec: ModelSpec
     backend: Backend
     backend_name: str  # onnx, tflite, ...
+
+    @property
+    def digest(self) -> str:
+        """The first 16 hex digits of the SHA-256 of the file that computes."""
+        file = self.spec.files.get("onnx" if self.backend_name == "onnx" else "tflite")
+        return file.sha256[:16] if file else ""
 
 
 @dataclass(slots=True)
@@ -55,6 +64,7 @@ class LaneModel:
     differing: dict[str, int] = field(default_factory=dict)  # shadow backend -> patches with another top label
     failed_patches: int = 0
     error: str = ""  # of the last patch that failed
+    previous: LaneModel | None = None  # what this one has replaced, while it is on trial
 
     @property
     def name(self) -> str:
@@ -67,7 +77,33 @@ class LaneModel:
         for other, scorer in self.shadows:
             differ = scorer.advance(frames, slots).argmax(-1) != scores.argmax(-1)
             self.differing[other.backend_name] += int(differ.sum())
+        if self.previous is not None:
+            self._on_trial(frames, slots, scores.shape[1])
         return scores
+
+    @property
+    def group(self) -> list[LoadedModel]:
+        """The publishing backend and those beside it."""
+        return [self.loaded, *(other for other, _ in self.shadows)]
+
+    @property
+    def scorers(self) -> list[Scorer]:
+        """Of every backend."""
+        return [self.scorer, *(scorer for _, scorer in self.shadows)]
+
+    def close(self) -> None:
+        """Close the backends."""
+        for model in self.group:
+            model.backend.close()
+
+    def _on_trial(self, frames: Float32Array, slots: Int64Array, p: int) -> None:
+        """The model before hears what this one has computed, until this one has proven itself."""
+        assert self.previous is not None
+        for scorer in self.previous.scorers:
+            scorer.follow(frames, slots)
+        if self.patches + len(slots) * p >= TRIAL_PATCHES:
+            self.previous.close()
+            self.previous = None
 
 
 Outcome = tuple[LaneModel, Int64Array, Float32Array, Int64Array, list[Firing]]
@@ -91,22 +127,60 @@ class Lane:
         self.hop_ticks = self.patch_hop * self.hop * self.factor
         self.ring = SampleRing(ring_size(self.reach_ticks // 2, BURST_TICKS // 2)) if self.factor == 2 else None
         self._frames_done = np.zeros(0, np.int64)
-        self.models = [self._model(group, settings) for group in models]
+        self.models = [self._model(group, settings(group[0].spec.name)) for group in models]
+        self.rolled_back: list[LaneModel] = []  # models on trial that failed, for the engine to note
 
-    def _model(self, group: list[LoadedModel], settings: Callable[[str], dict[str, DetectionSpec]]) -> LaneModel:
+    def _model(self, group: list[LoadedModel], settings: dict[str, DetectionSpec]) -> LaneModel:
         first, *others = group
-        detector = Detector(
-            first.spec.labels,
-            settings(first.spec.name),
-            sustained=first.spec.task == "event",
+        scorer, *shadows = [WholePatch(m.spec, self.front_end, m.backend) for m in group]
+        beside: list[tuple[LoadedModel, Scorer]] = list(zip(others, shadows, strict=True))
+        detector = self._detector(first, settings)
+        return LaneModel(first, scorer, detector, beside, np.zeros(0, bool), 0, {o.backend_name: 0 for o in others})
+
+    def _detector(self, model: LoadedModel, settings: dict[str, DetectionSpec]) -> Detector:
+        return Detector(
+            model.spec.labels,
+            settings,
+            sustained=model.spec.task == "event",
             patch_hop_ticks=self.hop_ticks,
             patch_ticks=self.patch_ticks,
         )
-        shadows: list[tuple[LoadedModel, Scorer]] = [
-            (other, WholePatch(other.spec, self.front_end, other.backend)) for other in others
-        ]
-        scorer = WholePatch(first.spec, self.front_end, first.backend)
-        return LaneModel(first, scorer, detector, shadows, np.zeros(0, bool), 0, {o.backend_name: 0 for o in others})
+
+    def swap(self, group: list[LoadedModel], settings: dict[str, DetectionSpec]) -> tuple[LaneModel, LaneModel]:
+        """Put a newly loaded model in the place of the one of its name, between two ticks: (old, new).
+
+        The new one has heard what the old one has, so not one patch is missed; labels that are the same go on as they
+        are. The old one stays open while the new one is on trial.
+        """
+        first, *others = group
+        i = next(i for i, m in enumerate(self.models) if m.name == first.spec.name)
+        old = self.models[i]
+        if old.previous is not None:
+            old.previous.close()
+            old.previous = None
+        scorer, *shadows = [s.taking_over(m.spec, m.backend) for s, m in zip(old.scorers, group, strict=True)]
+        detector = old.detector
+        same = first.spec.labels == old.loaded.spec.labels and first.spec.task == old.loaded.spec.task
+        if same:
+            detector.configure(settings)
+        else:
+            detector = self._detector(first, settings)
+            detector.ensure(len(self._frames_done))
+        new = LaneModel(first, scorer, detector, list(zip(others, shadows, strict=True)), old.enabled, previous=old)
+        new.differing = {o.backend_name: 0 for o in others}
+        self.models[i] = new
+        return old, new
+
+    def _roll_back(self, model: LaneModel, why: BackendError) -> LaneModel:
+        """The model that `model` had replaced, in its place again."""
+        old = model.previous
+        assert old is not None
+        _log.error("model %s: reloaded, but %s; back to %s", model.name, why, old.loaded.digest)
+        model.error = str(why)
+        model.previous = None
+        self.models[self.models.index(model)] = old
+        self.rolled_back.append(model)
+        return old
 
     @property
     def hop_samples(self) -> int:
@@ -129,7 +203,10 @@ class Lane:
         for model in self.models:
             model.enabled = np.concatenate([model.enabled, np.zeros(more, bool)])
             model.detector.ensure(n_streams)
-            for scorer in (model.scorer, *(s for _, s in model.shadows)):
+            if model.previous is not None:
+                model.previous.enabled = model.enabled
+                model.previous.detector.ensure(n_streams)
+            for scorer in _all_scorers(model):
                 scorer.ensure(n_streams)
 
     def reset(self, slot: int, tick: int) -> list[tuple[LaneModel, Firing]]:
@@ -139,7 +216,7 @@ class Lane:
             self.ring.reset(slot)
         ends: list[tuple[LaneModel, Firing]] = []
         for model in self.models:
-            for scorer in (model.scorer, *(s for _, s in model.shadows)):
+            for scorer in _all_scorers(model):
                 scorer.reset(np.array([slot]))
             ends += [(model, firing) for firing in model.detector.reset(slot, tick)]
         return ends
@@ -177,13 +254,19 @@ class Lane:
         p = patches_completed(int(done[0]), m, self.n_frames, self.patch_hop)
         self._frames_done[slots] = done + m
         decided = ((done + m - 1) * self.hop + self.window - self.early) * self.factor
-        for model in self.models:
+        for model in tuple(self.models):
             mine = model.enabled[slots]
             if not mine.any():
                 continue
             my_slots = slots[mine]
             try:
-                scores = model.advance(frames[mine], my_slots)
+                try:
+                    scores = model.advance(frames[mine], my_slots)
+                except BackendError as e:
+                    if model.previous is None:
+                        raise
+                    model = self._roll_back(model, e)
+                    scores = model.advance(frames[mine], my_slots)
             except BackendError as e:
                 if str(e) != model.error:
                     _log.error("model %s: %s", model.name, e)
@@ -207,6 +290,11 @@ class Lane:
             samples = half.half_rate(ring.span(some, at, 2 * n + half.TAPS - 1))
             for slot, row in zip(some, samples, strict=True):
                 self.ring.write(int(slot), row)
+
+
+def _all_scorers(model: LaneModel) -> list[Scorer]:
+    """Those of the model that it has replaced, too."""
+    return [*model.scorers, *(model.previous.scorers if model.previous else [])]
 
 
 def ring_size(reach: int, burst: int) -> int:

@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 Float32Array: TypeAlias = npt.NDArray[np.float32]
+Float64Array: TypeAlias = npt.NDArray[np.float64]
 Int16Array: TypeAlias = npt.NDArray[np.int16]
 Int64Array: TypeAlias = npt.NDArray[np.int64]
 
@@ -91,7 +92,9 @@ class Detection:
     start_s: float
     decided_s: float  # end of the last sample of the deciding patch
     at: float  # wall time of start_s, seconds since 1970
-    latency_ms: float | None  # None where nobody waited (files, replay)
+    latency_ms: float | None = None  # given by the log; None where nobody waited (files, replay)
+    digest: str = ""  # first 16 hex digits of the model file's SHA-256
+    arrived_s: float | None = field(default=None, compare=False)  # time.monotonic() of the deciding sample's arrival
     id: int = 0  # given by the log; 0 before
     start_id: int | None = None  # phase "end": id of its start
     end_s: float | None = None  # phase "end"
@@ -131,7 +134,7 @@ class Gap:
     stream: str
     first_sample: int
     n: int
-    reason: str  # overload, device, source
+    reason: str  # overload, device, source, client, restart
     epoch: str = field(default="", compare=False)
 
 

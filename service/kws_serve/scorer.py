@@ -32,6 +32,12 @@ class Scorer(Protocol):
     def reset(self, slots: Int64Array) -> None:
         """Forget these streams."""
 
+    def taking_over(self, spec: ModelSpec, backend: Backend) -> Scorer:
+        """A scorer of another model of the same patches that goes on with what this one has heard."""
+
+    def follow(self, frames: Float32Array, slots: Int64Array) -> None:
+        """Hear frames as `advance` does, without computing."""
+
 
 class WholePatch:
     """A Scorer that re-runs the whole patch at every patch hop."""
@@ -53,6 +59,18 @@ class WholePatch:
     def reset(self, slots: Int64Array) -> None:
         """Forget these streams."""
         self._seen[slots] = 0
+
+    def taking_over(self, spec: ModelSpec, backend: Backend) -> WholePatch:
+        """A scorer of another model of the same patches that goes on with what this one has heard."""
+        new = WholePatch(spec, self.front_end, backend)
+        new._tail, new._seen = self._tail.copy(), self._seen.copy()
+        return new
+
+    def follow(self, frames: Float32Array, slots: Int64Array) -> None:
+        """Hear frames as `advance` does, without computing."""
+        m = frames.shape[1]
+        self._tail[slots] = np.concatenate([self._tail[slots], frames], axis=1)[:, m:]
+        self._seen[slots] += m
 
     def advance(self, frames: Float32Array, slots: Int64Array) -> Float32Array:
         """See Scorer."""

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from kws_serve.core.resampler import StreamResampler
-from kws_serve.messages import Float32Array, Gap, Int16Array
+from kws_serve.messages import Float32Array, Float64Array, Gap, Int16Array
 
 MAX_LAG_S = 2.0
 """An input that has waited longer than this is dropped, with an exact gap (live streams)."""
@@ -25,7 +25,20 @@ MAX_LAG_S = 2.0
 MAX_AHEAD_S = 2.0
 """A reader stops reading a stream that is further ahead of its own wall clock than this."""
 
+RESEND_S = 10.0
+"""What a client's ring holds: so much may come at once when it goes on after a restart of the service."""
+
 _MARKS = 512
+
+
+@dataclass(frozen=True, slots=True)
+class Resumed:
+    """A stream that an earlier run of the service had: its client goes on with it."""
+
+    epoch: str
+    first_sample: int  # from which the client can send
+    heard_sample: int  # how far the earlier run had processed it, as far as the log knows
+    decided_s: dict[tuple[str, str], float]  # (model, label) -> decided_s of its last detection in the log
 
 
 @dataclass(slots=True)
@@ -53,9 +66,10 @@ class Stream:
         scores: bool,
         live: bool,
         wake: Callable[[Stream], None],
+        resumed: Resumed | None = None,
     ) -> None:
         self.name = name
-        self.epoch = secrets.token_hex(4)
+        self.epoch = resumed.epoch if resumed else secrets.token_hex(4)
         self.rate_hz = rate_hz
         self.models = models
         self.slot = slot
@@ -64,15 +78,20 @@ class Stream:
         self.scores = scores
         self.live = live
         self.opened_at = time.time()
-        self.received_samples = 0
-        self.processed_samples = 0
+        self.faulted = False  # its accounts did not add up, and that was said
+        self.connected = True  # False: its client has vanished and may come back
+        self.base_sample = min(resumed.first_sample, resumed.heard_sample) if resumed else 0
+        """The samples before it were an earlier run's; they count as received and processed."""
+        self.received_samples = self.base_sample
+        self.processed_samples = self.base_sample
         self.dropped_samples = 0
+        self.told_s = dict(resumed.decided_s) if resumed else {}  # what the log has: see `is_told`
         self.level = 0.0
         self.last_scores: dict[str, tuple[tuple[str, ...], Float32Array]] = {}
         self.ending = False  # no more input will come
         self.abandoned = False  # nobody waits for StreamDone
         self.resampler = StreamResampler(rate_hz)
-        self.segment_first = 0  # source sample at tick 0: moves at each gap
+        self.segment_first = self.base_sample  # source sample at tick 0: moves at each gap
         self.zeros_left = -1  # ticks of zeros still to feed after the end; -1: not there yet
         self.end_tick: int | None = None  # ticks of real samples in the last segment
         self._inbox: deque[_Part] = deque()
@@ -80,19 +99,40 @@ class Stream:
         self._marks: deque[tuple[int, float]] = deque(maxlen=_MARKS)  # (samples taken, arrived_s)
         self._lock = threading.Lock()
         self._wake = wake
+        self._resumed = resumed is not None
+
+    def is_told(self, model: str, label: str, phase: str, decided_s: float, refractory_s: float) -> bool:
+        """Whether an earlier run has decided this already: its patches are computed again after a restart."""
+        if not self.told_s:
+            return False
+        upto_s = max((s for (m, _), s in self.told_s.items() if m == model), default=-1.0)
+        quiet_s = self.told_s.get((model, label), -1.0) + (refractory_s if phase != "end" else 0.0)
+        return decided_s <= upto_s or decided_s < quiet_s
 
     @property
     def buffered_samples(self) -> int:
-        """Samples received that the engine has neither processed nor dropped."""
-        with self._lock:
-            return self.received_samples - self.processed_samples - self.dropped_samples
+        """Samples received that wait for the engine: counted where they lie."""
+        return self.counts[3]
 
     @property
     def counts(self) -> tuple[int, int, int, int]:
         """(received, processed, dropped, buffered) at one moment."""
         with self._lock:
-            received, processed, dropped = self.received_samples, self.processed_samples, self.dropped_samples
-        return received, processed, dropped, received - processed - dropped
+            buffered = sum(part.n for part in self._inbox)
+            return self.received_samples, self.processed_samples, self.dropped_samples, buffered
+
+    @property
+    def unaccounted_samples(self) -> int:
+        """Received - processed - dropped - buffered: always 0."""
+        received, processed, dropped, buffered = self.counts
+        return received - processed - dropped - buffered
+
+    @property
+    def totals_s(self) -> Float64Array:
+        """Seconds (received, processed, dropped) by this run of the service."""
+        received, processed, dropped, _ = self.counts
+        base = self.base_sample
+        return np.array([received - base, processed - base, dropped]) / self.rate_hz
 
     @property
     def top(self) -> dict[str, tuple[str, float]]:
@@ -109,7 +149,7 @@ class Stream:
             return
         with self._lock:
             if self._first_at is None:
-                self._first_at = arrived_s - n / self.rate_hz
+                self._first_at = arrived_s - n / self.rate_hz - (RESEND_S if self._resumed else 0.0)
             self.received_samples += n
             self._inbox.append(_Part(samples, n, arrived_s))
             self._shed(arrived_s)
@@ -138,7 +178,7 @@ class Stream:
         """Seconds of audio received beyond this stream's own wall clock, which starts at its first sample."""
         if self._first_at is None:
             return 0.0
-        return self.received_samples / self.rate_hz - (now_s - self._first_at)
+        return (self.received_samples - self.base_sample) / self.rate_hz - (now_s - self._first_at)
 
     def _shed(self, now_s: float) -> None:
         """Drop what waited too long: the oldest parts become one exact gap. Called with the lock held."""

@@ -36,11 +36,9 @@ class Terminal:
         self._heard_s = time.monotonic()
         self._hinted = False
 
-    def banner(self, host: str, port: int, sources: Sequence[SourceState]) -> None:
+    def banner(self, url: str, sources: Sequence[SourceState]) -> None:
         """Where the page is, what the service knows and listens to."""
-        shown = f"[{host}]" if ":" in host and not host.startswith("[") else host
-        here = "localhost" if host in ("0.0.0.0", "::", "") else shown
-        self._print(f"kws-serve {__version__}: http://{here}:{port}/")
+        self._print(f"kws-serve {__version__}: {url}")
         for name, spec in self.engine.models.items():
             backends = [m.backend_name for m in self.engine.loaded if m.spec.name == name]
             kind = "words " if spec.task == "keyword" else "events"

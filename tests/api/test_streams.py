@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
+import secrets
+import sqlite3
 import time
 from dataclasses import replace
 
@@ -17,7 +19,9 @@ from kws_serve.api.asyncapi import RECEIVED, SENT, asyncapi_document
 from kws_serve.api.schemas import DetectionPage, ModelList, Status, StreamList
 from kws_serve.client import KwsClient, ServiceError
 from kws_serve.messages import Detection
-from kws_serve.sinks.history import QUEUE_MESSAGES, Filter, History
+from kws_serve.sinks.event_log import EventLog
+from kws_serve.sinks.store import Filter
+from kws_serve.sinks.subscribers import QUEUE_MESSAGES
 from tests.live_server import live_server
 
 LOUD = np.full(1600, 20000, "<i2").tobytes()
@@ -56,7 +60,7 @@ async def test_a_stream_from_ready_to_done(server):
     first = next(m for m in messages if m["type"] == "detection")
     assert first["epoch"] == ready["epoch"]
     assert first["latency_ms"] >= 0
-    assert first["durable"] is False
+    assert first["durable"] is True
     assert first["at"].endswith("Z")
     assert len({m["uid"] for m in messages if m["type"] == "detection"}) == 3
 
@@ -103,7 +107,7 @@ async def test_samples_that_are_not_numbers_are_counted_and_nothing_stops(server
 
 
 async def test_subscribers_see_everything_once_and_resume_without_a_hole(server):
-    begin = server.history.last_id
+    begin = server.log.last_id
     async with websockets.connect(f"{server.ws}/v1/detections?after={begin}") as live:
         assert json.loads(await live.recv())["last_id"] == begin
         await asyncio.gather(*(say(server, f"many-{i}", 6) for i in range(5)))
@@ -111,7 +115,7 @@ async def test_subscribers_see_everything_once_and_resume_without_a_hole(server)
     assert ids == list(range(begin + 1, begin + 31))
     async with websockets.connect(f"{server.ws}/v1/detections?after={begin + 10}&stream=many-2") as again:
         await again.recv()
-        some = [json.loads(await again.recv()) for _ in range(sum(1 for d in server.history.page(
+        some = [json.loads(await again.recv()) for _ in range(sum(1 for d in server.log.page(
             Filter("many-2"), begin + 10, 100)[0]))]  # fmt: skip
     assert {m["stream"] for m in some} == {"many-2"}
     assert all(m["replayed"] is True and m["latency_ms"] is None for m in some)
@@ -122,7 +126,7 @@ async def test_subscribers_see_everything_once_and_resume_without_a_hole(server)
 
 
 async def test_disconnecting_at_random_never_loses_or_repeats(server):
-    begin = server.history.last_id
+    begin = server.log.last_id
     rng = np.random.default_rng(3)
     talking = asyncio.gather(*(say(server, f"talk-{i}", 12) for i in range(4)))
     last, ids = begin, []
@@ -153,28 +157,32 @@ async def test_full_scale_samples_are_counted(server):
     assert httpx.get(f"{server.http}/v1/status").json()["clipped_samples"] - before == 2
 
 
-async def test_what_the_log_no_longer_has_is_told(level_model):
-    with live_server([level_model], kept=5) as small:
-        await say(small, "a", 8)
-        async with websockets.connect(f"{small.ws}/v1/detections?after=0") as ws:
-            messages = [json.loads(await ws.recv()) for _ in range(7)]
-    assert messages[1] == {"type": "log_gap", "from": 1, "to": 3, "reason": "retention"}
-    assert [m["id"] for m in messages[2:]] == [4, 5, 6, 7, 8]
+async def test_what_the_log_no_longer_has_is_told(server):
+    begin = server.log.last_id
+    await say(server, "old", 8)
+    with sqlite3.connect(server.log.store.path) as db:  # as retention would
+        db.execute("DELETE FROM detections WHERE id <= ?", (begin + 3,))
+    async with websockets.connect(f"{server.ws}/v1/detections?after={begin}") as ws:
+        messages = [json.loads(await ws.recv()) for _ in range(7)]
+    assert messages[1] == {"type": "log_gap", "from": begin + 1, "to": begin + 3, "reason": "retention"}
+    assert [m["id"] for m in messages[2:]] == list(range(begin + 4, begin + 9))
 
 
 def a_detection(i: int) -> Detection:
-    return Detection("s", "e", "m", "1", "onnx", "yes", 0.9, "once", i, 0.0, 0.0, 0.0, 1.0)
+    return Detection("s", secrets.token_hex(4), "m", "1", "onnx", "yes", 0.9, "once", i, 0.0, 0.0, 0.0, 1.0)
 
 
-async def test_a_slow_subscriber_gets_what_was_queued_and_then_none():
-    history = History()
-    history.bind(asyncio.get_running_loop())
-    subscriber, _, _ = history.subscribe(Filter(), None)
-    history.publish([a_detection(i) for i in range(QUEUE_MESSAGES + 10)])
+async def test_a_slow_subscriber_gets_what_was_queued_and_then_none(tmp_path):
+    log = EventLog(tmp_path / "events.db")
+    log.bind(asyncio.get_running_loop())
+    subscriber = log.subscribe(Filter())
+    log.publish([a_detection(i) for i in range(QUEUE_MESSAGES + 10)])
+    assert await asyncio.to_thread(log.flush, 10)
     await asyncio.sleep(0)
     taken = [await subscriber.take() for _ in range(QUEUE_MESSAGES + 1)]
     assert taken[-1] is None
     assert subscriber.last_id == QUEUE_MESSAGES
+    log.close()
 
 
 async def test_a_slow_subscriber_is_closed_4408_with_its_last_id(server):
@@ -185,7 +193,7 @@ async def test_a_slow_subscriber_is_closed_4408_with_its_last_id(server):
     await ws.recv()
     ws.transport.pause_reading()
     for at in range(0, 60_000, 500):
-        server.history.publish([a_detection(at + i) for i in range(500)])
+        server.log.publish([a_detection(at + i) for i in range(500)])
         await asyncio.sleep(0.01)
     ws.transport.resume_reading()
     last, error = 0, {}
@@ -253,7 +261,7 @@ async def test_one_that_reads_nothing_for_ever_is_closed_in_the_end(server):
     stream = server.engine.streams["stuck"]
     ws.transport.pause_reading()
     for at in range(0, 60_000, 500):
-        server.history.publish([replace(a_detection(at + i), stream="stuck", epoch=stream.epoch) for i in range(500)])
+        server.log.publish([replace(a_detection(at + i), stream="stuck", epoch=stream.epoch) for i in range(500)])
         await asyncio.sleep(0.01)
     await until(server, lambda s: all(x["name"] != "stuck" for x in s["streams"]))
     ws.transport.abort()
@@ -307,7 +315,8 @@ def test_answers_have_the_documented_shapes(server):
 def test_openapi_lists_every_route(server):
     document = httpx.get(f"{server.http}/openapi.json").json()
     assert set(document["paths"]) == {
-        "/v1/detections", "/v1/streams", "/v1/models", "/v1/models/{name}/detection", "/v1/status", "/v1/status.csv",
+        "/v1/detections", "/v1/detections.csv", "/v1/detections.jsonl", "/v1/detections/{id}/review", "/v1/streams",
+        "/v1/models", "/v1/models/{name}/detection", "/v1/models/{name}/reload", "/v1/status", "/v1/status.csv",
         "/healthz", "/readyz", "/metrics", "/asyncapi.json",
     }  # fmt: skip
 
@@ -342,7 +351,7 @@ async def test_every_message_is_as_the_asyncapi_document_says(server, level_mode
         seen += [json.loads(await ws.recv()) for _ in range(3)]
     stream = server.engine.open_stream("gappy", 16000)
     heard: list = []
-    server.history.listen("gappy", stream.epoch, heard.extend)
+    server.log.listen("gappy", stream.epoch, heard.extend)
     stream.skip(5, "device")
     stream.end()
     from kws_serve.api.wire import event_json

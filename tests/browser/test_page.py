@@ -76,14 +76,14 @@ def test_after_a_restart_the_page_goes_on_and_shows_each_detection_once(pages, l
     with live_server([level_model], port=free_port) as one:
         page = pages.open(one.http)
         page.wait_for_function("() => document.querySelector('#connection').innerText === 'Connected'")
-        one.history.publish([found(0), found(1)])
+        one.log.publish([found(0), found(1)])
         page.wait_for_selector("#detections li:nth-child(2)")
     page.wait_for_function("() => document.querySelector('#connection').innerText.includes('lost')")
     with live_server([level_model], port=free_port) as two:
-        two.history.publish([found(1), found(2)])
+        two.log.publish([found(1), found(2)])
         page.wait_for_function("() => document.querySelector('#connection').innerText === 'Connected'", timeout=30000)
         page.wait_for_selector("#detections li:nth-child(3)")
-        two.history.publish([found(3)])
+        two.log.publish([found(3)])
         page.wait_for_selector("#detections li:nth-child(4)")
         words = page.eval_on_selector_all("#detections strong", "all => all.map(e => e.innerText)")
     assert sorted(words) == [f"word-{i}" for i in range(4)]
@@ -96,7 +96,7 @@ def test_hostile_labels_stay_text(pages, level_model):
         page = pages.open(server.http)
         page.wait_for_function("() => document.querySelector('#connection').innerText === 'Connected'")
         before = page.evaluate("document.querySelectorAll('img, script, iframe, style, form, base, svg, h1').length")
-        server.history.publish(
+        server.log.publish(
             [Detection(x, "e", x, x, x, x, 0.9, "once", i, 0.0, 0.0, 0.0, 1.0) for i, x in enumerate(HOSTILE)]
         )
         page.wait_for_selector(f"#detections li:nth-child({len(HOSTILE)})")

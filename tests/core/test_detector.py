@@ -46,7 +46,7 @@ def slow(scores: np.ndarray, c: int, spec: DetectionSpec, *, sustained: bool) ->
     smooth = [sum(scores[max(0, t - w + 1) : t + 1, c]) / w for t in range(len(scores))]
     above = [s >= np.float32(spec.threshold) for s in smooth]
     out: list[tuple[str, int, int]] = []
-    active, quiet, start = False, 0, 0
+    active, quiet, start = False, 0, -1
     for t, s in enumerate(smooth):
         tick = PATCH + t * HOP
         if active and s < np.float32(min(spec.off_threshold, spec.threshold)):
@@ -57,7 +57,7 @@ def slow(scores: np.ndarray, c: int, spec: DetectionSpec, *, sustained: bool) ->
         recent = range(max(0, t - spec.n + 1), t + 1)
         if not active and above[t] and sum(above[i] for i in recent) >= spec.k and tick >= quiet:
             first = next(i for i in recent if above[i])
-            start = max(0, PATCH + first * HOP - round(spec.onset_offset_ms * 16))
+            start = max(0, start + 1, PATCH + first * HOP - round(spec.onset_offset_ms * 16))
             active = True
             quiet = tick + round(spec.refractory_s * 16000)
             out.append(("start" if sustained else "once", start, tick))

@@ -10,7 +10,8 @@ import time
 
 import numpy as np
 
-from kws_serve.engine import Engine, EngineRunner
+from kws_serve.engine import Engine
+from kws_serve.engine_runner import EngineRunner
 from kws_serve.messages import Float32Array, Int16Array
 from kws_serve.sources import Sources, SourceState, parse_source, portaudio
 from kws_serve.sources.microphone import Microphone
@@ -35,7 +36,8 @@ enough = threading.Event()
 
 def say(**values: object) -> None:
     """One line for the parent."""
-    print(json.dumps(values), flush=True)
+    sys.stdout.write(json.dumps(values) + "\n")  # in one piece: two threads speak
+    sys.stdout.flush()
 
 
 def record(target: str, n: int, out: str) -> None:

@@ -1,4 +1,8 @@
-"""`WS /v1/audio`: binary PCM in; ready, ack, detection, scores, gap and done out."""
+"""`WS /v1/audio`: binary PCM in; ready, ack, detection, scores, gap and done out.
+
+A connection that breaks off without a word leaves its stream waiting for RESUME_S: a client that comes back with
+`resume` goes on at the next sample, as if nothing had happened. After a restart of the service the log knows the epoch.
+"""
 
 from __future__ import annotations
 
@@ -8,94 +12,178 @@ import time
 from collections import deque
 
 import numpy as np
+from starlette.types import Message
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from kws_serve.api.query import AudioQuery, audio_query
 from kws_serve.api.security import Access
 from kws_serve.api.sockets import converse
+from kws_serve.api.tokens import Grant
 from kws_serve.api.wire import WireError, dumps, event_json, parse_message
 from kws_serve.engine import Engine
 from kws_serve.messages import Event, Float32Array, Int16Array, JsonObject, StreamDone
-from kws_serve.sinks.history import History
-from kws_serve.stream import MAX_AHEAD_S, Stream
+from kws_serve.sinks.event_log import EventLog
+from kws_serve.stream import MAX_AHEAD_S, Resumed, Stream
 
 MAX_MESSAGE_BYTES = 256 * 1024
 ACK_S = 0.8
 RESUME_WAIT_S = 1.0
+RESUME_S = 10.0
+"""How long a stream waits for its client."""
+BROKEN = frozenset({1005, 1006, 1012})
+"""Close codes of a connection that broke off, or that this service broke off to restart."""
 OUTBOX_MESSAGES = 4096
+SHED_S, SHED_LOAD, SHED_LAG_S = 1.0, 0.95, 1.0
 
 
 class Ingest:
     """All audio sockets of the server: who feeds which stream, and what was wrong with the samples."""
 
-    def __init__(self, engine: Engine, history: History, access: Access) -> None:
+    def __init__(self, engine: Engine, log: EventLog, access: Access) -> None:
         self.engine = engine
-        self.history = history
+        self.log = log
         self.access = access
         self.feeding: dict[str, AudioSocket] = {}
+        self.earlier = log.store.streams()
+        """Streams that an earlier run had: name -> epoch -> how far it got."""
         self.bad_samples = 0  # not a number
         self.clipped_samples = 0
 
+    async def watch(self) -> None:
+        """Where the engine cannot keep up although it is full: send the latest comers away before all suffer."""
+        while True:
+            await asyncio.sleep(SHED_S)
+            engine = self.engine
+            if engine.load.share < SHED_LOAD or engine.lag_s < SHED_LAG_S:
+                continue
+            sockets = [s for s in self.feeding.values() if s.waiting is None]
+            for socket in sockets[-max(1, len(sockets) // 10) :] if len(sockets) > 1 else ():
+                found = f"found {100 * engine.load.share:.0f} % busy and {engine.lag_s:.1f} s behind"
+                socket.refuse(WireError(4429, f"engine: {found}, the latest streams have to go; try again later"))
+
     async def serve(self, ws: WebSocket) -> None:
         """One connection, from handshake to close."""
-        await converse(ws, self.access, self._serve)
+        await converse(ws, self.access, "ingest", self._serve)
 
-    async def _serve(self, ws: WebSocket) -> None:
+    async def _serve(self, ws: WebSocket, grant: Grant) -> None:
         query = audio_query(ws.query_params.multi_items())
-        in_use = query.stream in self.engine.streams
-        await AudioSocket(self, ws, query, await _resume_message(ws) if in_use else None).run()
+        if not grant.may_touch(query.stream):
+            raise WireError(4403, f"stream: found {query.stream!r}, wanted one that the token allows")
+        first = resume = resumed = None
+        if query.stream in self.earlier or query.stream in self.engine.streams:
+            first = await _first_message(ws)
+            resume = _resume(first)
+        heard = self.earlier.pop(query.stream, {})
+        if resume is not None and resume[0] in heard:
+            decided = await asyncio.to_thread(self.log.store.decided, query.stream, resume[0])
+            resumed = Resumed(*resume, heard[resume[0]], decided)
+        await AudioSocket(self, ws, query, resume, resumed).run(first if resume is None else None)
 
 
-async def _resume_message(ws: WebSocket) -> JsonObject | None:
-    """The name is in use: only a `resume` that comes at once may take it over."""
+async def _first_message(ws: WebSocket) -> Message | None:
+    """What the client says at once, where it may want to resume."""
     try:
-        message = await asyncio.wait_for(ws.receive(), RESUME_WAIT_S)
+        async with asyncio.timeout(RESUME_WAIT_S):
+            message = await ws.receive()
     except TimeoutError:
         return None
     if message["type"] == "websocket.disconnect":
         raise WebSocketDisconnect(message.get("code") or 1006)
-    return parse_message(message["text"]) if message.get("text") else None
+    return message
+
+
+def _resume(message: Message | None) -> tuple[str, int] | None:
+    """(epoch, first_sample) of a `resume`; None for any other message. Raises WireError 4400."""
+    text = (message or {}).get("text")
+    if not text:
+        return None
+    found = parse_message(text)
+    if found["type"] != "resume":
+        return None
+    epoch, first_sample = found.get("epoch"), found.get("first_sample")
+    if not isinstance(epoch, str) or type(first_sample) is not int or not 0 <= first_sample < 2**53:
+        raise WireError(4400, f"resume: found {text[:80]!r}, wanted an epoch (text) and first_sample (0 or more)")
+    return epoch, first_sample
 
 
 class AudioSocket:
     """One client feeding one stream."""
 
-    def __init__(self, ingest: Ingest, ws: WebSocket, query: AudioQuery, first: JsonObject | None) -> None:
-        """Open the stream, or take over a half-open one. Raises StreamRefused, WireError."""
+    def __init__(
+        self,
+        ingest: Ingest,
+        ws: WebSocket,
+        query: AudioQuery,
+        resume: tuple[str, int] | None,
+        resumed: Resumed | None,
+    ) -> None:
+        """Open the stream, or go on with it: `resume` as the client asks, `resumed` as the log knows it.
+
+        Raises StreamRefused.
+        """
         self.ingest = ingest
         self.ws = ws
         self.query = query
         self.replaced = False
+        self.waiting: asyncio.TimerHandle | None = None  # for a client that has vanished
         self._outbox: deque[str] = deque()
         self._some = asyncio.Event()
         self._done = False
         self._heard = False
-        self._too_slow: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self.stream = self._taken_over(first) or self._opened()
+        self._refused: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self.stream = self._taken_over(resume) or self._opened(resumed)
         ingest.feeding[query.stream] = self
-        ingest.history.listen(self.stream.name, self.stream.epoch, self._events)
-        self._say(self._ready())
+        ingest.log.listen(self.stream.name, self.stream.epoch, self._events)
 
-    def _opened(self) -> Stream:
+    def _opened(self, resumed: Resumed | None) -> Stream:
         q = self.query
-        return self.ingest.engine.open_stream(
-            q.stream, q.rate_hz, models=q.models, kind="websocket", channels=q.channels, scores=q.scores
+        old = self.ingest.feeding.get(q.stream)
+        if old is not None and old.waiting is not None:
+            old.give_up()
+        stream = self.ingest.engine.open_stream(
+            q.stream,
+            q.rate_hz,
+            models=q.models,
+            kind="websocket",
+            channels=q.channels,
+            scores=q.scores,
+            resumed=resumed,
         )
+        self._say(self._ready(stream))
+        return stream
 
-    def _taken_over(self, first: JsonObject | None) -> Stream | None:
-        """The half-open stream of the same name and epoch, its old connection set aside."""
+    def _taken_over(self, resume: tuple[str, int] | None) -> Stream | None:
+        """The stream of the same name and epoch, whose old connection is gone or set aside."""
         old = self.ingest.feeding.get(self.query.stream)
-        if first is None or first.get("type") != "resume" or old is None or old.stream.ending:
-            return None
-        same = old.query.rate_hz == self.query.rate_hz and first.get("epoch") == old.stream.epoch
-        if not same or first.get("first_sample") != old.stream.received_samples:
+        if resume is None or old is None or old.stream.epoch != resume[0] or old.query.rate_hz != self.query.rate_hz:
             return None
         old.replaced = True
         old._some.set()
-        return old.stream
+        if old.waiting is not None:
+            old.waiting.cancel()
+        stream = old.stream
+        stream.connected = True
+        stream.skip(resume[1] - stream.received_samples, "client")
+        self._done = old._done
+        self._say(self._ready(stream))
+        self._outbox += old._outbox  # what was found meanwhile
+        return stream
 
-    def _ready(self) -> JsonObject:
-        s = self.stream
+    def give_up(self) -> None:
+        """Nobody came back: the stream ends here."""
+        if self.waiting is not None:
+            self.waiting.cancel()
+            self.waiting = None
+        self._leave()
+
+    def _leave(self) -> None:
+        self.ingest.log.unlisten(self.stream.name, self.stream.epoch)
+        if self.ingest.feeding.get(self.query.stream) is self:
+            del self.ingest.feeding[self.query.stream]
+        if not self._done:
+            self.stream.close()
+
+    def _ready(self, s: Stream) -> JsonObject:
         return {
             "type": "ready",
             "stream": s.name,
@@ -116,37 +204,47 @@ class AudioSocket:
             self._outbox.append(dumps(event_json(event)))
             self._done |= isinstance(event, StreamDone)
         self._some.set()
-        if len(self._outbox) > OUTBOX_MESSAGES and not self._too_slow.done():
-            text = f"client: found {len(self._outbox)} messages unread, wanted a faster reader"
-            self._too_slow.set_exception(WireError(4408, text))
+        if self.waiting is not None:
+            if self._done or len(self._outbox) > OUTBOX_MESSAGES:
+                self.give_up()
+        elif len(self._outbox) > OUTBOX_MESSAGES:
+            self.refuse(WireError(4408, f"client: found {len(self._outbox)} messages unread, wanted a faster reader"))
 
-    async def run(self) -> None:
-        """Read and write until `done`, a fault, or the client is gone."""
-        reading = asyncio.create_task(self._read())
+    def refuse(self, error: WireError) -> None:
+        """End the connection, and with it the stream."""
+        if not self._refused.done():
+            self._refused.set_exception(error)
+
+    async def run(self, first: Message | None) -> None:
+        """Read and write until `done`, a fault, or the client is gone. `first`: a message that came already."""
+        reading = asyncio.create_task(self._read(first))
         writing = asyncio.create_task(self._write())
         try:
-            await asyncio.wait({reading, writing, self._too_slow}, return_when=asyncio.FIRST_EXCEPTION)
-            for task in (self._too_slow, reading, writing):
+            await asyncio.wait({reading, writing, self._refused}, return_when=asyncio.FIRST_EXCEPTION)
+            for task in (self._refused, reading, writing):
                 if task.done():
                     task.result()
+        except WebSocketDisconnect as e:
+            if not self.replaced and not self._done and e.code in BROKEN:
+                loop = asyncio.get_running_loop()
+                self.waiting = loop.call_later(RESUME_S, self.give_up)
+                self.stream.connected = False
+            raise
         finally:
-            for task in (reading, writing, self._too_slow):
+            for task in (reading, writing, self._refused):
                 task.cancel()
                 with contextlib.suppress(asyncio.CancelledError, Exception):
                     await task
-            if not self.replaced:
-                self.ingest.history.unlisten(self.stream.name, self.stream.epoch)
-                if self.ingest.feeding.get(self.query.stream) is self:
-                    del self.ingest.feeding[self.query.stream]
-                if not self._done:
-                    self.stream.close()
+            if not self.replaced and self.waiting is None:
+                self._leave()
 
     async def _write(self) -> None:
         """Send what is queued, and an ack at least every second."""
         acked_s = time.monotonic()
         while True:
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._some.wait(), ACK_S)
+                async with asyncio.timeout(ACK_S):  # Python 3.11's wait_for can swallow a cancellation
+                    await self._some.wait()
             self._some.clear()
             if self.replaced:
                 raise WireError(4409, "stream: found a new connection that resumes it, wanted one at a time")
@@ -160,10 +258,11 @@ class AudioSocket:
                 acked_s = now_s
                 await self.ws.send_text(dumps({"type": "ack", "sample": self.stream.received_samples}))
 
-    async def _read(self) -> None:
+    async def _read(self, first: Message | None) -> None:
         """Take messages; a stream too far ahead of its own clock is not read."""
         while True:
-            message = await self.ws.receive()
+            message = first or await self.ws.receive()
+            first = None
             now_s = time.monotonic()
             if message["type"] == "websocket.disconnect":
                 raise WebSocketDisconnect(message.get("code") or 1006)
@@ -184,7 +283,8 @@ class AudioSocket:
         if message["type"] == "end":
             self.stream.end()
         elif message["type"] == "resume" and not self._heard:
-            self._say(self._ready())  # another epoch than ours: begin anew, from next_sample
+            _resume({"text": dumps(message)})
+            self._say(self._ready(self.stream))  # an epoch that nobody knows: begin anew, from next_sample
         elif message["type"] != "auth":
             raise WireError(4400, f"message: found type {message['type'][:40]!r}, wanted binary PCM, resume or end")
 

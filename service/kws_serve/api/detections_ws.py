@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from dataclasses import replace
 
 from starlette.websockets import WebSocket
 
@@ -11,54 +12,67 @@ from kws_serve import __version__
 from kws_serve.api.query import detections_query, whole
 from kws_serve.api.security import Access
 from kws_serve.api.sockets import converse
-from kws_serve.api.wire import WireError, detection_json, dumps, parse_message
-from kws_serve.messages import JsonObject
-from kws_serve.sinks.history import Filter, History, Subscriber
+from kws_serve.api.tokens import Grant
+from kws_serve.api.wire import WireError, dumps, parse_message
+from kws_serve.sinks.event_log import REPLAY_ROWS, EventLog
+from kws_serve.sinks.store import Filter
 
 MAX_SUBSCRIBERS = 1000
 
 
-async def detections(ws: WebSocket, history: History, access: Access) -> None:
+async def detections(ws: WebSocket, log: EventLog, access: Access) -> None:
     """Serve one subscriber until it leaves or is too slow."""
 
-    async def serve(ws: WebSocket) -> None:
+    async def serve(ws: WebSocket, grant: Grant) -> None:
         found, wanted = detections_query(ws.query_params.multi_items())
+        wanted = replace(wanted, streams=grant.streams)
         after = whole("after", found["after"], 0, 2**63 - 1) if "after" in found else None
-        await _feed(ws, history, wanted, after)
+        await _feed(ws, log, wanted, after)
 
-    await converse(ws, access, serve)
+    await converse(ws, access, "listen", serve)
 
 
-async def _feed(ws: WebSocket, history: History, wanted: Filter, after: int | None) -> None:
-    if history.subscribers >= MAX_SUBSCRIBERS:
-        raise WireError(4429, f"subscribers: {history.subscribers} listen, the limit is {MAX_SUBSCRIBERS}")
-    subscriber, kept, lost = history.subscribe(wanted, after)
-    first: list[JsonObject] = [
-        {"type": "hello", "log_id": history.log_id, "last_id": subscriber.last_id, "version": __version__}
-    ]
-    if lost is not None:
-        first.append({"type": "log_gap", "from": lost[0], "to": lost[1], "reason": "retention"})
-    first += [detection_json(d, replayed=True) for d in kept]
+async def _feed(ws: WebSocket, log: EventLog, wanted: Filter, after: int | None) -> None:
+    if log.subscribers >= MAX_SUBSCRIBERS:
+        raise WireError(4429, f"subscribers: {log.subscribers} listen, the limit is {MAX_SUBSCRIBERS}")
     listening = asyncio.create_task(_listen(ws))
-    sending = asyncio.create_task(_send(ws, subscriber, first))
+    sending = asyncio.create_task(_send(ws, log, wanted, after))
     try:
         done, _ = await asyncio.wait({listening, sending}, return_when=asyncio.FIRST_COMPLETED)
         for task in done:
             task.result()
     finally:
-        history.unsubscribe(subscriber)
         for task in (listening, sending):
             task.cancel()
             with contextlib.suppress(asyncio.CancelledError, Exception):
                 await task
 
 
-async def _send(ws: WebSocket, subscriber: Subscriber, first: list[JsonObject]) -> None:
-    for message in first:
-        await ws.send_text(dumps(message))
-    while (text := await subscriber.take()) is not None:
-        await ws.send_text(text)
+async def _send(ws: WebSocket, log: EventLog, wanted: Filter, after: int | None) -> None:
+    """What the log has, in parts, until little is left; then live, and what came meanwhile: no hole, nothing twice."""
+    hello = {"type": "hello", "log_id": log.log_id, "last_id": log.delivered_id, "version": __version__}
+    reach = log.delivered_id if after is None else after
+    await ws.send_text(dumps(hello))
+    while log.delivered_id - reach > REPLAY_ROWS:
+        reach = await _replay(ws, log, wanted, reach, log.delivered_id)
+    subscriber = log.subscribe(wanted)
+    try:
+        upto = subscriber.last_id
+        while reach < upto:
+            reach = await _replay(ws, log, wanted, reach, upto)
+        while (text := await subscriber.take()) is not None:
+            await ws.send_text(text)
+    finally:
+        log.unsubscribe(subscriber)
     raise WireError(4408, f"subscriber: found too slow; the last id sent was {subscriber.last_id}, go on after it")
+
+
+async def _replay(ws: WebSocket, log: EventLog, wanted: Filter, after: int, upto: int) -> int:
+    """Send the next part of what is kept; the id that it reaches."""
+    texts, reach = await asyncio.to_thread(log.replay, wanted, after, upto)
+    for text in texts:
+        await ws.send_text(text)
+    return reach
 
 
 async def _listen(ws: WebSocket) -> None:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from datetime import datetime
 
 from kws_serve.api.wire import WireError
 from kws_serve.core.resampler import MAX_RATE_HZ, MIN_RATE_HZ
 from kws_serve.messages import check_name
-from kws_serve.sinks.history import Filter
+from kws_serve.sinks.store import Filter
 
 MAX_CHANNELS = 32
 
@@ -28,7 +29,24 @@ def once_each(pairs: Iterable[tuple[str, str]], known: tuple[str, ...]) -> dict[
 def detections_query(pairs: Iterable[tuple[str, str]], *more: str) -> tuple[dict[str, str], Filter]:
     """Parameters of /v1/detections (empty ones count as not given) and the filter they ask for. Raises WireError."""
     found = {k: v for k, v in once_each(pairs, ("after", "stream", "label", *more)).items() if v}
-    return found, Filter(stream_name(found["stream"]) if "stream" in found else None, found.get("label"))
+    wanted = Filter(
+        stream=stream_name(found["stream"]) if "stream" in found else None,
+        label=found.get("label"),
+        since=moment("since", found["since"]) if "since" in found else None,
+        until=moment("until", found["until"]) if "until" in found else None,
+    )
+    return found, wanted
+
+
+def moment(name: str, text: str) -> float:
+    """A time as seconds since 1970: 2026-11-20T09:00:00Z, or with an offset. Raises WireError 4400."""
+    try:
+        found = datetime.fromisoformat(text.replace(" ", "+"))  # a + that was not escaped
+        if found.tzinfo is None:
+            raise ValueError
+        return found.timestamp()
+    except (ValueError, OverflowError):
+        raise WireError(4400, f"{name}: found {text[:40]!r}, wanted a time like 2026-11-20T09:00:00Z") from None
 
 
 def whole(name: str, text: str, low: int, high: int) -> int:

@@ -2,30 +2,45 @@
 
 from __future__ import annotations
 
+import asyncio
+import logging
+import sqlite3
+from dataclasses import replace
 from typing import Any
 
 from fastapi import APIRouter, Request
-from fastapi.responses import JSONResponse, PlainTextResponse, Response
+from fastapi.responses import JSONResponse, PlainTextResponse, Response, StreamingResponse
 
 from kws_serve.api.asyncapi import asyncapi_document
+from kws_serve.api.export import as_csv, as_jsonl
 from kws_serve.api.query import detections_query, whole
 from kws_serve.api.schemas import (
     DetectionPage,
     DetectionSettings,
     ErrorMessage,
+    ModelItem,
     ModelList,
     Readiness,
+    ReviewMark,
     Status,
     StreamList,
 )
-from kws_serve.api.views import Service, metrics_text, models_json, status_csv, status_json, stream_json
-from kws_serve.api.wire import MAX_JSON_BYTES, WireError, detection_json, parse_json
-from kws_serve.messages import JsonObject
+from kws_serve.api.tokens import Grant
+from kws_serve.api.views import Service, metrics_text, models_json, readiness, status_csv, status_json, stream_json
+from kws_serve.api.wire import MAX_JSON_BYTES, WireError, parse_json
+from kws_serve.engine import Engine, LoadedModel
+from kws_serve.messages import JsonObject, KwsError
+from kws_serve.sinks.event_log import logged_json
+from kws_serve.sinks.store import REVIEWS, Filter
+
+_log = logging.getLogger(__name__)
 
 PAGE_LIMIT = 1000
+BODY_S = 8.0
+SWAP_S = 10.0
 _ERRORS: dict[int | str, dict[str, Any]] = {
     401: {"model": ErrorMessage, "description": "The token is missing or wrong."},
-    403: {"model": ErrorMessage, "description": "Host or Origin is not this server's."},
+    403: {"model": ErrorMessage, "description": "Host or Origin is not this server's, or the token's scope too small."},
     422: {"model": ErrorMessage, "description": "A parameter or the body is wrong: what, found, wanted."},
 }
 
@@ -33,20 +48,59 @@ _ERRORS: dict[int | str, dict[str, Any]] = {
 def make_router(service: Service) -> APIRouter:
     """All routes but the page's."""
     router = APIRouter(responses=_ERRORS)
+    reloading = asyncio.Lock()
 
-    @router.get("/v1/detections", response_model=DetectionPage, openapi_extra={"parameters": _PAGE_PARAMETERS})
+    def filtered(request: Request, *more: str) -> tuple[dict[str, str], Filter, int]:
+        """The parameters, the filter within what the token may hear, and `after`."""
+        found, wanted = detections_query(request.query_params.multi_items(), "since", "until", *more)
+        after = whole("after", found.get("after", "0"), 0, 2**63 - 1)
+        return found, replace(wanted, streams=_grant(request).streams), after
+
+    @router.get("/v1/detections", response_model=DetectionPage, openapi_extra=_operation(*_PAGE, _LIMIT))
     def detections(request: Request) -> Response:
         """What the log keeps after an id; go on from `next`."""
-        found, wanted = detections_query(request.query_params.multi_items(), "limit")
-        after = whole("after", found.get("after", "0"), 0, 2**63 - 1)
+        found, wanted, after = filtered(request, "limit")
         limit = whole("limit", found.get("limit", "100"), 1, PAGE_LIMIT)
-        items, following = service.history.page(wanted, after, limit)
-        return JSONResponse({"items": [detection_json(d, replayed=True) for d in items], "next": following})
+        items, following = service.log.page(wanted, after, limit)
+        return JSONResponse({"items": [logged_json(item) for item in items], "next": following})
+
+    @router.get("/v1/detections.csv", response_class=PlainTextResponse, openapi_extra=_operation(*_PAGE))
+    def detections_csv(request: Request) -> Response:
+        """The log as CSV."""
+        _, wanted, after = filtered(request)
+        return StreamingResponse(as_csv(service.log, wanted, after), media_type="text/csv; charset=utf-8")
+
+    @router.get("/v1/detections.jsonl", response_class=PlainTextResponse, openapi_extra=_operation(*_PAGE))
+    def detections_jsonl(request: Request) -> Response:
+        """The log as JSON lines."""
+        _, wanted, after = filtered(request)
+        return StreamingResponse(as_jsonl(service.log, wanted, after), media_type="application/jsonl")
+
+    @router.put(
+        "/v1/detections/{id}/review",
+        response_model=ReviewMark,
+        responses=_NO_DETECTION,
+        openapi_extra=_operation(body=_REVIEW_BODY),
+    )
+    async def review(id: str, request: Request) -> Response:
+        """Mark a detection right or wrong; null takes the mark back. Marks are kept and exported."""
+        number = whole("id", id, 1, 2**63 - 1)
+        mark = await _body(request)
+        if not isinstance(mark, dict) or set(mark) != {"mark"} or mark["mark"] not in (None, *REVIEWS):
+            raise WireError(4400, f'body: found {str(mark)[:80]!r}, wanted {{"mark": "right", "wrong" or null}}')
+        try:
+            if not await asyncio.to_thread(service.log.review, number, mark["mark"]):
+                return error(404, f"detection: found no id {number} in the log")
+        except sqlite3.Error as e:
+            return error(503, f"log: cannot be written now ({e})")
+        return JSONResponse({"id": number, **mark})
 
     @router.get("/v1/streams", response_model=StreamList)
-    def streams() -> Response:
+    def streams(request: Request) -> Response:
         """The open streams."""
-        return JSONResponse({"items": [stream_json(s) for s in list(service.engine.streams.values())]})
+        grant = _grant(request)
+        names = [s for s in list(service.engine.streams.values()) if grant.may_touch(s.name)]
+        return JSONResponse({"items": [stream_json(s) for s in names]})
 
     @router.get("/v1/models", response_model=ModelList)
     def models() -> Response:
@@ -56,32 +110,55 @@ def make_router(service: Service) -> APIRouter:
     @router.patch(
         "/v1/models/{name}/detection",
         response_model=DetectionSettings,
-        responses={404: {"model": ErrorMessage, "description": "No such model."}},
-        openapi_extra={"requestBody": _PATCH_BODY},
+        responses=_NO_MODEL,
+        openapi_extra=_operation(body=_PATCH_BODY),
     )
     async def patch_detection(name: str, request: Request) -> Response:
-        """Merge patch (RFC 7396) of a model's detector settings; acts at once; null takes a change back."""
+        """Merge patch (RFC 7396) of a model's detector settings; acts at once; null takes a change back. Kept."""
         if name not in service.engine.models:
-            return error(404, f"model: found {name[:80]!r}, wanted one of {', '.join(service.engine.models)}")
-        body = b""
-        async for part in request.stream():
-            body += part
-            if len(body) > MAX_JSON_BYTES:
-                raise WireError(4400, f"body: found more than {MAX_JSON_BYTES} bytes, wanted at most that")
+            return _no_model(service, name)
+        patch = await _body(request)
         try:
-            return JSONResponse(service.engine.patch_detection(name, parse_json(body)))
+            result = service.engine.patch_detection(name, patch)
         except ValueError as e:
             raise WireError(4400, str(e)) from None
+        try:
+            await asyncio.to_thread(service.log.save_overrides, name, service.engine.detection_overrides(name))
+        except sqlite3.Error as e:
+            _log.error("settings of %s act, but are not kept: %s", name, e)
+        return JSONResponse(result)
+
+    @router.post(
+        "/v1/models/{name}/reload",
+        response_model=ModelItem,
+        responses={**_NO_MODEL, 409: {"model": ErrorMessage, "description": "Another reload is under way."}},
+        openapi_extra=_operation(),
+    )
+    async def reload(name: str) -> Response:
+        """Read the model's folder again: loaded and self-tested aside, switched between two patches; a bad one is
+        refused, and one that fails in its first patches is rolled back. Not a sample is lost.
+        """
+        if name not in service.engine.models:
+            return _no_model(service, name)
+        if reloading.locked():
+            return error(409, "reload: found another one under way, wanted one at a time")
+        async with reloading:
+            try:
+                group = await asyncio.to_thread(service.load_model, name)
+                await swapped(service.engine, group)
+            except (KwsError, ValueError) as e:
+                return error(422, str(e))
+        return JSONResponse(next(item for item in models_json(service.engine) if item["name"] == name))
 
     @router.get("/v1/status", response_model=Status)
-    def status() -> Response:
+    def status(request: Request) -> Response:
         """The server at a glance."""
-        return JSONResponse(status_json(service))
+        return JSONResponse(status_json(service, _grant(request)))
 
     @router.get("/v1/status.csv", response_class=PlainTextResponse)
-    def status_row() -> Response:
+    def status_row(request: Request) -> Response:
         """The same as one CSV row."""
-        return PlainTextResponse(status_csv(status_json(service)), media_type="text/csv")
+        return PlainTextResponse(status_csv(status_json(service, _grant(request))), media_type="text/csv")
 
     @router.get("/healthz", response_model=Readiness)
     def healthz() -> Response:
@@ -90,9 +167,9 @@ def make_router(service: Service) -> APIRouter:
 
     @router.get("/readyz", response_model=Readiness, responses={503: {"model": Readiness}})
     def readyz() -> Response:
-        """The engine runs: audio that comes now is processed."""
-        alive = service.runner.alive
-        return JSONResponse({"status": "ready" if alive else "engine stopped"}, 200 if alive else 503)
+        """The engine runs and the log is on the disk: audio that comes now is processed, what is found is kept."""
+        fault = readiness(service)
+        return JSONResponse({"status": fault or "ready"}, 503 if fault else 200)
 
     @router.get("/metrics", response_class=PlainTextResponse)
     def metrics() -> Response:
@@ -117,22 +194,86 @@ async def wire_error(_: Request, e: Exception) -> JSONResponse:
     return error(422, str(e))
 
 
+async def swapped(engine: Engine, group: list[LoadedModel]) -> None:
+    """Switch to a loaded model; closes it where it is refused. Raises ValueError."""
+    try:
+        await asyncio.wait_for(asyncio.wrap_future(engine.swap(group)), SWAP_S)
+    except TimeoutError:
+        raise ValueError("engine: found no patch hop in time, wanted it to run") from None
+    except ValueError:
+        for model in group:
+            model.backend.close()
+        raise
+
+
+async def _body(request: Request) -> object:
+    """The request's JSON, bounded in size, depth and time. Raises WireError 4400."""
+    body = b""
+    try:
+        async with asyncio.timeout(BODY_S):
+            async for part in request.stream():
+                body += part
+                if len(body) > MAX_JSON_BYTES:
+                    raise WireError(4400, f"body: found more than {MAX_JSON_BYTES} bytes, wanted at most that")
+    except TimeoutError:
+        raise WireError(4400, f"body: found {len(body)} bytes in {BODY_S:g} s, wanted all of it") from None
+    return parse_json(body)
+
+
+def _grant(request: Request) -> Grant:
+    grant = request.state.grant
+    assert isinstance(grant, Grant)
+    return grant
+
+
+def _no_model(service: Service, name: str) -> JSONResponse:
+    return error(404, f"model: found {name[:80]!r}, wanted one of {', '.join(service.engine.models)}")
+
+
 def _parameter(name: str, schema: JsonObject, text: str) -> JsonObject:
     return {"name": name, "in": "query", "required": False, "schema": schema, "description": text}
 
 
-_PAGE_PARAMETERS = [
+def _operation(*parameters: JsonObject, body: JsonObject | None = None) -> JsonObject:
+    """What FastAPI cannot see of a route."""
+    return {"parameters": list(parameters)} if body is None else {"requestBody": body}
+
+
+_TIME = {"type": "string", "format": "date-time"}
+_PAGE = (
     _parameter("after", {"type": "integer", "minimum": 0, "default": 0}, "ids greater than this"),
-    _parameter("limit", {"type": "integer", "minimum": 1, "maximum": PAGE_LIMIT, "default": 100}, "at most so many"),
     _parameter("stream", {"type": "string"}, "of this stream only"),
     _parameter("label", {"type": "string"}, "of this label only"),
-]
+    _parameter("since", _TIME, "at this time or later"),
+    _parameter("until", _TIME, "before this time"),
+)
+_LIMIT = _parameter(
+    "limit", {"type": "integer", "minimum": 1, "maximum": PAGE_LIMIT, "default": 100}, "at most so many"
+)
+_NO_MODEL: dict[int | str, dict[str, Any]] = {404: {"model": ErrorMessage, "description": "No such model."}}
+_NO_DETECTION: dict[int | str, dict[str, Any]] = {
+    404: {"model": ErrorMessage, "description": "No such detection."},
+    503: {"model": ErrorMessage, "description": "The log cannot be written now."},
+}
 _PATCH_BODY = {
     "required": True,
     "content": {
         "application/merge-patch+json": {
             "schema": {"type": "object"},
             "example": {"yes": {"threshold": 0.9}, "*": {"refractory_s": 2.0}},
+        }
+    },
+}
+_REVIEW_BODY = {
+    "required": True,
+    "content": {
+        "application/json": {
+            "schema": {
+                "type": "object",
+                "properties": {"mark": {"enum": ["right", "wrong", None]}},
+                "required": ["mark"],
+                "additionalProperties": False,
+            }
         }
     },
 }

@@ -29,6 +29,8 @@ class DetectionMessage(_Exact):
     epoch: str
     model: str
     version: str
+    digest: str
+    """First 16 hex digits of the SHA-256 of the model's file."""
     backend: str
     label: str
     score: float
@@ -42,6 +44,8 @@ class DetectionMessage(_Exact):
     latency_ms: float | None
     replayed: bool = False
     durable: bool
+    """Whether the log had it on the disk before it was pushed."""
+    review: Literal["right", "wrong"] | None = None
 
 
 class DetectionPage(_Exact):
@@ -49,6 +53,13 @@ class DetectionPage(_Exact):
 
     items: list[DetectionMessage]
     next: int
+
+
+class ReviewMark(_Exact):
+    """What somebody said of a detection."""
+
+    id: int
+    mark: Literal["right", "wrong"] | None
 
 
 class TopScore(_Exact):
@@ -73,6 +84,8 @@ class StreamItem(_Exact):
     dropped_samples: int
     buffered_samples: int
     dropped_s: float
+    connected: bool
+    """False while it waits for a client that has vanished."""
     level: float
     top: dict[str, TopScore]
 
@@ -112,6 +125,9 @@ class ModelItem(_Exact):
 
     name: str
     version: str
+    digest: str
+    on_trial: bool
+    """Just reloaded: its first patches decide whether it stays."""
     task: Literal["keyword", "event"]
     labels: list[str]
     rest_labels: list[str]
@@ -181,6 +197,16 @@ class BoardItem(_Exact):
     stray_packets: int
 
 
+class LogItem(_Exact):
+    """The event log."""
+
+    durable: bool
+    fault: str
+    pending: int
+    """Detections that wait for the disk."""
+    bytes: int
+
+
 class Status(_Exact):
     """The server at a glance."""
 
@@ -197,7 +223,12 @@ class Status(_Exact):
     ready: bool
     log_id: str
     last_id: int
+    log: LogItem
     subscribers: int
+    engine_load: float
+    """Share of the last seconds in which the engine was busy; beyond 0.9 no further stream is taken."""
+    unaccounted_samples: int
+    """Received - processed - dropped - buffered, over all streams: always 0."""
     models: list[ModelBackend]
     boards: list[BoardItem]
     sources: list[SourceItem]

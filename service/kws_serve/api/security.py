@@ -1,17 +1,21 @@
-"""Who may talk to the service: exposure, Host, Origin, token, and the headers every answer carries."""
+"""Who may talk to the service: exposure, Host, Origin, tokens and scopes, and the headers every answer carries."""
 
 from __future__ import annotations
 
-import hashlib
 import hmac
 import ipaddress
+import logging
 import socket
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from kws_serve.api.tokens import EVERYTHING, Grant, TokenFile, TokenRow, digest, find_grant
 from kws_serve.api.wire import dumps
 from kws_serve.messages import KwsError
+
+_log = logging.getLogger(__name__)
 
 LOOPBACK_NAMES = frozenset({"localhost", "127.0.0.1", "[::1]"})
 PUBLIC_PATHS = frozenset({"/healthz", "/readyz"})
@@ -40,12 +44,12 @@ def is_loopback(host: str) -> bool:
         return False  # a name may point anywhere, "" listens everywhere
 
 
-def check_exposure(host: str, token: str | None, insecure: bool) -> None:
+def check_exposure(host: str, token: str | None, insecure: bool, tokens: TokenFile | None = None) -> None:
     """Refuse to listen beyond this machine without a token. Raises KwsError in one line."""
-    if not is_loopback(host) and not token and not insecure:
+    if not is_loopback(host) and not token and not insecure and not (tokens and tokens.rows()):
         raise KwsError(
             f"host: found {host!r}, which others can reach, without a token; wanted KWS_TOKEN (or --token), "
-            "or --insecure to let anyone on the network listen"
+            "a token of `kws-serve token new`, or --insecure to let anyone on the network listen"
         )
 
 
@@ -54,8 +58,9 @@ class Access:
     """What this server accepts."""
 
     host: str = "127.0.0.1"
-    token: str | None = field(default=None, repr=False)
+    token: str | None = field(default=None, repr=False)  # allows everything
     tls: bool = False
+    tokens: TokenFile | None = None
 
     def host_allowed(self, header: str) -> bool:
         """Whether a Host header names this server: guards against DNS rebinding."""
@@ -79,17 +84,44 @@ class Access:
         """Whether a browser's Origin is this very server."""
         return origin.lower() == f"{'https' if self.tls else 'http'}://{host.lower()}"
 
-    def token_good(self, presented: str) -> bool:
-        """Whether `presented` is the token, in constant time."""
-        wanted = hashlib.sha256((self.token or "").encode()).digest()
-        return hmac.compare_digest(hashlib.sha256(presented.encode()).digest(), wanted)
+    @property
+    def open(self) -> bool:
+        """Whether nobody needs a token: none is configured."""
+        return self.token is None and not (self.tokens and self._rows())
 
-    def bearer_good(self, headers: dict[str, str]) -> bool:
-        """Whether the request carries the token, or none is configured."""
-        if self.token is None:
-            return True
+    def grant(self, presented: str) -> Grant | None:
+        """What a token allows; compared in constant time. None: nothing."""
+        if self.token is not None and hmac.compare_digest(digest(self.token), digest(presented)):
+            return EVERYTHING
+        row = find_grant(presented, self._rows())
+        return row.grant if row else None
+
+    def bearer(self, headers: dict[str, str]) -> str | None:
+        """The token that a request's headers carry."""
         scheme, _, presented = headers.get("authorization", "").partition(" ")
-        return scheme.lower() == "bearer" and self.token_good(presented.strip())
+        return presented.strip() if scheme.lower() == "bearer" else None
+
+    def grant_of(self, headers: dict[str, str]) -> Grant | None:
+        """What a request may do by its headers."""
+        if self.open:
+            return EVERYTHING
+        presented = self.bearer(headers)
+        return None if presented is None else self.grant(presented)
+
+    def _rows(self) -> Sequence[TokenRow]:
+        """The tokens of the file; of a damaged one none, so that it lets nobody in."""
+        if self.tokens is None:
+            return ()
+        try:
+            return self.tokens.rows()
+        except KwsError as e:
+            _log.error("%s", e)
+            return (TokenRow("damaged", "", (), None, ""),)
+
+
+def scope_of(method: str) -> str:
+    """The scope that a route needs by its method: what changes something is for admins."""
+    return "listen" if method in ("GET", "HEAD") else "admin"
 
 
 class Guard:
@@ -126,8 +158,13 @@ class Guard:
             return 403, f"Origin: found {headers['origin'][:80]!r}, wanted this server's own page"
         if b"token=" in scope.get("query_string", b"").lower():
             return 403, "token: found one in the URL, wanted Authorization: Bearer or an auth message (URLs are logged)"
-        if scope["type"] == "http" and scope["path"] not in self.public and not self.access.bearer_good(headers):
-            return 401, "token: found none or a wrong one, wanted Authorization: Bearer TOKEN"
+        if scope["type"] == "http" and scope["path"] not in self.public:
+            grant, needed = self.access.grant_of(headers), scope_of(scope["method"])
+            if grant is None:
+                return 401, "token: found none or a wrong one, wanted Authorization: Bearer TOKEN"
+            if not grant.may(needed):
+                return 403, f"token: found one of scope {', '.join(sorted(grant.scopes))}, wanted {needed}"
+            scope["state"]["grant"] = grant
         return None
 
 

@@ -9,31 +9,56 @@ from collections.abc import Awaitable, Callable
 from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
 
 from kws_serve.api.security import Access
+from kws_serve.api.tokens import EVERYTHING, Grant
 from kws_serve.api.wire import WireError, dumps, parse_message
 from kws_serve.messages import StreamRefused
 
 AUTH_S = 5.0
+CHECK_S = 1.0
+"""How soon a revoked token is noticed on an open socket."""
 CLOSE_S = 2.0
 
 
-async def converse(ws: WebSocket, access: Access, serve: Callable[[WebSocket], Awaitable[None]]) -> None:
-    """Accept, authenticate, `serve`; what is refused on the way closes the socket after an error message."""
+async def converse(
+    ws: WebSocket, access: Access, scope: str, serve: Callable[[WebSocket, Grant], Awaitable[None]]
+) -> None:
+    """Accept, authenticate for `scope`, `serve`; what is refused closes the socket after an error message."""
     await ws.accept()
     try:
-        if not access.bearer_good({k.lower(): v for k, v in ws.headers.items()}):
-            await _authenticate(ws, access)
-        await serve(ws)
+        token = access.bearer({k.lower(): v for k, v in ws.headers.items()})
+        grant = EVERYTHING if access.open else access.grant(token) if token is not None else None
+        if grant is None:
+            token, grant = await _authenticate(ws, access)
+        if not grant.may(scope):
+            raise WireError(4403, f"token: found one of scope {', '.join(sorted(grant.scopes))}, wanted {scope}")
+        await _while_granted(access, token, grant, serve(ws, grant))
     except (WireError, StreamRefused) as e:
         await _close(ws, e.code, str(e))
     except WebSocketDisconnect:
         pass
 
 
-async def _authenticate(ws: WebSocket, access: Access) -> None:
+async def _while_granted(access: Access, token: str | None, grant: Grant, serving: Awaitable[None]) -> None:
+    """Serve until done, or until the token is revoked or needed where none was. Raises WireError 4401."""
+    task = asyncio.ensure_future(serving)
+    try:
+        while not (await asyncio.wait({task}, timeout=CHECK_S))[0]:
+            now = EVERYTHING if access.open else access.grant(token or "")
+            if now != grant:
+                raise WireError(4401, "token: found it revoked or changed, wanted one that is valid")
+        task.result()
+    finally:
+        task.cancel()
+        with contextlib.suppress(asyncio.CancelledError, Exception):
+            await task
+
+
+async def _authenticate(ws: WebSocket, access: Access) -> tuple[str, Grant]:
     """Wait for `{"type":"auth","token":...}`. Raises WireError 4401."""
     wanted = 'wanted Authorization: Bearer or {"type":"auth","token":...} as the first message within 5 s'
     try:
-        message = await asyncio.wait_for(ws.receive(), AUTH_S)
+        async with asyncio.timeout(AUTH_S):
+            message = await ws.receive()
     except TimeoutError:
         raise WireError(4401, f"token: found none in time, {wanted}") from None
     if message["type"] == "websocket.disconnect":
@@ -43,8 +68,10 @@ async def _authenticate(ws: WebSocket, access: Access) -> None:
     except WireError:
         raise WireError(4401, f"token: found another message, {wanted}") from None
     token = auth.get("token")
-    if auth["type"] != "auth" or not isinstance(token, str) or not access.token_good(token):
+    grant = access.grant(token) if auth["type"] == "auth" and isinstance(token, str) else None
+    if grant is None:
         raise WireError(4401, f"token: found none or a wrong one, {wanted}")
+    return str(token), grant
 
 
 async def _close(ws: WebSocket, code: int, message: str) -> None:

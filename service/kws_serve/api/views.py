@@ -15,10 +15,12 @@ from typing import Any
 
 from kws_serve import __version__
 from kws_serve.api.audio_ws import Ingest
+from kws_serve.api.tokens import EVERYTHING, Grant
 from kws_serve.api.wire import utc
-from kws_serve.engine import Engine, EngineRunner
+from kws_serve.engine import Engine, LoadedModel
+from kws_serve.engine_runner import EngineRunner
 from kws_serve.messages import JsonObject
-from kws_serve.sinks.history import History
+from kws_serve.sinks.event_log import EventLog
 from kws_serve.stream import Stream
 
 STATUS_COLUMNS = ("name", "address", "device", "user", "note", "load", "streams", "state", "last_seen")
@@ -30,10 +32,11 @@ class Service:
 
     engine: Engine
     runner: EngineRunner
-    history: History
+    log: EventLog
     ingest: Ingest
     address: str = ""
     sources: Callable[[], Sequence[Any]] = lambda: ()  # SourceState of each source
+    load_model: Callable[[str], list[LoadedModel]] = lambda _: []  # reads a model's folder again
     note: str = ""
     began_s: float = field(default_factory=time.monotonic)
 
@@ -55,6 +58,7 @@ def stream_json(stream: Stream) -> JsonObject:
         "dropped_samples": dropped,
         "buffered_samples": buffered,
         "dropped_s": round(dropped / stream.rate_hz, 3),
+        "connected": stream.connected,
         "level": round(stream.level, 4),
         "top": top,
     }
@@ -71,6 +75,8 @@ def models_json(engine: Engine) -> list[JsonObject]:
             {
                 "name": name,
                 "version": spec.version,
+                "digest": parts[name].loaded.digest,
+                "on_trial": parts[name].previous is not None,
                 "task": spec.task,
                 "labels": list(spec.labels),
                 "rest_labels": [label for label in spec.labels if label in spec.rest_labels],
@@ -91,9 +97,20 @@ def models_json(engine: Engine) -> list[JsonObject]:
     return items
 
 
-def status_json(service: Service) -> JsonObject:
-    """The server at a glance."""
+def readiness(service: Service) -> str:
+    """What keeps the service from doing what it promises; empty: nothing."""
+    if not service.runner.alive:
+        return "engine stopped"
+    if not service.log.durable:
+        return f"event log not durable: {service.log.fault or 'the disk is slow'}"
+    return ""
+
+
+def status_json(service: Service, grant: Grant = EVERYTHING) -> JsonObject:
+    """The server at a glance, as far as `grant` may see."""
     engine = service.engine
+    log = service.log
+    streams = list(engine.streams.values())
     received_s, processed_s, dropped_s = engine.totals_s()
     return {
         "name": socket.gethostname(),
@@ -106,14 +123,17 @@ def status_json(service: Service) -> JsonObject:
         "state": "ON",
         "last_seen": utc(time.time()),
         "uptime_s": round(time.monotonic() - service.began_s, 1),
-        "ready": service.runner.alive,
-        "log_id": service.history.log_id,
-        "last_id": service.history.last_id,
-        "subscribers": service.history.subscribers,
+        "ready": not readiness(service),
+        "log_id": log.log_id,
+        "last_id": log.last_id,
+        "log": {"durable": log.durable, "fault": log.fault, "pending": log.pending, "bytes": log.used_bytes},
+        "subscribers": log.subscribers,
+        "engine_load": round(engine.load.share, 3),
+        "unaccounted_samples": engine.unaccounted_samples,
         "models": [{"name": m.spec.name, "backend": m.backend_name} for m in engine.loaded],
         "boards": _boards(engine),
-        "sources": [asdict(source) for source in service.sources()],
-        "streams": [stream_json(stream) for stream in list(engine.streams.values())],
+        "sources": [asdict(source) for source in service.sources() if grant.may_touch(source.name)],
+        "streams": [stream_json(stream) for stream in streams if grant.may_touch(stream.name)],
         "audio_s": {"received": received_s, "processed": processed_s, "dropped": dropped_s},
         "bad_samples": service.ingest.bad_samples,
         "clipped_samples": service.ingest.clipped_samples,
@@ -146,14 +166,12 @@ def _user() -> str:
 
 def metrics_text(service: Service) -> str:
     """Prometheus text format 0.0.4."""
-    engine, history = service.engine, service.history
-    received_s, _, dropped_s = engine.totals_s()
-    streams = list(engine.streams.values())
-    lag_s = max((s.buffered_samples / s.rate_hz for s in streams), default=0.0)
+    engine, log = service.engine, service.log
+    received_s, processed_s, dropped_s = engine.totals_s()
     rows: list[tuple[str, str, str, list[tuple[str, float]]]] = [
         ("kws_build_info", "gauge", "Version of the service.", [(f'{{version="{__version__}"}}', 1)]),
-        ("kws_streams_active", "gauge", "Open streams.", [("", len(streams))]),
-        ("kws_subscribers_active", "gauge", "Subscribers to detections.", [("", history.subscribers)]),
+        ("kws_streams_active", "gauge", "Open streams.", [("", len(engine.streams))]),
+        ("kws_subscribers_active", "gauge", "Subscribers to detections.", [("", log.subscribers)]),
         ("kws_audio_received_seconds_total", "counter", "Audio received.", [("", received_s)]),
         (
             "kws_audio_dropped_seconds_total",
@@ -161,12 +179,22 @@ def metrics_text(service: Service) -> str:
             "Audio dropped.",
             [('{reason="overload_or_source"}', dropped_s)],
         ),
-        ("kws_stream_lag_seconds", "gauge", "Audio waiting in the stream that lags most.", [("", lag_s)]),
+        ("kws_audio_processed_seconds_total", "counter", "Audio processed.", [("", processed_s)]),
+        (
+            "kws_audio_unaccounted_samples",
+            "gauge",
+            "Received - processed - dropped - buffered: always 0.",
+            [("", engine.unaccounted_samples)],
+        ),
+        ("kws_stream_lag_seconds", "gauge", "Audio waiting in the stream that lags most.", [("", engine.lag_s)]),
+        ("kws_engine_load", "gauge", "Share of the last seconds in which it was busy.", [("", engine.load.share)]),
+        ("kws_log_durable", "gauge", "Whether detections are on the disk before they are pushed.", [("", log.durable)]),
+        ("kws_log_pending", "gauge", "Detections that wait for the disk.", [("", log.pending)]),
         (
             "kws_detections_total",
             "counter",
             "Detections.",
-            [(_labels(model=m, label=x), n) for (m, x), n in sorted(history.counts.items())],
+            [(_labels(model=m, label=x), n) for (m, x), n in sorted(log.counts.items())],
         ),
         (
             "kws_patches_failed_total",
@@ -185,16 +213,16 @@ def metrics_text(service: Service) -> str:
     for name, kind, text, values in rows:
         lines += [f"# HELP {name} {text}", f"# TYPE {name} {kind}"]
         lines += [f"{name}{labels} {value:g}" for labels, value in values]
-    return "\n".join([*lines, *_latency(history), ""])
+    return "\n".join([*lines, *_latency(log), ""])
 
 
 _BUCKETS_S = (0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0)
 
 
-def _latency(history: History) -> list[str]:
+def _latency(log: EventLog) -> list[str]:
     """The histogram of detection latencies."""
     name = "kws_detection_latency_seconds"
-    buckets, total, n = history.latency_buckets(_BUCKETS_S)
+    buckets, total, n = log.latency_buckets(_BUCKETS_S)
     lines = [f"# HELP {name} From the deciding sample's arrival to the log.", f"# TYPE {name} histogram"]
     lines += [f'{name}_bucket{{le="{le:g}"}} {count}' for le, count in zip(_BUCKETS_S, buckets, strict=True)]
     return [*lines, f'{name}_bucket{{le="+Inf"}} {n}', f"{name}_sum {total:g}", f"{name}_count {n}"]

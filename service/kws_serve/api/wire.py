@@ -6,6 +6,7 @@ import json
 from datetime import UTC, datetime
 
 from kws_serve.messages import Detection, Event, Gap, JsonObject, ScoresRow, StreamDone
+from kws_serve.sinks.store import Hole
 
 MAX_JSON_BYTES = 16 * 1024
 MAX_JSON_DEPTH = 8
@@ -35,7 +36,8 @@ def detection_json(detection: Detection, *, replayed: bool = False, live: bool =
     message: JsonObject = {"type": "detection"}
     if live:
         message |= {"id": d.id, "uid": d.uid}
-    message |= {"stream": d.stream, "epoch": d.epoch, "model": d.model, "version": d.version, "backend": d.backend}
+    message |= {"stream": d.stream, "epoch": d.epoch, "model": d.model, "version": d.version}
+    message |= {"digest": d.digest, "backend": d.backend}
     message |= {"label": d.label, "score": round(d.score, 7), "phase": d.phase, "start_sample": d.start_sample}
     message |= {"start_s": round(d.start_s, 6), "decided_s": round(d.decided_s, 6)}
     if d.phase == "end":
@@ -46,6 +48,11 @@ def detection_json(detection: Detection, *, replayed: bool = False, live: bool =
         message |= {"at": utc(d.at), "latency_ms": latency}
         message |= {"replayed": True} if replayed else {}
     return message | {"durable": d.durable}
+
+
+def hole_json(hole: Hole) -> JsonObject:
+    """What a subscriber is told of ids that the log does not have."""
+    return {"type": "log_gap", "from": hole.first, "to": hole.last, "reason": hole.reason}
 
 
 def event_json(event: Event) -> JsonObject:

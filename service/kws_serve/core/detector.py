@@ -113,13 +113,15 @@ class Detector:
         if more > 0:
             for name in ("_scores", "_above", "_active", "_quiet_until", "_start", "_last_on", "_peak"):
                 old = getattr(self, name)
-                setattr(self, name, np.concatenate([old, np.zeros((more, *old.shape[1:]), old.dtype)]))
+                new = np.full((more, *old.shape[1:]), -1 if name == "_start" else 0, old.dtype)
+                setattr(self, name, np.concatenate([old, new]))
 
     def reset(self, slot: int, tick: int) -> list[Firing]:
         """Forget stream `slot`; an event that is on ends at its last patch. `tick`: where the stream stopped."""
         ends = [self._end(0, slot, int(c), tick) for c in np.flatnonzero(self._active[slot])] if self.sustained else []
         for state in (self._scores, self._above, self._active, self._quiet_until):
             state[slot] = 0
+        self._start[slot] = -1
         return ends
 
     def update(self, slots: Int64Array, scores: Float32Array, decided_ticks: Int64Array) -> list[Firing]:
@@ -161,7 +163,8 @@ class Detector:
         ready = above[-1] & (recent.sum(axis=0) >= rules.k) & ~active & (tick >= self._quiet_until[slot])
         for c in np.flatnonzero(ready):
             age = len(recent) - 1 - int(np.argmax(recent[:, c]))
-            start = max(0, tick - age * self.hop - int(rules.onset[c]))
+            onset = tick - age * self.hop - int(rules.onset[c])
+            start = max(0, onset, int(self._start[slot, c]) + 1)  # each its own: it is part of the uid
             active[c] = True
             self._start[slot, c] = start
             self._peak[slot, c] = smooth[c]

@@ -1,1 +1,1 @@
-"""Where events go: the bounded in-memory history and its subscribers."""
+"""Where events go: the durable event log and those who follow it."""

@@ -1,0 +1,49 @@
+"""The event log as a file: CSV or JSON lines, streamed in parts, oldest first."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Iterator
+
+from kws_serve.api.wire import dumps
+from kws_serve.messages import JsonObject
+from kws_serve.sinks.event_log import EventLog, logged_json
+from kws_serve.sinks.store import Filter
+
+COLUMNS = (
+    "id", "at", "stream", "label", "score", "phase", "model", "version", "digest", "backend", "epoch", "start_sample",
+    "start_s", "decided_s", "start_id", "end_s", "review", "uid",
+)  # fmt: skip
+
+_PART = 500
+
+
+def _rows(log: EventLog, wanted: Filter, after: int) -> Iterator[list[JsonObject]]:
+    while True:
+        items, after = log.page(wanted, after, _PART)
+        yield [logged_json(item) for item in items]
+        if len(items) < _PART:
+            return
+
+
+def as_jsonl(log: EventLog, wanted: Filter, after: int) -> Iterator[str]:
+    """One JSON object a line."""
+    for rows in _rows(log, wanted, after):
+        yield "".join(dumps(row) + "\n" for row in rows)
+
+
+def as_csv(log: EventLog, wanted: Filter, after: int) -> Iterator[str]:
+    """RFC 4180, with a header. A text that a spreadsheet would take for a formula gets an apostrophe in front."""
+    head = ",".join(COLUMNS) + "\r\n"
+    for rows in _rows(log, wanted, after):
+        out = io.StringIO()
+        writer = csv.DictWriter(out, COLUMNS, extrasaction="ignore", lineterminator="\r\n")
+        for row in rows:
+            writer.writerow({key: _cell(value) for key, value in row.items()})
+        yield head + out.getvalue()
+        head = ""
+
+
+def _cell(value: object) -> object:
+    return f"'{value}" if isinstance(value, str) and value[:1] in ("=", "+", "-", "@", "\t", "\r") else value

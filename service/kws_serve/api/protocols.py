@@ -1,0 +1,99 @@
+"""uvicorn's protocols with deadlines: who is slow with a request, or does not read an answer, is dropped.
+
+uvicorn itself waits for ever for the end of a request's headers and for a peer whose window is shut.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from typing import Any
+
+from uvicorn.protocols.http.h11_impl import H11Protocol
+from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
+
+REQUEST_S = 8.0
+"""From connecting, or from the last answer, to the end of the next request's headers."""
+
+UNREAD_S = 8.0
+"""How long a peer may leave a full send buffer unread."""
+
+CHECK_S = 1.0
+
+MAX_PER_CLIENT = 2000
+"""Open connections of one address."""
+
+open_connections: Counter[str] = Counter()
+
+
+class _Reading:
+    """Drops a peer that does not read."""
+
+    transport: Any
+    loop: asyncio.AbstractEventLoop
+    _unread: asyncio.TimerHandle | None = None
+
+    def pause_writing(self) -> None:
+        """See asyncio.Protocol."""
+        super().pause_writing()  # type: ignore[misc]
+        if self._unread is None:
+            self._unread = self.loop.call_later(UNREAD_S, self.transport.abort)
+
+    def resume_writing(self) -> None:
+        """See asyncio.Protocol."""
+        super().resume_writing()  # type: ignore[misc]
+        self._forget_unread()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """See asyncio.Protocol."""
+        self._forget_unread()
+        client = _address(self)
+        open_connections[client] -= 1
+        if open_connections[client] <= 0:
+            del open_connections[client]
+        super().connection_lost(exc)  # type: ignore[misc]
+
+    def _forget_unread(self) -> None:
+        if self._unread is not None:
+            self._unread.cancel()
+            self._unread = None
+
+
+class Http(_Reading, H11Protocol):
+    """HTTP/1.1, and the first moments of a WebSocket (which counts as the same connection)."""
+
+    _waiting_since_s = 0.0
+    _last_cycle: Any = None
+
+    def connection_made(self, transport: Any) -> None:
+        """See asyncio.Protocol."""
+        super().connection_made(transport)
+        self._waiting_since_s = self.loop.time()
+        client = _address(self)
+        open_connections[client] += 1
+        if open_connections[client] > MAX_PER_CLIENT:
+            transport.write(b"HTTP/1.1 429 Too Many Requests\r\nconnection: close\r\ncontent-length: 0\r\n\r\n")
+            transport.close()
+            return
+        self.loop.call_later(CHECK_S, self._check)
+
+    def _check(self) -> None:
+        """Once a second: is a request under way, or has it been awaited too long?"""
+        if self.transport.is_closing() or self.transport.get_protocol() is not self:
+            return
+        now_s = self.loop.time()
+        answering = self.cycle is not None and not self.cycle.response_complete
+        if answering or self.cycle is not self._last_cycle:
+            self._waiting_since_s, self._last_cycle = now_s, self.cycle
+        elif now_s - self._waiting_since_s > REQUEST_S:
+            self.transport.close()
+            return
+        self.loop.call_later(CHECK_S, self._check)
+
+
+class WebSocket(_Reading, WebSocketsSansIOProtocol):
+    """A WebSocket after its handshake."""
+
+
+def _address(protocol: Any) -> str:
+    return protocol.client[0] if protocol.client else ""

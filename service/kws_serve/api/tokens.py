@@ -1,0 +1,181 @@
+"""Tokens and what they allow: made and revoked by `kws-serve token`, kept hashed in the data folder.
+
+A token is 192 random bits, so its SHA-256 cannot be searched and needs no salt. The running service reads the file
+again when it changes: a new token works at once, a revoked one is cut off.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import hmac
+import json
+import os
+import secrets
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from kws_serve.messages import KwsError, check_name
+
+SCOPES = ("listen", "ingest", "admin")
+"""listen: detections and state; ingest: send audio; admin: everything."""
+
+MAX_TOKENS = 1000
+_PREFIX = "kws_"
+
+
+@dataclass(frozen=True, slots=True)
+class Grant:
+    """What the bearer of a token may do; `streams` None: with any stream."""
+
+    name: str
+    scopes: frozenset[str]
+    streams: frozenset[str] | None = None
+
+    def may(self, scope: str) -> bool:
+        """Whether this scope is allowed."""
+        return scope in self.scopes or "admin" in self.scopes
+
+    def may_touch(self, stream: str) -> bool:
+        """Whether this stream is."""
+        return self.streams is None or stream in self.streams
+
+
+EVERYTHING = Grant("", frozenset(SCOPES))
+
+
+@dataclass(frozen=True, slots=True)
+class TokenRow:
+    """A token as it is kept."""
+
+    name: str
+    sha256: str
+    scopes: tuple[str, ...]
+    streams: tuple[str, ...] | None
+    created: str
+
+    @property
+    def grant(self) -> Grant:
+        """What it allows."""
+        return Grant(self.name, frozenset(self.scopes), None if self.streams is None else frozenset(self.streams))
+
+
+def digest(token: str) -> str:
+    """What is kept of a token."""
+    return hashlib.sha256(token.encode("utf-8", "surrogatepass")).hexdigest()
+
+
+class TokenFile:
+    """`tokens.json` of a data folder."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._seen: tuple[int, int, int] | None = None
+        self._rows: tuple[TokenRow, ...] = ()
+
+    def rows(self) -> tuple[TokenRow, ...]:
+        """The tokens, read again where the file has changed. Raises KwsError: the file is damaged."""
+        try:
+            found = self.path.stat()
+        except FileNotFoundError:
+            self._seen, self._rows = None, ()
+            return ()
+        except OSError as e:
+            raise KwsError(f"tokens: cannot read {self.path} ({e.strerror})") from None
+        seen = (found.st_mtime_ns, found.st_ino, found.st_size)
+        if seen != self._seen:
+            self._rows = _parse(self.path)
+            self._seen = seen
+        return self._rows
+
+    def new(self, name: str, scopes: Sequence[str], streams: Sequence[str] | None = None) -> str:
+        """Make a token; it is told here and never again. Raises KwsError."""
+        try:
+            check_name("token name", name)
+            for stream in streams or ():
+                check_name("stream", stream)
+        except ValueError as e:
+            raise KwsError(str(e)) from None
+        unknown = [s for s in scopes if s not in SCOPES]
+        if unknown or not scopes:
+            raise KwsError(f"scope: found {unknown[0] if unknown else 'none'}, wanted some of {', '.join(SCOPES)}")
+        if streams and "admin" in scopes:
+            raise KwsError("scope: found admin for some streams only, wanted listen or ingest (admin is everything)")
+        token = _PREFIX + secrets.token_urlsafe(24)
+        created = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+        ordered = tuple(s for s in SCOPES if s in scopes)
+        row = TokenRow(name, digest(token), ordered, tuple(sorted(set(streams))) if streams else None, created)
+
+        def add(rows: tuple[TokenRow, ...]) -> tuple[TokenRow, ...]:
+            if any(r.name == name for r in rows):
+                raise KwsError(f"token name: found {name!r} in use, wanted another (or: kws-serve token revoke {name})")
+            if len(rows) >= MAX_TOKENS:
+                raise KwsError(f"tokens: found {len(rows)}, the limit is {MAX_TOKENS}")
+            return (*rows, row)
+
+        self._change(add)
+        return token
+
+    def revoke(self, name: str) -> None:
+        """Take a token back. Raises KwsError: no such name."""
+
+        def without(rows: tuple[TokenRow, ...]) -> tuple[TokenRow, ...]:
+            if all(r.name != name for r in rows):
+                known = ", ".join(r.name for r in rows) or "none"
+                raise KwsError(f"token: found no {name[:80]!r}, wanted one of: {known}")
+            return tuple(r for r in rows if r.name != name)
+
+        self._change(without)
+
+    def _change(self, change: Callable[[tuple[TokenRow, ...]], tuple[TokenRow, ...]]) -> None:
+        """Write the file anew, whole or not at all; one at a time."""
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+            lock = os.open(self.path.parent / ".tokens.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX)
+                rows = change(self.rows())
+                text = json.dumps({"tokens": [asdict(row) for row in rows]}, indent=1)
+                with tempfile.NamedTemporaryFile("w", dir=self.path.parent, prefix=".tokens", delete=False) as f:
+                    try:
+                        f.write(text)
+                        f.flush()
+                        os.fsync(f.fileno())
+                        Path(f.name).replace(self.path)
+                    except BaseException:
+                        Path(f.name).unlink(missing_ok=True)
+                        raise
+            finally:
+                os.close(lock)
+        except OSError as e:
+            raise KwsError(f"tokens: cannot write {self.path} ({e.strerror})") from None
+
+
+def find_grant(token: str, rows: Sequence[TokenRow]) -> TokenRow | None:
+    """The row of this token, compared in constant time."""
+    wanted = digest(token)
+    found = None
+    for row in rows:
+        if hmac.compare_digest(row.sha256, wanted):
+            found = row
+    return found
+
+
+def _parse(path: Path) -> tuple[TokenRow, ...]:
+    try:
+        items = json.loads(path.read_bytes()[: 1 << 20])["tokens"]
+        return tuple(_row(item) for item in items)
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as e:
+        raise KwsError(f"tokens: found {path} damaged ({type(e).__name__}), wanted kws-serve token's own") from None
+
+
+def _row(item: dict[str, Any]) -> TokenRow:
+    texts = [item["name"], item["sha256"], item["created"], *item["scopes"], *(item["streams"] or ())]
+    if not all(isinstance(text, str) for text in texts) or not set(item["scopes"]) <= set(SCOPES):
+        raise ValueError
+    streams = None if item["streams"] is None else tuple(item["streams"])
+    return TokenRow(item["name"], item["sha256"], tuple(item["scopes"]), streams, item["created"])

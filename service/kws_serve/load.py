@@ -1,0 +1,66 @@
+"""How busy the engine is, and whether it can take one more stream: refusing one is better than spoiling all."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections import deque
+from collections.abc import Sequence
+
+import numpy as np
+
+from kws_serve.lane import LoadedModel
+from kws_serve.messages import BackendError
+
+MAX_LOAD = 0.9
+"""No further client's stream is taken where the engine would be busier than this."""
+
+MEAN_S = 4.0
+"""The time constant of the mean; a stream that joined shows in the load only after about this long."""
+
+_SETTLED = 8
+_PROBE_PATCHES = 16
+
+
+class Load:
+    """The share of time in which the engine computes, now and with one more stream."""
+
+    def __init__(self) -> None:
+        self.share = 0.0  # a mean over the last MEAN_S
+        self.of_one = 0.0  # an estimate of what one stream takes among many, for as long as few are open
+        self._joined_s: deque[float] = deque()
+
+    def note(self, busy_s: float, elapsed_s: float) -> None:
+        """A tick took `busy_s` of the `elapsed_s` since the last one ended."""
+        share = min(1.0, busy_s / elapsed_s) if elapsed_s > 0 else 1.0
+        self.share += (1 - math.exp(-elapsed_s / MEAN_S)) * (share - self.share)
+
+    def joined(self) -> None:
+        """A stream has joined."""
+        self._joined_s.append(time.monotonic())
+
+    def expected(self, streams: int) -> float:
+        """The share with one more than `streams`, those reckoned in that joined too lately to show."""
+        now_s = time.monotonic()
+        while self._joined_s and now_s - self._joined_s[0] > MEAN_S:
+            self._joined_s.popleft()
+        unseen = sum(1 - (now_s - s) / MEAN_S for s in self._joined_s)
+        settled = streams - len(self._joined_s)
+        of_one = self.share / settled if settled >= _SETTLED else self.of_one
+        return self.share + of_one * (unseen + 1)
+
+
+def share_of_one(models: Sequence[LoadedModel]) -> float:
+    """About what one stream among many takes of a core, from a timed batch of each model; a board is not asked."""
+    share = 0.0
+    for model in models:
+        if model.backend_name == "gap8":
+            continue
+        spec = model.spec
+        began_s = time.monotonic()
+        try:
+            model.backend.infer(np.zeros((_PROBE_PATCHES, spec.n_frames, spec.n_coeffs), np.float32))
+        except BackendError:
+            continue
+        share += (time.monotonic() - began_s) / _PROBE_PATCHES * 1000 / spec.patch_hop_ms
+    return share

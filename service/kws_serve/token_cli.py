@@ -1,0 +1,43 @@
+"""`kws-serve token new|list|revoke`: tokens for other machines, each with what it may do."""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any
+
+from kws_serve.api.tokens import SCOPES, TokenFile
+from kws_serve.config import load_settings
+
+
+def token(arguments: dict[str, Any]) -> int:
+    """Run the command in `arguments["words"]`. Raises KwsError."""
+    parser = argparse.ArgumentParser(prog="kws-serve token", description=__doc__)
+    commands = parser.add_subparsers(dest="command", required=True, metavar="new|list|revoke")
+    new = commands.add_parser("new", help="make a token and print it, once")
+    new.add_argument("name", help="what it is for: front-door, phone, ...")
+    new.add_argument(
+        "--scope",
+        action="append",
+        choices=SCOPES,
+        help="listen: detections and state (the default); ingest: send audio; admin: everything; repeatable",
+    )
+    new.add_argument("--stream", action="append", metavar="NAME", help="only with this stream; repeatable")
+    shown = commands.add_parser("list", help="list the tokens; they themselves are not kept, only their hashes")
+    revoke = commands.add_parser("revoke", help="take a token back: it is cut off within a second")
+    revoke.add_argument("name")
+    for command in (new, shown, revoke):
+        command.add_argument("--data-dir", default=argparse.SUPPRESS, metavar="DIR", help="as of kws-serve")
+        command.add_argument("--config", default=argparse.SUPPRESS, metavar="FILE", help="as of kws-serve")
+    found = parser.parse_args(arguments["words"])
+    given = {k: v for k, v in vars(found).items() if k in ("data_dir", "config")}
+    settings, _ = load_settings(given)
+    file = TokenFile(settings.data_folder / "tokens.json")
+    if found.command == "new":
+        print(file.new(found.name, found.scope or ["listen"], found.stream))
+    elif found.command == "revoke":
+        file.revoke(found.name)
+    else:
+        for row in file.rows():
+            streams = "all streams" if row.streams is None else " ".join(row.streams)
+            print(f"{row.name}\t{' '.join(row.scopes)}\t{streams}\t{row.created}")
+    return 0

@@ -11,7 +11,9 @@ import asyncio
 import contextlib
 import json
 import random
-from collections.abc import AsyncIterator, Sequence
+from collections import deque
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from ssl import SSLContext
 from types import TracebackType
 from typing import Any
 from urllib.parse import urlencode, urlsplit, urlunsplit
@@ -27,6 +29,9 @@ _FIRST_RETRY_S, _LAST_RETRY_S = 0.25, 10.0
 _FINAL = frozenset({4400, 4401, 4403, 4409})
 """Close codes that another try would meet again."""
 
+RING_S = 10.0
+"""What a sender keeps for a service that has to be told again."""
+
 
 class ServiceError(KwsError):
     """The service refused: its close code and message."""
@@ -39,14 +44,15 @@ class ServiceError(KwsError):
 class KwsClient:
     """A service at `url` (http://, https://, ws:// or wss://), with its token where it wants one."""
 
-    def __init__(self, url: str, token: str | None = None) -> None:
-        """Raises ValueError for a URL of another scheme."""
+    def __init__(self, url: str, token: str | None = None, ssl: SSLContext | None = None) -> None:
+        """`ssl`: for https, where the certificate is not one that this machine trusts. Raises ValueError: the URL."""
         parts = urlsplit(url)
         schemes = {"http": "ws", "https": "wss", "ws": "ws", "wss": "wss"}
         if parts.scheme not in schemes or not parts.netloc:
             raise ValueError(f"url: found {url!r}, wanted http://HOST:PORT or ws://HOST:PORT")
         self._base = urlunsplit((schemes[parts.scheme], parts.netloc, parts.path.rstrip("/"), "", ""))
         self._headers = {"Authorization": f"Bearer {token}"} if token else {}
+        self._ssl = ssl
         self._open: set[ClientConnection] = set()
         self.log_id: str | None = None
         self.last_id: int | None = None  # of the last detection seen without a filter's help
@@ -64,7 +70,13 @@ class KwsClient:
         wanted = {k: str(v) for k, v in query.items() if v is not None}
         url = f"{self._base}{path}" + (f"?{urlencode(wanted)}" if wanted else "")
         try:
-            connection = await connect(url, additional_headers=self._headers, compression=None, proxy=None)
+            connection = await connect(
+                url,
+                additional_headers=self._headers,
+                compression=None,
+                proxy=None,
+                ssl=self._ssl if url.startswith("wss:") and self._ssl else None,
+            )
         except InvalidStatus as e:
             raise ServiceError(4403, f"refused with HTTP {e.response.status_code}") from e
         self._open.add(connection)
@@ -130,52 +142,131 @@ class KwsClient:
             raise ValueError(f"dtype: found {dtype!r}, wanted int16 or float32")
         query = {"stream": stream, "rate": rate, "format": formats[dtype], "channels": channels, "channel": channel}
         query |= {"models": ",".join(models) if models is not None else None, "scores": int(scores)}
-        connection = await self._connect("/v1/audio", query)
-        sender = AudioSender(connection, np.dtype(dtype), rate * channels)
+        sender = AudioSender(lambda: self._connect("/v1/audio", query), np.dtype(dtype), rate, channels)
         try:
-            sender.ready = await sender.receive()
+            await sender.open()
             yield sender
         finally:
-            self._open.discard(connection)
-            await connection.close()
+            connection = await sender.close()
+            if connection is not None:
+                self._open.discard(connection)
 
 
 class AudioSender:
-    """One open stream: send samples, iterate what the service says of them."""
+    """One open stream: send samples, iterate what the service says of them.
 
-    def __init__(self, connection: ClientConnection, dtype: np.dtype[Any], values_per_s: int) -> None:
-        self._connection = connection
-        self._dtype = dtype
-        self._largest = max(1, min(values_per_s // 2, 128 * 1024 // dtype.itemsize))
+    Keeps the last 10 s, and all that the service has not acknowledged. Where the connection breaks or the service
+    restarts it connects again, with growing pauses, and sends on from the sample that the service expects: nothing is
+    lost and nothing heard twice. A `send` waits while 10 s are unacknowledged: it never drops anything itself.
+    """
+
+    def __init__(
+        self, connect: Callable[[], Awaitable[ClientConnection]], dtype: np.dtype[Any], rate: int, channels: int
+    ) -> None:
         self.ready: JsonObject = {}
+        self.connection: ClientConnection | None = None
+        self._connect = connect
+        self._dtype = dtype
+        self._sample_size = dtype.itemsize * channels
+        self._largest = max(1, min(rate // 2, 128 * 1024 // self._sample_size))  # samples of one message
+        self._kept = round(RING_S * rate)
+        self._ring: deque[tuple[int, bytes]] = deque()  # (first sample, PCM), the last `_kept` samples
+        self._next = 0  # the sample after the last one that was given to us
+        self._wanted = 0  # the sample that the service expects
+        self._acked = 0
+        self._ended = False
+        self._sending = asyncio.Lock()
+        self._progress = asyncio.Event()  # an acknowledgement, or the end
+        self._inbox: asyncio.Queue[JsonObject | ServiceError] = asyncio.Queue()
+        self._reading: asyncio.Task[None] | None = None
+
+    async def open(self) -> None:
+        """Connect for the first time. Raises ServiceError: refused; OSError: nobody there."""
+        self.connection = await self._connect()
+        self.ready = await self._received()
+        self._reading = asyncio.create_task(self._read())
+
+    async def close(self) -> ClientConnection | None:
+        """Give the connection back, which ends the stream where `end` has not; what it was."""
+        if self._reading is not None:
+            self._reading.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._reading
+        if self.connection is not None:
+            await self.connection.close()
+        return self.connection
 
     async def send(self, samples: npt.ArrayLike | bytes) -> None:
-        """Samples (n,) or interleaved (n, channels), or PCM bytes; waits while the service holds back.
+        """Samples (n,) or interleaved (n, channels), or PCM bytes; waits while the service holds back or is away.
 
-        Raises ServiceError where the service has closed.
+        Raises ServiceError where the service refuses the stream, ValueError for bytes that are no whole samples.
         """
         data = samples if isinstance(samples, bytes) else np.ascontiguousarray(samples, self._dtype).tobytes()
-        channels = int(self.ready.get("channels", 1))
-        step = max(1, self._largest // channels) * channels * self._dtype.itemsize
-        try:
-            for at in range(0, len(data), step):
-                await self._connection.send(data[at : at + step])
-        except ConnectionClosed as e:
-            raise self._refusal() from e
+        if len(data) % self._sample_size:
+            raise ValueError(f"samples: found {len(data)} bytes, wanted a multiple of {self._sample_size}")
+        step = self._largest * self._sample_size
+        for at in range(0, len(data), step):
+            part = data[at : at + step]
+            await self._room(len(part) // self._sample_size)
+            async with self._sending:
+                self._ring.append((self._next, part))
+                self._next += len(part) // self._sample_size
+                while self._ring[0][0] + len(self._ring[0][1]) // self._sample_size < self._next - self._kept:
+                    self._ring.popleft()
+                await self._flush()
 
     async def end(self) -> None:
         """No more samples: the service finishes and sends `done`; go on iterating until then."""
-        await self._connection.send('{"type":"end"}')
+        async with self._sending:
+            self._ended = True
+            await self._flush()
 
     async def receive(self) -> JsonObject:
-        """The next message. Raises ServiceError: an error message, or a close that was not `done`'s."""
-        try:
-            message: JsonObject = json.loads(await self._connection.recv())
-        except ConnectionClosed as e:
-            raise self._refusal() from e
-        if message["type"] == "error":
-            raise ServiceError(message["code"], message["message"])
+        """The next message but acknowledgements. Raises ServiceError: an error message, or a close before `done`."""
+        message = await self._inbox.get()
+        if isinstance(message, ServiceError):
+            self._inbox.put_nowait(message)  # for whoever asks again
+            raise message
         return message
+
+    async def _read(self) -> None:
+        """Take in what the service says, through lost connections, until `done` or a refusal."""
+        try:
+            message: JsonObject = {"type": ""}
+            while message["type"] != "done":
+                message = await self._received()
+                if message["type"] == "ack":
+                    self._acked = message["sample"]
+                    self._progress.set()
+                else:
+                    self._inbox.put_nowait(message)
+        except ServiceError as e:
+            self._inbox.put_nowait(e)
+        self._progress.set()
+
+    async def _room(self, samples: int) -> None:
+        """Wait until so many more samples would leave nothing unacknowledged that is older than the ring."""
+        assert self._reading is not None
+        while self._next + samples - self._acked > self._kept and self._next > self._acked and not self._reading.done():
+            self._progress.clear()
+            await self._progress.wait()
+
+    async def _received(self) -> JsonObject:
+        """The next message. Raises ServiceError: an error message, or a close that was not `done`'s."""
+        while True:
+            connection = self.connection
+            assert connection is not None
+            try:
+                message: JsonObject = json.loads(await connection.recv())
+            except ConnectionClosed:
+                async with self._sending:
+                    if self.connection is connection:
+                        await self._again()
+                        await self._flush()
+                continue
+            if message["type"] == "error":
+                raise ServiceError(message["code"], message["message"])
+            return message
 
     async def __aiter__(self) -> AsyncIterator[JsonObject]:
         while True:
@@ -184,6 +275,52 @@ class AudioSender:
             if message["type"] == "done":
                 return
 
-    def _refusal(self) -> ServiceError:
-        code = self._connection.close_code or 1006
-        return ServiceError(code, self._connection.close_reason or "the connection is gone")
+    async def _flush(self) -> None:
+        """Send what the service lacks; through a lost connection. Called with the lock held."""
+        while True:
+            assert self.connection is not None
+            try:
+                await self._send_on(self.connection)
+                return
+            except ConnectionClosed:
+                await self._again()
+
+    async def _send_on(self, connection: ClientConnection) -> None:
+        for first, data in [part for part in self._ring if part[0] + len(part[1]) // self._sample_size > self._wanted]:
+            await connection.send(data[max(0, self._wanted - first) * self._sample_size :])
+            self._wanted = first + len(data) // self._sample_size
+        if self._ended:
+            await connection.send('{"type":"end"}')
+
+    async def _again(self) -> None:
+        """Connect again and find out where to go on. Raises ServiceError where that is useless."""
+        assert self.connection is not None
+        if self.connection.close_code in _FINAL | {1000, 4408} or not self.ready:
+            raise ServiceError(
+                self.connection.close_code or 1006, self.connection.close_reason or "the connection is gone"
+            )
+        wait_s = _FIRST_RETRY_S
+        while True:
+            try:
+                connection = await self._connect()
+                oldest = max(self._next - self._kept, self._ring[0][0] if self._ring else self._next)
+                epoch = self.ready["epoch"]
+                await connection.send(json.dumps({"type": "resume", "epoch": epoch, "first_sample": oldest}))
+                answer = json.loads(await connection.recv())
+                if answer["type"] == "ready":
+                    break
+                if answer["code"] in _FINAL:
+                    raise ServiceError(answer["code"], answer["message"])
+            except (OSError, ConnectionClosed):
+                pass
+            await asyncio.sleep(wait_s * (0.5 + random.random() / 2))
+            wait_s = min(_LAST_RETRY_S, 2 * wait_s)
+        self.connection = connection
+        if answer["epoch"] == self.ready["epoch"]:
+            self._wanted = self._acked = answer["next_sample"]
+            self._progress.set()
+        else:  # the service knows nothing of us: what it has not confirmed begins the stream anew
+            begin = min(max(self._acked, oldest), self._next)
+            self._ring = deque((first - begin, data) for first, data in self._ring)
+            self._next, self._wanted, self._acked = self._next - begin, 0, 0
+        self.ready = answer

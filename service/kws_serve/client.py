@@ -21,7 +21,7 @@ from urllib.parse import urlencode, urlsplit, urlunsplit
 import numpy as np
 import numpy.typing as npt
 from websockets.asyncio.client import ClientConnection, connect
-from websockets.exceptions import ConnectionClosed, InvalidStatus
+from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidStatus
 
 from kws_serve.messages import JsonObject, KwsError
 
@@ -78,7 +78,11 @@ class KwsClient:
                 ssl=self._ssl if url.startswith("wss:") and self._ssl else None,
             )
         except InvalidStatus as e:
+            if e.response.status_code >= 500:  # it is stopping, or a proxy in between has nobody behind it
+                raise ConnectionError(f"HTTP {e.response.status_code}") from e
             raise ServiceError(4403, f"refused with HTTP {e.response.status_code}") from e
+        except InvalidHandshake as e:  # it broke off in the middle
+            raise ConnectionError(str(e)) from e
         self._open.add(connection)
         return connection
 
@@ -177,7 +181,7 @@ class AudioSender:
         self._ended = False
         self._sending = asyncio.Lock()
         self._progress = asyncio.Event()  # an acknowledgement, or the end
-        self._inbox: asyncio.Queue[JsonObject | ServiceError] = asyncio.Queue()
+        self._inbox: asyncio.Queue[JsonObject | Exception] = asyncio.Queue()
         self._reading: asyncio.Task[None] | None = None
 
     async def open(self) -> None:
@@ -190,8 +194,7 @@ class AudioSender:
         """Give the connection back, which ends the stream where `end` has not; what it was."""
         if self._reading is not None:
             self._reading.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._reading
+            await asyncio.wait({self._reading})
         if self.connection is not None:
             await self.connection.close()
         return self.connection
@@ -224,7 +227,7 @@ class AudioSender:
     async def receive(self) -> JsonObject:
         """The next message but acknowledgements. Raises ServiceError: an error message, or a close before `done`."""
         message = await self._inbox.get()
-        if isinstance(message, ServiceError):
+        if isinstance(message, Exception):
             self._inbox.put_nowait(message)  # for whoever asks again
             raise message
         return message
@@ -240,7 +243,7 @@ class AudioSender:
                     self._progress.set()
                 else:
                     self._inbox.put_nowait(message)
-        except ServiceError as e:
+        except Exception as e:  # told to whoever receives
             self._inbox.put_nowait(e)
         self._progress.set()
 
@@ -303,7 +306,7 @@ class AudioSender:
         while True:
             try:
                 connection = await self._connect()
-                oldest = max(self._next - self._kept, self._ring[0][0] if self._ring else self._next)
+                oldest = self._ring[0][0] if self._ring else self._next
                 epoch = self.ready["epoch"]
                 await connection.send(json.dumps({"type": "resume", "epoch": epoch, "first_sample": oldest}))
                 answer = json.loads(await connection.recv())
@@ -319,8 +322,7 @@ class AudioSender:
         if answer["epoch"] == self.ready["epoch"]:
             self._wanted = self._acked = answer["next_sample"]
             self._progress.set()
-        else:  # the service knows nothing of us: what it has not confirmed begins the stream anew
-            begin = min(max(self._acked, oldest), self._next)
-            self._ring = deque((first - begin, data) for first, data in self._ring)
-            self._next, self._wanted, self._acked = self._next - begin, 0, 0
+        else:  # the log knows nothing of us, so nothing was found yet: the ring begins the stream anew
+            self._ring = deque((first - oldest, data) for first, data in self._ring if first >= oldest)
+            self._next, self._wanted, self._acked = self._next - oldest, 0, 0
         self.ready = answer

@@ -115,6 +115,8 @@ class Terminal:
             except BrokenPipeError:  # nobody reads any more; the service goes on
                 sys.stdout = open("/dev/null", "w")  # noqa: PTH123, SIM115
                 self.tty = False
+            except OSError:  # into a file, on a full disk: the log says so
+                pass
 
 
 def _printable(text: str) -> str:

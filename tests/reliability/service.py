@@ -23,6 +23,7 @@ class Service:
     def __init__(self, models: Path, port: int, data: Path, *flags: str, **environ: str) -> None:
         """`models`: a folder of model folders; all of them are loaded."""
         self.port, self.data = port, data
+        self.stderr = data.with_name(data.name + ".stderr")
         self.http, self.ws = f"http://127.0.0.1:{port}", f"ws://127.0.0.1:{port}"
         names = [word for folder in sorted(models.iterdir()) for word in ("--model", folder.name)]
         self._command = [sys.executable, "-m", "kws_serve", "--source", "none", "--port", str(port)]
@@ -33,10 +34,6 @@ class Service:
     @property
     def db(self) -> Path:
         return self.data / f"events-{self.port}.db"
-
-    @property
-    def stderr(self) -> Path:
-        return self.data.with_name(self.data.name + ".stderr")
 
     def start(self, wait: bool = True) -> float:
         """Seconds until it was ready."""

@@ -7,7 +7,6 @@ import json
 import random
 
 import httpx
-import numpy as np
 import pytest
 import websockets
 
@@ -15,104 +14,36 @@ from kws_serve.api import audio_ws
 from kws_serve.client import KwsClient
 from tests.live_server import live_server
 from tests.proxy import Proxy
-from tests.reliability.service import Service, running
-
-RATE = 16000
-
-
-def words(seconds: int, seed: int = 0) -> np.ndarray:
-    """A loud tenth of a second at random, about twice a second, int16."""
-    rng = np.random.default_rng(seed)
-    audio = np.zeros(seconds * RATE, np.int16)
-    at = 3200
-    while at + 1600 < len(audio):
-        audio[at : at + 1600] = 20000
-        at += int(rng.integers(6000, 10000))
-    return audio
-
-
-async def heard(server, audio: np.ndarray, name: str) -> list[tuple]:
-    """What an undisturbed stream of this audio gives."""
-    async with KwsClient(server.http) as client, client.audio(name) as sender:
-        sending = asyncio.create_task(send(sender, audio))
-        found = [essence(m) async for m in sender if m["type"] == "detection"]
-        await sending
-    return found
-
-
-async def send(sender, audio: np.ndarray, chunk: int = 1600) -> None:
-    for at in range(0, len(audio), chunk):
-        await sender.send(audio[at : at + chunk])
-    await sender.end()
-
-
-def essence(d: dict) -> tuple:
-    return d["label"], d["phase"], d["start_sample"], round(d["decided_s"], 6), round(d["score"], 5)
+from tests.reliability.streams import RATE, expected, words
 
 
 async def test_a_connection_cut_at_random_changes_nothing(level_model):
     """The same detections as uncut: same samples, no gap, one epoch."""
-    audio = words(20)
+    audio = words(12)
     with live_server([level_model]) as server:
-        expected = await heard(server, audio, "uncut")
-        begin = server.log.last_id
         async with Proxy(server.server.port) as proxy:
             rng = random.Random(1)
             async with KwsClient(f"http://127.0.0.1:{proxy.port}") as client, client.audio("cut") as sender:
                 epoch = sender.ready["epoch"]
 
-                async def feed() -> None:
+                async def sending() -> None:
                     for at in range(0, len(audio), 1600):
                         if rng.random() < 0.15:
                             proxy.cut()
                         await sender.send(audio[at : at + 1600])
                     await sender.end()
 
-                feeding = asyncio.create_task(feed())
+                feeding = asyncio.create_task(sending())
                 messages = [m async for m in sender]
                 await feeding
-            assert proxy.cuts > 10
-        page = httpx.get(f"{server.http}/v1/detections?after={begin}&limit=1000").json()["items"]
-        status = server.engine.totals_s()
+            assert proxy.cuts > 5
+        page = httpx.get(f"{server.http}/v1/detections?limit=1000").json()["items"]
+        received_s = server.engine.totals_s()[0]
     assert messages[-1] == {"type": "done", "samples": len(audio)}
     assert not [m for m in messages if m["type"] in ("gap", "error")]
     assert {d["epoch"] for d in page} == {epoch}
-    assert [essence(d) for d in page] == expected
-    assert status[0] == pytest.approx(2 * len(audio) / RATE)
-
-
-async def test_a_service_killed_at_random_tells_each_detection_once(level_model, tmp_path, free_port):
-    """kill -9 four times within 20 s of audio: the log has what an undisturbed stream gives, each once."""
-    audio = words(16, seed=2)
-    with live_server([level_model]) as server:
-        expected = await heard(server, audio, "voice")
-    rng = random.Random(2)
-    with running(Service(level_model.parent, free_port, tmp_path / "log")) as service:
-        async with KwsClient(service.http) as client, client.audio("voice") as sender:
-
-            async def feed() -> None:
-                loop = asyncio.get_running_loop()
-                began = loop.time()
-                for at in range(0, len(audio), 1600):
-                    await asyncio.sleep(max(0.0, began + at / RATE - loop.time()))
-                    await sender.send(audio[at : at + 1600])
-                await sender.end()
-
-            async def kill() -> None:
-                for _ in range(4):
-                    await asyncio.sleep(rng.uniform(1.5, 2.5))
-                    service.kill()
-                    await asyncio.to_thread(service.start)
-
-            feeding, killing = asyncio.create_task(feed()), asyncio.create_task(kill())
-            messages = [m async for m in sender]
-            await asyncio.gather(feeding, killing)
-        rows = service.rows()
-    assert messages[-1] == {"type": "done", "samples": len(audio)}
-    assert not [m for m in messages if m["type"] == "gap"]
-    assert len({row["uid"] for row in rows}) == len(rows)
-    assert [row["id"] for row in rows] == list(range(1, len(rows) + 1))
-    assert [(r["label"], r["start_sample"]) for r in rows] == [(label, start) for label, _, start, _, _ in expected]
+    assert [(d["label"], d["start_sample"]) for d in page] == expected(level_model, audio)
+    assert received_s == pytest.approx(len(audio) / RATE)
 
 
 async def test_audio_that_the_clients_ring_has_lost_is_an_exact_gap(server):

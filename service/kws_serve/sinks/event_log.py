@@ -190,6 +190,7 @@ class EventLog:
                 if now_s >= next_expire_s and not self.fault:
                     next_expire_s = now_s + EXPIRE_S
                     self.store.expire(self.keep)
+                    self.store.keep_reserve()
             except Exception:  # a fault of ours must not stop the log
                 _log.exception("the event log's writer failed")
             self._busy_since_s = None
@@ -205,7 +206,7 @@ class EventLog:
             new = [d for d in numbered.values() if d is not None]
             if new and not self.fault:
                 try:
-                    self.store.append(new)
+                    self.store.append(new, heard=self._newly_heard(new))
                 except (sqlite3.Error, OSError) as e:
                     self._fail(e)
             if self.fault:
@@ -260,6 +261,7 @@ class EventLog:
         if not self.fault:
             _log.error("event log: %s; detections go on, durable: false", error)
         self.fault = str(error) or type(error).__name__
+        self._heard.clear()  # what was to be noted with that commit
         try:
             self.store.mark_all_logged(False)
         except OSError as e:
@@ -292,6 +294,15 @@ class EventLog:
         self.fault = ""
         n = sum(h.last - h.first + 1 for h in lost)
         _log.warning("event log: writing again; %d detections written now, %d not kept", len(waiting), n)
+
+    def _newly_heard(self, detections: Sequence[Detection]) -> list[tuple[str, str, int]]:
+        """Where the streams of these detections are that the log does not know of yet: noted in the same commit, so
+        that whoever is resumed is known by the log that has the detections.
+        """
+        unknown = {(d.stream, d.epoch) for d in detections} - set(self._heard)
+        found = [p for p in self.positions() if p[:2] in unknown] if unknown else []
+        self._heard |= {(name, epoch): sample for name, epoch, sample in found}
+        return found
 
     def _note_heard(self, *, all_moved: bool = True) -> None:
         """Note how far the streams of clients have got, for those who resume after a restart; new ones at once."""

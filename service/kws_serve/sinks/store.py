@@ -27,6 +27,8 @@ REVIEWS: tuple[Review, ...] = get_args(Review)
 SKIPPED_IDS = 1_000_000
 """How far ids jump where the last run may have pushed some that it could not log: none is ever given twice."""
 
+RESERVE_BYTES = 256 * 1024
+
 _COLUMNS = (
     "id", "uid", "stream", "epoch", "model", "version", "digest", "backend", "label", "score", "phase",
     "start_sample", "start_s", "decided_s", "at", "start_id", "end_s",
@@ -127,6 +129,8 @@ class Store:
     def __init__(self, path: Path) -> None:
         """Open or create, bring to today's schema. Raises LogError: in use, not writable, from a newer service."""
         self.path = path
+        self._reserve = Path(f"{path}.reserve")
+        self._mark = Path(f"{path}.all-logged")
         self._reading = threading.Lock()
         try:
             path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -146,26 +150,48 @@ class Store:
             raise
 
     def _open(self) -> None:
+        """Open the file; on a full disk with the reserve. Raises LogError."""
         self.set_aside: Path | None = None
-        new = not self.path.exists()
+        self.new = not self.path.exists()
+        for _ in range(2):
+            try:
+                self._open_file()
+                break
+            except (sqlite3.OperationalError, OSError) as e:
+                with contextlib.suppress(AttributeError, sqlite3.Error):
+                    self._writer.close()
+                if not self._reserve.exists():
+                    raise LogError(f"data-dir: cannot open {self.path} ({e}); wanted --data-dir DIR") from None
+                self._reserve.unlink()
+        self.keep_reserve()
+
+    def _open_file(self) -> None:
         try:
             self._writer = _connect(self.path)
             self._migrate()
-        except sqlite3.DatabaseError as e:
-            if isinstance(e, sqlite3.OperationalError):
-                raise LogError(f"data-dir: cannot open {self.path} ({e}); wanted --data-dir DIR") from None
-            self._put_aside()  # not a database, or a damaged one
-            new = True
+        except sqlite3.OperationalError:
+            raise
+        except sqlite3.DatabaseError:  # not a database, or a damaged one
+            self._put_aside()
             self._writer = _connect(self.path)
             self._migrate()
         self.path.chmod(0o600)
         self._reader = _connect(self.path)
         self.log_id: str = self._meta("log_id")
-        self._mark = Path(f"{self.path}.all-logged")
-        if new:
+        if self.new:
             self.mark_all_logged(True)
         elif not self._mark.exists():
             self._skip_ids()
+
+    def keep_reserve(self) -> None:
+        """Hold some room, with which a service that is started on a full disk can open the log."""
+        if self._reserve.exists():
+            return
+        try:
+            with self._reserve.open("xb") as f:
+                f.write(bytes(RESERVE_BYTES))
+        except OSError:
+            self._reserve.unlink(missing_ok=True)
 
     def _migrate(self) -> None:
         (found,) = self._writer.execute("PRAGMA user_version").fetchone()
@@ -188,6 +214,7 @@ class Store:
             self._writer.close()
         self.set_aside = self.path.with_name(f"{self.path.name}.damaged-{time.time_ns()}")
         self.path.rename(self.set_aside)
+        self.new = True
         for suffix in ("-wal", "-shm"):
             Path(f"{self.path}{suffix}").unlink(missing_ok=True)
 
@@ -238,8 +265,13 @@ class Store:
 
     # writing
 
-    def append(self, detections: Sequence[Detection], holes: Sequence[Hole] = ()) -> None:
-        """Commit detections that have their ids, and ids that will have no row."""
+    def append(
+        self,
+        detections: Sequence[Detection],
+        holes: Sequence[Hole] = (),
+        heard: Sequence[tuple[str, str, int]] = (),
+    ) -> None:
+        """Commit detections that have their ids, ids that will have no row, and positions as of `heard`."""
         now_s = time.time()
         marks = ",".join("?" * (len(_COLUMNS) + 1))
         with self._transaction() as db:
@@ -249,6 +281,7 @@ class Store:
             )
             for hole in holes:
                 _add_hole(db, hole)
+            db.executemany("INSERT OR REPLACE INTO streams VALUES (?, ?, ?, ?)", [(*p, now_s) for p in heard])
 
     def knows(self, uid: str) -> bool:
         """Whether an event is in the log."""

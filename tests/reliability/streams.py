@@ -1,0 +1,51 @@
+"""Audio with known detections, and the streams that carry it."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+import numpy as np
+
+from kws_serve.backends import open_backend
+from kws_serve.engine import Engine, LoadedModel
+from kws_serve.messages import Detection
+from kws_serve.model_folder import load_model
+
+RATE = 16000
+
+
+def words(seconds: float, seed: int = 0) -> np.ndarray:
+    """A loud tenth of a second about twice a second, at random: int16."""
+    rng = np.random.default_rng(seed)
+    audio = np.zeros(int(seconds * RATE), np.int16)
+    at = 3200
+    while at + 1600 < len(audio):
+        audio[at : at + 1600] = 20000
+        at += int(rng.integers(6000, 10000))
+    return audio
+
+
+def expected(folder: Path, audio: np.ndarray) -> list[tuple[str, int]]:
+    """(label, start sample) of each detection, by the same engine on the whole audio, undisturbed."""
+    spec = load_model(folder)
+    engine = Engine([LoadedModel(spec, open_backend("onnx", spec), "onnx")])
+    stream = engine.open_stream("whole", RATE, live=False)
+    stream.push(audio, 0.0)
+    stream.end()
+    found: list[tuple[str, int]] = []
+    while engine.busy:
+        found += [(e.label, e.start_sample) for e in engine.tick() if isinstance(e, Detection)]
+    return found
+
+
+async def feed(sender, audio: np.ndarray, *, chunk: int = 1600, end: bool = True) -> None:
+    """Send at the real time of each chunk's last sample."""
+    loop = asyncio.get_running_loop()
+    began = loop.time()
+    for at in range(0, len(audio), chunk):
+        part = audio[at : at + chunk]
+        await asyncio.sleep(max(0.0, began + (at + len(part)) / RATE - loop.time()))
+        await sender.send(part)
+    if end:
+        await sender.end()

@@ -1,0 +1,298 @@
+"""FIELD 7: more audio than the engine can compute: dropped and told to the sample, refused before it spoils others."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import threading
+import time
+from itertools import pairwise
+from pathlib import Path
+
+import httpx
+import numpy as np
+import onnx
+import pytest
+import websockets
+from onnx import TensorProto, helper
+from websockets.exceptions import ConnectionClosed
+
+from kws_serve.messages import Gap
+from tests.live_server import live_server
+from tests.proof import FULL, count, record
+from tests.reliability.service import Service, running
+from tests.reliability.streams import RATE, feed, words
+from tests.tiny_model import write_level_model
+
+
+def write_heavy_model(folder: Path, name: str, ms: float) -> Path:
+    """The level model, with matrix products in it that take about `ms` on this machine's core."""
+    own = write_level_model(folder, name=name)
+    model = onnx.load(own / "model.onnx")
+    n = 128
+    loops = 1
+
+    def built(loops: int) -> bytes:
+        copy = onnx.ModelProto()
+        copy.CopyFrom(model)
+        graph = copy.graph
+        weights = helper.make_tensor("w", TensorProto.FLOAT, [n, n], np.eye(n, dtype=np.float32).ravel())
+        graph.initializer.append(weights)
+        nodes = list(graph.node)
+        del graph.node[:]
+        last = "w0"
+        graph.initializer.append(helper.make_tensor("zero_f", TensorProto.FLOAT, [], [0.0]))
+        graph.node.append(helper.make_node("ReduceMean", ["x", "axes"], ["m"], keepdims=1))  # (n, 1, 1)
+        graph.node.append(helper.make_node("Add", ["w", "m"], ["w0"]))  # of each patch: neither folded nor shared
+        for i in range(loops):
+            graph.node.append(helper.make_node("MatMul", [last, "w"], [f"w{i + 1}"]))
+            last = f"w{i + 1}"
+        graph.node.append(helper.make_node("ReduceMean", [last, "axes"], ["mm"], keepdims=1))
+        graph.node.append(helper.make_node("Mul", ["mm", "zero_f"], ["nothing"]))
+        graph.node.append(helper.make_node("Add", ["x", "nothing"], ["x2"]))
+        for node in nodes:
+            graph.node.append(
+                helper.make_node(node.op_type, ["x2" if i == "x" else i for i in node.input], list(node.output))
+            )
+            graph.node[-1].attribute.extend(node.attribute)
+        return copy.SerializeToString()
+
+    import hashlib
+
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 1
+    while True:
+        data = built(loops)
+        session = onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
+        patch = np.zeros((1, 1600, 1), np.float32)
+        session.run(None, {"x": patch})
+        began = time.perf_counter()
+        for _ in range(5):
+            session.run(None, {"x": patch})
+        took_ms = (time.perf_counter() - began) / 5 * 1000
+        if took_ms >= ms:
+            break
+        loops = max(loops + 1, int(loops * min(3.0, ms / took_ms)))
+    (own / "model.onnx").write_bytes(data)
+    manifest = json.loads((own / "model.json").read_text())
+    manifest["files"]["onnx"]["sha256"] = hashlib.sha256(data).hexdigest()
+    (own / "model.json").write_text(json.dumps(manifest))
+    return own
+
+
+@pytest.fixture(scope="module")
+def heavy_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One patch every 20 ms and 5 ms a patch: about four streams a core."""
+    return write_heavy_model(tmp_path_factory.mktemp("heavy"), "level", 5.0)
+
+
+def test_three_times_too_much_is_accounted_to_the_sample(heavy_model):
+    """Sources of the server's own, which nobody can refuse: received = processed + dropped, and every gap is told."""
+    seconds = 60 if FULL else 6
+    with live_server([heavy_model]) as server:
+        gaps: list[Gap] = []
+        publish = server.runner.sink
+
+        def sink(events):
+            gaps.extend(e for e in events if isinstance(e, Gap))
+            publish(events)
+
+        server.runner.sink = sink
+        streams = [server.engine.open_stream(f"s{i}", RATE, kind="file") for i in range(12)]
+        audio = words(seconds)
+        stop = time.monotonic() + seconds
+
+        def push(i: int) -> None:
+            began, at = time.monotonic(), 0
+            while time.monotonic() < stop:
+                at = int((time.monotonic() - began) * RATE)
+                new = at - streams[i].received_samples
+                streams[i].push(np.resize(audio, max(0, new)), time.monotonic())
+                assert server.engine.unaccounted_samples == 0
+                time.sleep(0.1)
+            streams[i].end()
+
+        threads = [threading.Thread(target=push, args=(i,)) for i in range(len(streams))]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        while server.engine.streams:
+            time.sleep(0.05)
+        for stream in streams:
+            received, processed, dropped, buffered = stream.counts
+            mine = [g for g in gaps if g.stream == stream.name]
+            assert received == processed + dropped
+            assert buffered == 0
+            assert dropped == sum(g.n for g in mine) > 0
+            for a, b in pairwise(mine):
+                assert a.first_sample + a.n <= b.first_sample
+        totals = server.engine.totals_s()
+        assert server.engine.unaccounted_samples == 0
+    record(
+        "overload",
+        f"12 streams where 4 fit, {seconds} s",
+        f"{totals[0]:.0f} s received = {totals[1]:.0f} s processed + {totals[2]:.0f} s in {len(gaps)} gaps, "
+        "to the sample",
+    )
+
+
+async def well_behaved(url: str, i: int, seconds: float) -> tuple[list[float], list[dict]]:
+    """Latencies of a stream in real time, and what went wrong in it."""
+    audio = words(seconds, seed=i)
+    async with websockets.connect(f"{url}/v1/audio?stream=good-{i}-{time.time_ns()}", max_queue=None) as ws:
+
+        class Sender:
+            async def send(self, part: np.ndarray) -> None:
+                await ws.send(part.tobytes())
+
+            async def end(self) -> None:
+                await ws.send('{"type":"end"}')
+
+        feeding = asyncio.create_task(feed(Sender(), audio, chunk=800))
+        messages = [json.loads(text) async for text in ws]
+        await feeding
+    assert messages[-1] == {"type": "done", "samples": len(audio)}
+    latencies = [m["latency_ms"] for m in messages if m["type"] == "detection"]
+    return latencies, [m for m in messages if m["type"] in ("gap", "error")]
+
+
+def p99(rounds: list[tuple[list[float], list[dict]]]) -> float:
+    return float(np.percentile([x for latencies, _ in rounds for x in latencies], 99))
+
+
+async def test_too_many_are_refused_and_the_others_do_not_suffer(heavy_model, tmp_path, free_port):
+    """Two streams that fit; clients that would make it three times too much are told 4429."""
+    seconds = 60.0 if FULL else 8.0
+    service = Service(heavy_model.parent, free_port, tmp_path / "log")
+    with running(service):
+        os.sched_setaffinity(service.process.pid, {sorted(os.sched_getaffinity(0))[0]})
+        before = await asyncio.gather(*(well_behaved(service.ws, i, seconds) for i in range(2)))
+        refused: list[int] = []
+        stopping = False
+
+        async def crowd(i: int) -> None:
+            while not stopping:
+                try:
+                    async with websockets.connect(f"{service.ws}/v1/audio?stream=crowd-{i}") as ws:
+                        while not stopping:
+                            await ws.send(words(0.1, seed=i).tobytes())
+                            await asyncio.sleep(0.1)
+                except ConnectionClosed:
+                    refused.append(ws.close_code)
+                    await asyncio.sleep(0.5)
+
+        good = [asyncio.create_task(well_behaved(service.ws, i, seconds)) for i in range(2)]
+        await asyncio.sleep(1.0)
+        crowding = [asyncio.create_task(crowd(i)) for i in range(10)]
+        after = await asyncio.gather(*good)
+        stopping = True
+        await asyncio.gather(*crowding)
+        status = service.status()
+    assert set(refused) == {4429}
+    assert status["unaccounted_samples"] == 0
+    for _, faults in after:
+        assert not faults
+    record(
+        "admission",
+        f"{seconds:.0f} s, 2 streams and 10 that want in where 4 fit",
+        f"{len(refused)} refused with 4429, no gap in the two; their p99 {p99(before):.0f} ms before, "
+        f"{p99(after):.0f} ms during",
+    )
+
+
+async def test_one_hot_stream_harms_no_other(server):
+    """Ten times as fast as real time: it is not read beyond 2 s ahead; the others miss nothing."""
+
+    async def hot() -> None:
+        async with websockets.connect(f"{server.ws}/v1/audio?stream=hot") as ws:
+            for _ in range(6):
+                await ws.send(words(1.0).tobytes())
+            await ws.send('{"type":"end"}')
+            messages = [json.loads(text) async for text in ws]
+        assert messages[-1] == {"type": "done", "samples": 6 * RATE}
+        assert not [m for m in messages if m["type"] == "gap"]
+
+    heating = asyncio.create_task(hot())
+    rounds = await asyncio.gather(*(well_behaved(server.ws, i, 4.0) for i in range(4)))
+    await heating
+    assert all(not faults for _, faults in rounds)
+
+
+async def test_500_hostile_connections(level_model, tmp_path, free_port):
+    """S6: slow headers, nothing at all, no token, unread answers: dropped in time, and nobody else notices."""
+    n = count(500, 100)
+    service = Service(level_model.parent, free_port, tmp_path / "log", KWS_TOKEN="secret")
+    dropped: list[float] = []
+
+    async def slow(kind: int) -> None:
+        loop = asyncio.get_running_loop()
+        reader, writer = await asyncio.open_connection("127.0.0.1", free_port, limit=1024)
+        began = loop.time()
+        head = b"GET / HTTP/1.1\r\nHost: 127.0.0.1\r\n"
+        try:
+            if kind == 0:  # nothing at all
+                await reader.read()
+            elif kind == 1:  # a header line a second
+                while True:
+                    writer.write(head if loop.time() - began < 0.1 else b"x-a: b\r\n")
+                    await asyncio.sleep(1.0)
+                    if reader.at_eof():
+                        break
+            elif kind == 2:  # a WebSocket without a token
+                upgrade = b"Upgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\n"
+                writer.write(b"GET /v1/audio?stream=x HTTP/1.1\r\nHost: 127.0.0.1\r\n" + upgrade)
+                writer.write(b"Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n")
+                while await reader.read(1000):
+                    pass
+            else:  # a request whose body never ends
+                writer.write(b"PATCH /v1/models/level/detection HTTP/1.1\r\nHost: 127.0.0.1\r\n")
+                writer.write(b"Authorization: Bearer secret\r\nContent-Length: 10\r\n\r\n{")
+                while await reader.read(1000):
+                    pass
+        except (ConnectionError, OSError):
+            pass
+        dropped.append(loop.time() - began)
+        writer.close()
+
+    with running(service):
+        os.sched_setaffinity(service.process.pid, {sorted(os.sched_getaffinity(0))[0]})
+
+        async def witness(seconds: float) -> tuple[list[float], list[dict]]:
+            latencies: list[float] = []
+            audio = words(seconds)
+            headers = {"Authorization": "Bearer secret"}
+            url = f"{service.ws}/v1/audio?stream=witness-{time.time_ns()}"
+            async with websockets.connect(url, additional_headers=headers) as ws:
+
+                async def send() -> None:
+                    began = time.monotonic()
+                    for at in range(0, len(audio), 800):
+                        await asyncio.sleep(max(0.0, began + (at + 800) / RATE - time.monotonic()))
+                        await ws.send(audio[at : at + 800].tobytes())
+                    await ws.send('{"type":"end"}')
+
+                sending = asyncio.create_task(send())
+                messages = [json.loads(text) async for text in ws]
+                await sending
+            assert messages[-1]["type"] == "done"
+            latencies += [m["latency_ms"] for m in messages if m["type"] == "detection"]
+            return latencies, [m for m in messages if m["type"] == "gap"]
+
+        seconds = 60.0 if FULL else 10.0
+        before = await witness(seconds)
+        attack = [asyncio.create_task(slow(i % 4)) for i in range(n)]
+        during = await witness(seconds)
+        await asyncio.wait_for(asyncio.gather(*attack), 60)
+        httpx.get(f"{service.http}/healthz").raise_for_status()
+    assert not during[1]
+    assert len(dropped) == n
+    record(
+        "S6",
+        f"{n} hostile connections at once",
+        f"all dropped, the last after {max(dropped):.1f} s; latency p99 {p99([before]):.1f} ms before, "
+        f"{p99([during]):.1f} ms during",
+    )

@@ -75,6 +75,7 @@ class KwsClient:
                 additional_headers=self._headers,
                 compression=None,
                 proxy=None,
+                close_timeout=2.0,  # waited out where messages lie unread
                 ssl=self._ssl if url.startswith("wss:") and self._ssl else None,
             )
         except InvalidStatus as e:

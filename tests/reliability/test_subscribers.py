@@ -31,7 +31,7 @@ async def test_random_disconnects_leave_no_hole(server: LiveServer):
         ids = [begin]
         while not (done.is_set() and ids[-1] >= server.log.last_id):
             with contextlib.suppress(OSError, ConnectionClosed, EOFError, websockets.InvalidHandshake):
-                async with websockets.connect(f"{server.ws}/v1/detections?after={ids[-1]}") as ws:
+                async with websockets.connect(f"{server.ws}/v1/detections?after={ids[-1]}", close_timeout=0.1) as ws:
                     for _ in range(rng.randrange(1, 12)):
                         message = json.loads(await asyncio.wait_for(ws.recv(), 10))
                         if message["type"] == "detection":

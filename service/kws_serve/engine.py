@@ -195,6 +195,8 @@ class Engine:
         Raises ValueError where it hears otherwise than the one before: other front end, patch, hop or backends.
         """
         new = group[0].spec
+        if new.name not in self.models:
+            raise ValueError(f"name: found {new.name!r}, wanted one of {', '.join(self.models)}")
         old = self.models[new.name]
         for field in ("front_end", "n_frames", "patch_hop_ms"):
             found, wanted = getattr(new, field), getattr(old, field)

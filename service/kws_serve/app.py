@@ -80,7 +80,9 @@ def build_app(engine: Engine, runner: EngineRunner, log: EventLog, options: Serv
         yield
         watching.cancel()
 
-    app = FastAPI(title="kws-serve", version=__version__, lifespan=lifespan, docs_url=None, redoc_url=None)
+    app = FastAPI(
+        title="kws-serve", version=__version__, lifespan=lifespan, docs_url=None, redoc_url=None, redirect_slashes=False
+    )
     app.state.service = service
     app.include_router(make_router(service))
     app.add_exception_handler(WireError, wire_error)

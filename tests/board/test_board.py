@@ -26,6 +26,7 @@ from kws_serve.model_folder import shipped_models_dir
 from tests.board.faulty import Faulty, Resetting, Silent, on_a_pty
 from tests.board.test_firmware import image_of
 from tests.board.test_integer_reference import random_patches
+from tests.proof import count, record
 
 
 def dscnn() -> BoardImage:
@@ -136,7 +137,7 @@ def test_new_values() -> None:
     assert new_values(zeros, zeros, 4) == 0
 
 
-@pytest.mark.parametrize("n", [int(os.environ.get("BOARD_RESETS", "50"))])
+@pytest.mark.parametrize("n", [int(os.environ.get("BOARD_RESETS", str(count(1000))))])
 def test_resets_lose_no_result(host: list[str], n: int) -> None:
     """A board that restarts every 25 packets: models are sent again, every patch has its own scores."""
     images = [image_of(1), image_of(2)]
@@ -156,6 +157,7 @@ def test_resets_lose_no_result(host: list[str], n: int) -> None:
             np.testing.assert_array_equal(board.infer(image, patch).scores, run(image.model, patch[None])[0])
             done += 1
         assert board.counts.resets > n / 2 and board.counts.inferences == done
+        record("board reset", f"{n} resets", f"{done} inferences, no result lost or wrong")
     finally:
         board.close()
 

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from kws_board.packets import BadPacket, Packet, PacketReader, encode_packet
 from kws_board.protocol import ANSWER, Request
+from tests.proof import count, record
 
 PACKETS = st.builds(Packet, st.integers(0, 255), st.integers(0, 255), st.binary(max_size=600))
 GOLDEN = json.loads((Path(__file__).parents[1] / "golden" / "board_packets.json").read_text())
@@ -94,9 +95,10 @@ def test_ten_thousand_random_requests_are_answered_once_each(sanitized: list[str
 
 def test_random_bytes_do_not_confuse_the_board(sanitized: list[str]) -> None:
     """BOARD_NOISE: how many; 10,000,000 for the proof."""
-    noise = random.Random(1).randbytes(int(os.environ.get("BOARD_NOISE", "500000")))
+    noise = random.Random(1).randbytes(int(os.environ.get("BOARD_NOISE", str(count(10_000_000)))))
     done = subprocess.run(
         sanitized, input=noise + b"\0" + encode_packet(Packet(Request.PING, 7, b"alive")),
         capture_output=True, timeout=120, check=True,
     )  # fmt: skip
     assert PacketReader().feed(done.stdout)[-1] == Packet(Request.PING | ANSWER, 7, b"alive")
+    record("S9", f"{len(noise):,} random bytes", "the next valid packet is answered")

@@ -26,7 +26,8 @@ class Service:
         self.stderr = data.with_name(data.name + ".stderr")
         self.http, self.ws = f"http://127.0.0.1:{port}", f"ws://127.0.0.1:{port}"
         names = [word for folder in sorted(models.iterdir()) for word in ("--model", folder.name)]
-        self._command = [sys.executable, "-m", "kws_serve", "--source", "none", "--port", str(port)]
+        self._command = [sys.executable, "-m", "kws_serve", "--port", str(port)]
+        self._command += [] if "--source" in flags else ["--source", "none"]
         self._command += ["--model-dir", str(models), *names, "--data-dir", str(data), *flags]
         self._environ = {**os.environ, **environ}
         self.process: subprocess.Popen[bytes] | None = None

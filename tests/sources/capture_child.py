@@ -7,6 +7,7 @@ import json
 import sys
 import threading
 import time
+from pathlib import Path
 
 import numpy as np
 
@@ -72,7 +73,13 @@ def watch(target: str) -> None:
         if stream is not None and stream.received_samples and stream.epoch not in heard:
             heard.add(stream.epoch)
             told_s = time.monotonic()
-            say(state="heard", epoch=stream.epoch, at_s=told_s, threads=threading.active_count())
+            say(
+                state="heard",
+                epoch=stream.epoch,
+                at_s=told_s,
+                threads=threading.active_count(),
+                files=len(list(Path("/proc/self/fd").iterdir())),
+            )
         if stream is not None and time.monotonic() - told_s > 0.5:
             told_s = time.monotonic()
             say(state="goes on", epoch=stream.epoch, at_s=told_s, received_s=stream.received_samples / stream.rate_hz)

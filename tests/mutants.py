@@ -1,0 +1,153 @@
+"""Take each guard away in turn: the test of its row must then fail. `make mutants`
+
+    python -m tests.mutants [ROW...]
+
+Works on a copy of the packages, so that nothing here is touched. A guard whose absence no test notices is told, and the
+exit status is 1.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+@dataclass(frozen=True)
+class Mutant:
+    """A guard: what stands in the file, what would stand there without it, and the tests that must notice."""
+
+    row: str
+    file: str
+    guard: str
+    without: str
+    tests: str  # pytest's arguments
+
+
+_S = "service/kws_serve/"
+_SECURITY, _TOKENS = "tests/api/test_security.py", "tests/api/test_tokens.py"
+_LOG = "tests/log/test_event_log.py"
+
+MUTANTS = (
+    Mutant("S1", _S + "api/security.py", "if not is_loopback(host) and not token", "if False and not token",
+           f"{_SECURITY} -k s1"),
+    Mutant("S2", _S + "api/security.py", 'if names.count("host") != 1 or not', 'if names.count("host") != 1 and not',
+           f"{_SECURITY} -k s2"),
+    Mutant("S2", _S + "api/security.py", 'if names.count("origin") > 1 or not', 'if names.count("origin") > 1 and not',
+           f"{_SECURITY} -k s2"),
+    Mutant("S3", _S + "api/security.py", "        return row.grant if row else None", "        return EVERYTHING",
+           f"{_SECURITY} -k s3"),
+    Mutant("S3", _S + "api/security.py", 'if b"token=" in scope', 'if b"secret=" in scope', f"{_SECURITY} -k s3"),
+    Mutant("S3", _S + "api/tokens.py", 'return hashlib.sha256(token.encode("utf-8", "surrogatepass")).hexdigest()',
+           "return token", f"{_TOKENS} -k hashed"),
+    Mutant("S3", _S + "api/sockets.py", "if now != grant:", "if False:",
+           f"{_TOKENS} -k revoked"),
+    Mutant("S4", _S + "api/security.py", "if not grant.may(needed):", "if False:", f"{_TOKENS} -k s4"),
+    Mutant("S4", _S + "api/sockets.py", "if not grant.may(scope):", "if False:", f"{_TOKENS} -k s4"),
+    Mutant("S4", _S + "api/audio_ws.py", "        if not grant.may_touch(query.stream):", "        if False:",
+           f"{_TOKENS} -k s4"),
+    Mutant("S4", _S + "api/routes.py", "replace(wanted, streams=_grant(request).streams)", "wanted",
+           f"{_TOKENS} -k s4"),
+    Mutant("S4", _S + "api/detections_ws.py", "wanted = replace(wanted, streams=grant.streams)", "pass",
+           f"{_TOKENS} -k s4"),
+    Mutant("S5", _S + "api/audio_ws.py", "if len(data) > MAX_MESSAGE_BYTES:", "if False:", f"{_SECURITY} -k s5"),
+    Mutant("S5", _S + "api/wire.py", "if len(text) > MAX_JSON_BYTES:", "if False:", f"{_SECURITY} -k s5"),
+    Mutant("S5", _S + "api/protocols.py", "if open_connections[client] > MAX_PER_CLIENT:", "if False:",
+           f"{_SECURITY} -k limited"),
+    Mutant("S6", _S + "api/protocols.py", "self.loop.call_later(UNREAD_S, self.tr", "self.loop.call_later(1e6, self.tr",
+           f"{_SECURITY} -k s6"),
+    Mutant("S6", _S + "api/protocols.py", "elif now_s - self._waiting_since_s > REQUEST_S:", "elif False:",
+           "tests/reliability/test_overload.py -k hostile"),
+    Mutant("S7", _S + "messages.py", "if not _NAME.fullmatch(name):", "if False:", f"{_SECURITY} -k s7"),
+    Mutant("S8", _S + "backends/model_bytes.py", "if digest != file.sha256:", "if False:",
+           "tests/reliability/test_swap.py -k s8"),
+    Mutant("S8", _S + "model_folder.py", "if whole.is_symlink():", "if False:", "tests/reliability/test_swap.py -k s8"),
+    Mutant("S8", _S + "lane.py", "if model.previous is None:", "if True:", "tests/reliability/test_swap.py -k rolled"),
+    Mutant("S9", "firmware_bridge/kws_board/packets.py", "if zlib.crc32(body[:-4]) != struct",
+           "if False and 1 != struct", "tests/board/test_packets.py"),
+    Mutant("S12", _S + "log_format.py", "return _CREDENTIAL.sub(", "return text or _CREDENTIAL.sub(",
+           f"{_TOKENS} -k s12"),
+    Mutant("S13", _S + "api/security.py", "default-src 'none'; script-src 'self'", "default-src *; script-src *",
+           f"{_SECURITY} -k s13"),
+    Mutant("S15", _S + "app.py", "ssl.TLSVersion.TLSv1_2", "ssl.TLSVersion.TLSv1", f"{_TOKENS} -k s15"),
+    Mutant("commit before push", _S + "sinks/event_log.py", "self.store.append(new, heard=self._newly_heard(new))",
+           "self._jobs.append((lambda: self.store.append(new), Future()))", f"{_LOG} -k on_the_disk"),
+    Mutant("uid", _S + "sinks/event_log.py", "if uid in seen or self._known(uid):", "if False:", f"{_LOG} -k twice"),
+    Mutant("disk full", _S + "sinks/event_log.py", "self.store.mark_all_logged(False)", "pass",
+           "tests/reliability/test_disk_full.py -k killed"),
+    Mutant("slow subscriber", _S + "sinks/subscribers.py", "if len(self._queue) >= QUEUE_MESSAGES or", "if False and",
+           "tests/api/test_streams.py -k slow_subscriber_gets"),
+    Mutant("overload", _S + "stream.py", "self.dropped_samples += part.n", "pass",
+           "tests/reliability/test_overload.py -k three_times"),
+    Mutant("admission", _S + "engine.py", ") > MAX_LOAD:", ") > 1e9:",
+           "tests/reliability/test_overload.py -k too_many"),
+    Mutant("kill -9", _S + "stream.py", "        if not self.told_s:\n            return False", "        return False",
+           "tests/reliability/test_restart.py -k kill"),
+    Mutant("watchdog", _S + "running.py", "return self.runner.alive and", "return True or", "tests/test_systemd.py"),
+)  # fmt: skip
+
+
+def passes(tests: str, folder: Path) -> bool:
+    """Whether these tests pass with the packages in `folder`."""
+    packages = os.pathsep.join(str(folder / name) for name in ("service", "models", "firmware_bridge"))
+    where, _, which = tests.partition(" -k ")
+    words = [where, *(["-k", which] if which else [])]
+    try:
+        run = subprocess.run(
+            [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", *words],
+            cwd=ROOT,
+            env={**os.environ, "PYTHONPATH": f"{packages}{os.pathsep}{ROOT}", "PROOF": "", "PROOF_LOG": ""},
+            capture_output=True,
+            text=True,
+            timeout=300,
+        )
+    except subprocess.TimeoutExpired:
+        return False
+    if run.returncode not in (0, 1):
+        raise SystemExit(f"pytest {tests}: {run.stdout[-2000:]}{run.stderr[-2000:]}")
+    return run.returncode == 0
+
+
+def survives(mutant: Mutant, folder: Path) -> bool:
+    """Whether the tests still pass without the guard."""
+    path = folder / mutant.file
+    text = path.read_text()
+    if text.count(mutant.guard) != 1:
+        raise SystemExit(f"{mutant.row}: found {mutant.guard!r} {text.count(mutant.guard)} times in {mutant.file}")
+    path.write_text(text.replace(mutant.guard, mutant.without))
+    try:
+        return passes(mutant.tests, folder)
+    finally:
+        path.write_text(text)
+
+
+def main() -> None:
+    """One line a guard."""
+    wanted = set(sys.argv[1:])
+    alive = []
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary)
+        for name in ("service", "models", "firmware_bridge", "frontend"):
+            shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
+        chosen = [m for m in MUTANTS if not wanted or m.row in wanted]
+        for tests in sorted({m.tests for m in chosen}):
+            if not passes(tests, folder):
+                raise SystemExit(f"pytest {tests}: fails with every guard in place")
+        for mutant in chosen:
+            lives = survives(mutant, folder)
+            alive += [mutant] if lives else []
+            print(
+                f"{'SURVIVED' if lives else 'red':9} {mutant.row:20} {mutant.file}: {mutant.guard.strip()}", flush=True
+            )
+    print(f"{len(alive)} of {len(MUTANTS)} guards can be removed unnoticed")
+    sys.exit(bool(alive))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,6 +1,10 @@
 # make run     start the service (ARGS="--backend tflite --source mic" are handed on)
 # make test    set up what the tests need and run them
 # make check   format, lint, types, tests
+# make proof   the guarantees at full counts; writes docs/guarantees.md (about an hour)
+# make mutants take each guard away: its test must fail
+# make soak    half an hour of kills, unplugged devices and crowds
+# make autobahn  Autobahn's WebSocket cases, where its wstest (Python 2) is installed
 # make parity  the board's arithmetic against TFLite's, at full counts (docs/board.md)
 PY ?= python3
 VENV := .venv
@@ -8,7 +12,7 @@ BIN := $(VENV)/bin
 ARGS ?=
 export PY
 
-.PHONY: run test check test-train bench parity clean
+.PHONY: run test check test-train bench parity proof autobahn mutants soak clean
 .DELETE_ON_ERROR:
 
 run: $(VENV)/run.stamp
@@ -41,6 +45,18 @@ bench: $(VENV)/test.stamp
 
 parity: $(VENV)/test.stamp
 	$(BIN)/python -m tests.board.parity $(ARGS)
+
+proof: $(VENV)/test.stamp
+	@.ci/proof.sh $(BIN)/python
+
+autobahn: $(VENV)/test.stamp
+	@.ci/autobahn.sh $(BIN)/python
+
+mutants: $(VENV)/test.stamp
+	$(BIN)/python -m tests.mutants $(ARGS)
+
+soak: $(VENV)/test.stamp
+	$(BIN)/python -m tests.soak $(ARGS)
 
 clean:
 	rm -rf $(VENV) dist build

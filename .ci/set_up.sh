@@ -62,6 +62,8 @@ test)
     need "command -v riscv64-unknown-elf-gcc" gcc-riscv64-unknown-elf
     need "command -v qemu-system-riscv32" qemu-system-misc
     need "command -v cc && echo '#include <stdio.h>' | cc -E -" gcc libc6-dev
+    need "ls /usr/lib/*/faketime/libfaketimeMT.so.1" libfaketime
+    need "command -v openssl" openssl
     need "command -v flite" flite
     need "command -v espeak-ng" espeak-ng
     get_missing "the browser and microphone tests, which are skipped without it"

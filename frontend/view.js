@@ -101,11 +101,14 @@ export function showDetection(d) {
 }
 
 export function showStreams(streams) {
+  const heard = streams.map((s) => (s.kind === "websocket" && !s.connected ? `${s.name} (away)` : s.name));
+  const text = heard.length > 3 ? `${heard.length} streams` : heard.join(", ");
+  showState("listening", heard.length ? "live" : "off", heard.length ? `Listening: ${text}` : "Nothing is listening");
   byId("no-streams").hidden = streams.length > 0;
   byId("streams").replaceChildren(...streams.map((s) => {
     const lost = s.dropped_samples > 0 ? `lost ${(s.dropped_samples / s.rate).toFixed(1)} s` : "";
     const kind = s.kind === "demo" ? "demo audio, synthetic" : s.kind;
-    const facts = [kind, s.state, `${s.rate} Hz`, lost].filter(Boolean).join(" · ");
+    const facts = [kind, s.connected ? "" : "waiting for its client", `${s.rate} Hz`, lost].filter(Boolean).join(" · ");
     return element("li", "", element("strong", "", s.name), element("span", "facts", facts));
   }));
 }

@@ -83,6 +83,11 @@ SECURITY = (
           ("tflite", "TFLite files for the board", "`kws_board/compiler.py`"),
           ("onnx", "ONNX files", "`backends/onnx_file.py`"), ("serial", "serial packets", "`kws_board/packets.py`"),
           ("tokens", "the token file", "`api/tokens.py`"))),
+    Row("RFC 6455", "WebSockets by the book under the shipped settings (Autobahn's sections 1-7 and 10, our own cases)",
+        "`api/protocols.py`, uvicorn, websockets",
+        ("tests/api/test_rfc6455.py::test_6_what_is_no_utf_8_fails_the_connection",
+         "tests/api/test_rfc6455.py::test_1_messages_of_every_size_come_back"),
+        "219 cases", "all as they should be"),
     Row("OpenAPI", "Every answer is as the OpenAPI document says", "`api/schemas.py`",
         ("tests/api/test_schemathesis.py::test_every_answer_is_as_documented",)),
 )  # fmt: skip

@@ -67,7 +67,8 @@ class Running:
         serving.start()
         while not self.server.started and serving.is_alive():
             serving.join(0.005)
-        self.terminal.banner(self.server.url, self.sources.states())
+        kept = f"{self.log.store.path} (last id {self.log.last_id}); audio is not stored"
+        self.terminal.banner(self.server.url, kept, self.sources.states())
         self.sources.start()
         notifier.tell("READY=1")
         while not self._stopping.wait(_LINE_S if self.terminal.tty else _HINT_S) and serving.is_alive():

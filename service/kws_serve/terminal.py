@@ -36,8 +36,8 @@ class Terminal:
         self._heard_s = time.monotonic()
         self._hinted = False
 
-    def banner(self, url: str, sources: Sequence[SourceState]) -> None:
-        """Where the page is, what the service knows and listens to."""
+    def banner(self, url: str, log: str, sources: Sequence[SourceState]) -> None:
+        """Where the page is, what the service knows and listens to, where it keeps what it finds."""
         self._print(f"kws-serve {__version__}: {url}")
         for name, spec in self.engine.models.items():
             backends = [m.backend_name for m in self.engine.loaded if m.spec.name == name]
@@ -46,6 +46,7 @@ class Terminal:
             labels = " ".join(f"{x}*" if x in experimental else x for x in spec.detection)
             mark = "  (* experimental: few recordings)" if experimental else ""
             self._print(f"  {kind}  {labels}  [{name} {spec.version} on {' and '.join(backends)}]{mark}")
+        self._print(f"  log     {log}")
         for state in sources:
             self.source(state)
         if not sources:

@@ -94,6 +94,24 @@ class Http(_Reading, H11Protocol):
 class WebSocket(_Reading, WebSocketsSansIOProtocol):
     """A WebSocket after its handshake."""
 
+    def send_receive_event_to_app(self) -> None:
+        """See uvicorn, which breaks off without the close code 1007 where a text is no UTF-8."""
+        if self.curr_msg_data_type == "text":
+            try:
+                b"".join(self.frames).decode()
+            except UnicodeDecodeError:
+                self._fail(1007, "text: found no UTF-8, wanted it")
+                return
+        super().send_receive_event_to_app()
+
+    def _fail(self, code: int, reason: str) -> None:
+        """Close with a code, and tell the app that the client is gone."""
+        self.queue.put_nowait({"type": "websocket.disconnect", "code": code})
+        self.conn.fail(code, reason)
+        self.transport.write(b"".join(self.conn.data_to_send()))
+        self.close_sent = True
+        self.transport.close()
+
 
 def _address(protocol: Any) -> str:
     return protocol.client[0] if protocol.client else ""

@@ -1,0 +1,42 @@
+"""An echo under the very server settings that the service ships with: what WebSocket conformance is tried on.
+
+python -m tests.echo_server PORT
+"""
+
+from __future__ import annotations
+
+import sys
+from types import SimpleNamespace
+
+from starlette.applications import Starlette
+from starlette.routing import WebSocketRoute
+from starlette.websockets import WebSocket, WebSocketDisconnect
+
+from kws_serve.app import Server, ServerOptions
+
+
+async def echo(ws: WebSocket) -> None:
+    """Send back what comes, as it comes."""
+    await ws.accept()
+    try:
+        while True:
+            message = await ws.receive()
+            if message["type"] == "websocket.disconnect":
+                return
+            if message.get("text") is not None:
+                await ws.send_text(message["text"])
+            else:
+                await ws.send_bytes(message["bytes"])
+    except WebSocketDisconnect:
+        pass
+
+
+def echo_server(port: int = 0) -> Server:
+    """Bound, not yet started."""
+    app = Starlette(routes=[WebSocketRoute("/", echo)])
+    app.state.service = SimpleNamespace(address="")
+    return Server(app, ServerOptions(port=port))  # type: ignore[arg-type]
+
+
+if __name__ == "__main__":
+    echo_server(int(sys.argv[1])).run()

@@ -23,7 +23,12 @@ def _message(kind: str, text: str, **fields: JsonObject) -> JsonObject:
 
 SENT: dict[str, JsonObject] = {
     "hello": _message("hello", "First on /v1/detections.", log_id=_TEXT, last_id=_INT, version=_TEXT),
-    "log_gap": _message("log_gap", "Ids that the log does not have: retention or not_durable.", **{"from": _INT, "to": _INT}, reason=_TEXT),
+    "log_gap": _message(
+        "log_gap",
+        "Ids that the log does not have: retention or not_durable.",
+        **{"from": _INT, "to": _INT},
+        reason=_TEXT,
+    ),
     "detection": DetectionMessage.model_json_schema(),
     "ready": _message(
         "ready",
@@ -44,7 +49,14 @@ SENT: dict[str, JsonObject] = {
         end_s=_NUMBER,
         values={"type": "array", "items": _NUMBER},
     ),
-    "gap": _message("gap", "Samples that were lost, exactly: overload, device, source, client or restart.", stream=_TEXT, first_sample=_INT, n=_INT, reason=_TEXT),
+    "gap": _message(
+        "gap",
+        "Samples that were lost, exactly: overload, device, source, client or restart.",
+        stream=_TEXT,
+        first_sample=_INT,
+        n=_INT,
+        reason=_TEXT,
+    ),
     "done": _message("done", "All samples are processed; close 1000 follows.", samples=_INT),
     "error": ErrorMessage.model_json_schema(),
 }
@@ -52,7 +64,12 @@ SENT: dict[str, JsonObject] = {
 
 RECEIVED: dict[str, JsonObject] = {
     "auth": _message("auth", "First within 5 s where a token is needed and no header carries it.", token=_TEXT),
-    "resume": _message("resume", "First: go on with a stream whose connection broke off, or whose service was restarted.", epoch=_TEXT, first_sample=_INT),
+    "resume": _message(
+        "resume",
+        "First: go on with a stream whose connection broke off, or whose service was restarted.",
+        epoch=_TEXT,
+        first_sample=_INT,
+    ),
     "end": _message("end", "Last: finish the stream."),
 }
 """What a client may send, beside binary PCM on /v1/audio."""

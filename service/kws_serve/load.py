@@ -15,7 +15,7 @@ from kws_serve.messages import BackendError
 MAX_LOAD = 0.9
 """No further client's stream is taken where the engine would be busier than this."""
 
-MEAN_S = 4.0
+MEAN_S = 3.0
 """The time constant of the mean; a stream that joined shows in the load only after about this long."""
 
 _SETTLED = 8

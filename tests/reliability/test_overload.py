@@ -177,7 +177,7 @@ async def test_too_many_are_refused_and_the_others_do_not_suffer(heavy_model, tm
         async def crowd(i: int) -> None:
             while not stopping:
                 try:
-                    async with websockets.connect(f"{service.ws}/v1/audio?stream=crowd-{i}") as ws:
+                    async with websockets.connect(f"{service.ws}/v1/audio?stream=crowd-{i}", max_queue=None) as ws:
                         while not stopping:
                             await ws.send(words(0.1, seed=i).tobytes())
                             await asyncio.sleep(0.1)
@@ -296,3 +296,35 @@ async def test_500_hostile_connections(level_model, tmp_path, free_port):
         f"all dropped, the last after {max(dropped):.1f} s; latency p99 {p99([before]):.1f} ms before, "
         f"{p99([during]):.1f} ms during",
     )
+
+
+async def test_latecomers_are_sent_away_where_the_estimate_was_wrong(heavy_model, monkeypatch):
+    """Everybody was let in: the latest have to go until the rest can be carried."""
+    monkeypatch.setattr("kws_serve.engine.MAX_LOAD", 1e9)
+    codes: dict[int, int] = {}
+    with live_server([heavy_model]) as server:
+        stopping = False
+
+        async def stream(i: int) -> None:
+            try:
+                async with websockets.connect(f"{server.ws}/v1/audio?stream=s{i}", max_queue=None) as ws:
+                    while not stopping:
+                        await ws.send(words(0.1, seed=i).tobytes())
+                        await asyncio.sleep(0.1)
+            except ConnectionClosed:
+                codes[i] = ws.close_code
+
+        running_ones = []
+        for i in range(12):
+            running_ones.append(asyncio.create_task(stream(i)))
+            await asyncio.sleep(0.05)
+        for _ in range(300):
+            await asyncio.sleep(0.1)
+            if len(codes) >= 3:
+                break
+        stopping = True
+        await asyncio.gather(*running_ones)
+        assert server.engine.unaccounted_samples == 0
+    assert set(codes.values()) == {4429}
+    assert 0 not in codes
+    assert sorted(codes) == list(range(12 - len(codes), 12))  # the latest first

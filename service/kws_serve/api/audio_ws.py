@@ -21,6 +21,7 @@ from kws_serve.api.sockets import converse
 from kws_serve.api.tokens import Grant
 from kws_serve.api.wire import WireError, dumps, event_json, parse_message
 from kws_serve.engine import Engine
+from kws_serve.load import MAX_LOAD
 from kws_serve.messages import Event, Float32Array, Int16Array, JsonObject, StreamDone
 from kws_serve.sinks.event_log import EventLog
 from kws_serve.stream import MAX_AHEAD_S, Resumed, Stream
@@ -33,7 +34,7 @@ RESUME_S = 10.0
 BROKEN = frozenset({1005, 1006, 1012})
 """Close codes of a connection that broke off, or that this service broke off to restart."""
 OUTBOX_MESSAGES = 4096
-SHED_S, SHED_LOAD, SHED_LAG_S = 1.0, 0.95, 1.0
+SHED_S, SHED_ROUNDS, SHED_LAG_S = 2.0, 2, 1.0
 
 
 class Ingest:
@@ -50,16 +51,25 @@ class Ingest:
         self.clipped_samples = 0
 
     async def watch(self) -> None:
-        """Where the engine cannot keep up although it is full: send the latest comers away before all suffer."""
+        """Where the engine cannot keep up although it does nothing else, send as many of the latest comers away as it
+        takes: better some refused than all with holes.
+        """
+        received_s, processed_s, _ = self.engine.totals_s()
+        late = 0
         while True:
             await asyncio.sleep(SHED_S)
-            engine = self.engine
-            if engine.load.share < SHED_LOAD or engine.lag_s < SHED_LAG_S:
-                continue
+            before_s = received_s, processed_s
+            received_s, processed_s, _ = self.engine.totals_s()
+            late = late + 1 if self.engine.load.share >= MAX_LOAD and self.engine.lag_s >= SHED_LAG_S else 0
             sockets = [s for s in self.feeding.values() if s.waiting is None]
-            for socket in sockets[-max(1, len(sockets) // 10) :] if len(sockets) > 1 else ():
-                found = f"found {100 * engine.load.share:.0f} % busy and {engine.lag_s:.1f} s behind"
-                socket.refuse(WireError(4429, f"engine: {found}, the latest streams have to go; try again later"))
+            if late < SHED_ROUNDS or len(sockets) < 2:
+                continue
+            carried = (processed_s - before_s[1]) / max(received_s - before_s[0], 1e-9)
+            n = min(len(sockets) - 1, max(1, round(len(sockets) * (1 - carried))))
+            found = f"found {carried:.2f} of the audio carried, {self.engine.lag_s:.1f} s behind"
+            for socket in sockets[-n:]:
+                socket.refuse(WireError(4429, f"engine: {found}; the latest streams have to go, try again later"))
+            late = -SHED_ROUNDS  # until that shows
 
     async def serve(self, ws: WebSocket) -> None:
         """One connection, from handshake to close."""

@@ -14,7 +14,7 @@ import numpy as np
 from kws_serve.engine import Engine
 from kws_serve.engine_runner import EngineRunner
 from kws_serve.messages import Float32Array, Int16Array
-from kws_serve.sources import Sources, SourceState, parse_source, portaudio
+from kws_serve.sources import Sources, SourceState, parse_source, portaudio, supervisor
 from kws_serve.sources.microphone import Microphone
 from kws_serve.stream import Stream
 
@@ -91,6 +91,8 @@ if __name__ == "__main__":
     if command == "record":
         record(arguments[0], int(arguments[1]), arguments[2])
     elif command == "watch":
+        if len(arguments) > 1:  # the longest pause between two tries, so that many can be seen
+            supervisor.MAX_RETRY_S = float(arguments[1])
         watch(arguments[0])
     else:
         say(devices=[dataclasses.asdict(device) for device in portaudio.list_devices()])

@@ -60,9 +60,9 @@ def test_samples_are_bit_exact_on_the_picked_channel(
 class Watched:
     """A child that reports a microphone's states."""
 
-    def __init__(self, card: VirtualSoundCard, target: str) -> None:
+    def __init__(self, card: VirtualSoundCard, *arguments: str) -> None:
         self.process = subprocess.Popen(
-            [*_CHILD, "watch", target], env=card.environ, cwd=_ROOT, stdout=subprocess.PIPE, text=True
+            [*_CHILD, "watch", *arguments], env=card.environ, cwd=_ROOT, stdout=subprocess.PIPE, text=True
         )
         assert self.process.stdout is not None
         self._lines: IO[str] = self.process.stdout
@@ -104,14 +104,17 @@ def test_an_unplugged_device_is_noticed_and_comes_back_as_a_new_epoch(
     print(f"{how}: noticed after {down['at_s'] - gone_s:.2f} s, heard again {again['at_s'] - gone_s:.1f} s after")
 
 
-def test_unplugged_again_and_again_leaks_nothing(card: VirtualSoundCard, watched: Watched) -> None:
+def test_unplugged_again_and_again_leaks_nothing(card: VirtualSoundCard) -> None:
     cycles, noticed = count(100, 4), []
+    watched = Watched(card, "pulsemic", "0.5")
     first = watched.wait_for("heard")
     for _ in range(cycles):
         gone_s = card.unplug()
         noticed.append(watched.wait_for("retrying")["at_s"] - gone_s)
         card.plug_in()
         last = watched.wait_for("heard")
+    watched.process.kill()
+    watched.process.wait()
     assert last["threads"] <= first["threads"]
     assert last["files"] <= first["files"]
     record(

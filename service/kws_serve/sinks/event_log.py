@@ -35,6 +35,8 @@ PENDING = 10_000
 
 RECOVER_S = 1.0
 HEARD_S = 5.0
+NOTE_S = 0.25
+"""How often positions are noted: of all streams, and of those that have just begun or gone."""
 EXPIRE_S = 60.0
 STALLED_S = 5.0
 """A commit that lasts longer means that the disk is not well: not ready."""
@@ -164,7 +166,7 @@ class EventLog:
         return done.result(timeout=30)  # type: ignore[return-value]
 
     def _run(self) -> None:
-        next_heard_s = next_expire_s = next_recover_s = 0.0
+        next_heard_s = next_note_s = next_expire_s = next_recover_s = 0.0
         while True:
             with self._wake:
                 if not self._inbox and not self._jobs:
@@ -184,9 +186,10 @@ class EventLog:
                     self._commit(batch)
                 for job, done in jobs:
                     _do(job, done)
-                self._note_heard(all_moved=now_s >= next_heard_s)
-                if now_s >= next_heard_s:
-                    next_heard_s = now_s + HEARD_S
+                if now_s >= next_note_s:
+                    next_note_s = now_s + NOTE_S
+                    self._note_heard(all_moved=now_s >= next_heard_s)
+                    next_heard_s = now_s + HEARD_S if now_s >= next_heard_s else next_heard_s
                 if now_s >= next_expire_s and not self.fault:
                     next_expire_s = now_s + EXPIRE_S
                     self.store.expire(self.keep)

@@ -57,6 +57,8 @@ SECURITY = (
         "`api/protocols.py`, `app.py` bound_socket",
         (f"{_REL}/test_overload.py::test_500_hostile_connections",
          f"{_SEC}::test_s6_one_that_does_not_read_its_answer_is_dropped")),
+    Row("S6 half-open", "A peer that vanishes without a word is noticed in about 10 s", "`app.py` bound_socket",
+        (f"{_REL}/test_overload.py::test_a_peer_whose_packets_vanish_is_noticed",)),
     Row("S7", "Names match one pattern; no path leaves the page", "`messages.py` check_name",
         (f"{_SEC}::test_s7_traversal_in_every_place_that_takes_a_name", f"{_SEC}::test_s7_bad_parameters_close_4400",
          f"{_SEC}::test_s7_no_path_leaves_the_page")),

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import shutil
+import subprocess
 import threading
 import time
 from itertools import pairwise
@@ -328,3 +330,28 @@ async def test_latecomers_are_sent_away_where_the_estimate_was_wrong(heavy_model
         assert server.engine.unaccounted_samples == 0
     assert set(codes.values()) == {4429}
     assert not {0, 1, 2} & set(codes)  # the latest, by when they were let in
+
+
+@pytest.mark.optional
+async def test_a_peer_whose_packets_vanish_is_noticed(server):
+    """S6, half-open: no close, no reset, only silence; the kernel's missing acknowledgements tell."""
+    if not shutil.which("iptables"):
+        pytest.skip("needs iptables, and to be allowed to use it")
+    ws = await websockets.connect(f"{server.ws}/v1/audio?stream=mute", ping_interval=None)
+    await ws.recv()
+    port = str(ws.transport.get_extra_info("sockname")[1])
+    rules = [["INPUT", "-p", "tcp", side, port, "-j", "DROP"] for side in ("--sport", "--dport")]
+    try:
+        for rule in rules:
+            if subprocess.run(["iptables", "-A", *rule], capture_output=True).returncode:
+                pytest.skip("needs to be allowed to use iptables")
+        stream = server.engine.streams["mute"]
+        began = time.monotonic()
+        while stream.connected and time.monotonic() - began < 30:
+            await asyncio.sleep(0.05)
+        assert not stream.connected
+        record("S6 half-open", "1 peer whose packets are dropped", f"noticed after {time.monotonic() - began:.1f} s")
+    finally:
+        for rule in rules:
+            subprocess.run(["iptables", "-D", *rule], capture_output=True)
+        ws.transport.abort()

@@ -347,7 +347,9 @@ async def test_a_peer_whose_packets_vanish_is_noticed(server):
                 pytest.skip("needs to be allowed to use iptables")
         stream = server.engine.streams["mute"]
         began = time.monotonic()
-        while stream.connected and time.monotonic() - began < 30:
+        for _ in range(600):
+            if not stream.connected:
+                break
             await asyncio.sleep(0.05)
         assert not stream.connected
         record("S6 half-open", "1 peer whose packets are dropped", f"noticed after {time.monotonic() - began:.1f} s")

@@ -19,7 +19,7 @@ MEAN_S = 3.0
 """The time constant of the mean; a stream that joined shows in the load only after about this long."""
 
 _SETTLED = 8
-_PROBE_PATCHES = 16
+_PROBE_PATCHES, _PROBE_S = 16, 0.05
 
 
 class Load:
@@ -57,10 +57,14 @@ def share_of_one(models: Sequence[LoadedModel]) -> float:
         if model.backend_name == "gap8":
             continue
         spec = model.spec
-        began_s = time.monotonic()
+        patches = np.zeros((_PROBE_PATCHES, spec.n_frames, spec.n_coeffs), np.float32)
+        took_s: list[float] = []
         try:
-            model.backend.infer(np.zeros((_PROBE_PATCHES, spec.n_frames, spec.n_coeffs), np.float32))
+            while len(took_s) < 5 and sum(took_s) < _PROBE_S:  # the best of some: others may have the core meanwhile
+                began_s = time.monotonic()
+                model.backend.infer(patches)
+                took_s.append(time.monotonic() - began_s)
         except BackendError:
             continue
-        share += (time.monotonic() - began_s) / _PROBE_PATCHES * 1000 / spec.patch_hop_ms
+        share += min(took_s) / _PROBE_PATCHES * 1000 / spec.patch_hop_ms
     return share

@@ -70,7 +70,7 @@ class EventLog:
         self._inbox: list[Event] = []
         self._jobs: deque[tuple[Callable[[], object], Future[object]]] = deque()
         self._wake = threading.Condition()
-        self._read_lock = threading.Lock()  # _pending and _lost against the rows of the file
+        self._read_lock = threading.Lock()  # of what the writer changes and others read
         self._idle = True
         self._stopping = False
         self._busy_since_s: float | None = None
@@ -405,18 +405,18 @@ class EventLog:
         return items, max(after, last)
 
     def _read(self, wanted: Filter, after: int, limit: int, upto: int) -> list[Logged]:
-        with self._read_lock:
+        with self._read_lock:  # not while the file is read, which may take its time
             waiting = [Logged(d) for d in self._pending if after < d.id <= upto and wanted.takes(d)]
-            items = self.store.rows(wanted, after, limit, upto)
+        items = self.store.rows(wanted, after, limit, upto)
         by_id = {item.detection.id: item for item in (*waiting, *items)}
         return [by_id[id_] for id_ in sorted(by_id)[:limit]]
 
     def _holes(self, after: int, upto: int) -> list[Hole]:
         """What neither the file nor the memory has of ids (after, upto]."""
         with self._read_lock:
-            holes = self.store.holes(after, upto)
             waiting = {d.id for d in self._pending}
             lost = list(self._lost)
+        holes = self.store.holes(after, upto)
         return [part for hole in holes for part in _without(hole, waiting, lost)] if waiting else holes
 
 

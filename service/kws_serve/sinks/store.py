@@ -27,6 +27,9 @@ REVIEWS: tuple[Review, ...] = get_args(Review)
 SKIPPED_IDS = 1_000_000
 """How far ids jump where the last run may have pushed some that it could not log: none is ever given twice."""
 
+EXPIRE_ROWS = 5000
+"""What is forgotten at once at most: commits wait meanwhile."""
+
 RESERVE_BYTES = 256 * 1024
 
 _COLUMNS = (
@@ -319,7 +322,7 @@ class Store:
             db.executemany("INSERT OR REPLACE INTO streams VALUES (?, ?, ?, ?)", [(*p, now_s) for p in positions])
 
     def expire(self, keep: Retention) -> int:
-        """Forget what is too old or too much, oldest first; returns how many."""
+        """Forget what is too old or too much, oldest first and a part at a time; returns how many."""
         db = self._writer
         row = db.execute("SELECT max(id) FROM detections WHERE logged_at < ?", (time.time() - keep.days * 86400,))
         upto = int(row.fetchone()[0] or 0)
@@ -329,12 +332,14 @@ class Store:
             if n:
                 share = min(1.0, 1 - 0.9 * keep.megabytes * 1e6 / used)
                 upto = max(upto, first + int((last - first + 1) * share))
+        oldest = db.execute("SELECT min(id) FROM detections").fetchone()[0] or 0
+        upto = min(upto, oldest + EXPIRE_ROWS)
         with self._transaction():
             gone = int(db.execute("DELETE FROM detections WHERE id <= ?", (upto,)).rowcount) if upto else 0
             db.execute("DELETE FROM gaps WHERE last <= ?", (upto,))
             db.execute("DELETE FROM streams WHERE seen_at < ?", (time.time() - 86400,))
         if gone:
-            db.execute("PRAGMA incremental_vacuum").fetchall()
+            db.execute("PRAGMA incremental_vacuum(1000)").fetchall()
             db.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
         return gone
 

@@ -69,7 +69,7 @@ async def under_load(model: Path, service: Service, cycles: Iterable, stop, seed
 
     streams = [asyncio.create_task(stream(i)) for i in range(STREAMS)]
     for _ in cycles:
-        await asyncio.sleep(rng.uniform(0.05, 0.8))
+        await asyncio.sleep(rng.uniform(0.1, 2.0))
         await asyncio.to_thread(stop, service)
         if service.process.poll() is not None:
             starts.append(await asyncio.to_thread(service.start))

@@ -75,8 +75,9 @@ def test_s4_every_route_for_every_role(guarded):
 
 async def closed(ws) -> int:
     with pytest.raises(ConnectionClosed):
-        while True:
-            await asyncio.wait_for(ws.recv(), 10)
+        async with asyncio.timeout(10):
+            while True:
+                await ws.recv()
     return ws.close_code
 
 

@@ -184,7 +184,7 @@ Webhooks (outgoing URLs) and media URLs: neither is built, so no guard is either
 
 - A board or a disk that lies: what SQLite was told is on the disk may not be.
 - After `kill -9` a `gap` with the reason `restart` is told where a client's ring no longer reaches back to what the log
-  knows was processed; the log notes that every 5 s, so such a gap can name up to 5 s that had been processed.
+  knows was processed; the log notes that with each detection and every 5 s, so such a gap can name up to 5 s too much.
 - Detections that a stream's own socket did not get while it was cut off are in the log: read them with `after`.
 - It is not a safety, medical or security device.
 """

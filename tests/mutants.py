@@ -76,7 +76,7 @@ MUTANTS = (
     Mutant("S13", _S + "api/security.py", "default-src 'none'; script-src 'self'", "default-src *; script-src *",
            f"{_SECURITY} -k s13"),
     Mutant("S15", _S + "app.py", "ssl.TLSVersion.TLSv1_2", "ssl.TLSVersion.TLSv1", f"{_TOKENS} -k s15"),
-    Mutant("commit before push", _S + "sinks/event_log.py", "self.store.append(new, heard=self._newly_heard(new))",
+    Mutant("commit before push", _S + "sinks/event_log.py", "self.store.append(new, heard=self._heard_of(new))",
            "self._jobs.append((lambda: self.store.append(new), Future()))", f"{_LOG} -k on_the_disk"),
     Mutant("uid", _S + "sinks/event_log.py", "if uid in seen or self._known(uid):", "if False:", f"{_LOG} -k twice"),
     Mutant("disk full", _S + "sinks/event_log.py", "self.store.mark_all_logged(False)", "pass",

@@ -166,6 +166,7 @@ class EventLog:
         return done.result(timeout=30)  # type: ignore[return-value]
 
     def _run(self) -> None:
+        began_s = time.monotonic()
         next_heard_s = next_note_s = next_expire_s = next_recover_s = 0.0
         while True:
             with self._wake:
@@ -189,7 +190,9 @@ class EventLog:
                 if now_s >= next_note_s:
                     next_note_s = now_s + NOTE_S
                     self._note_heard(all_moved=now_s >= next_heard_s)
-                    next_heard_s = now_s + HEARD_S if now_s >= next_heard_s else next_heard_s
+                    if now_s >= next_heard_s:
+                        young = now_s - began_s < 2 * HEARD_S  # it may be one of many short lives
+                        next_heard_s = now_s + (NOTE_S if young else HEARD_S)
                 if now_s >= next_expire_s and not self.fault:
                     next_expire_s = now_s + EXPIRE_S
                     self.store.expire(self.keep)
@@ -209,7 +212,7 @@ class EventLog:
             new = [d for d in numbered.values() if d is not None]
             if new and not self.fault:
                 try:
-                    self.store.append(new, heard=self._newly_heard(new))
+                    self.store.append(new, heard=self._heard_of(new))
                 except (sqlite3.Error, OSError) as e:
                     self._fail(e)
             if self.fault:
@@ -298,12 +301,12 @@ class EventLog:
         n = sum(h.last - h.first + 1 for h in lost)
         _log.warning("event log: writing again; %d detections written now, %d not kept", len(waiting), n)
 
-    def _newly_heard(self, detections: Sequence[Detection]) -> list[tuple[str, str, int]]:
-        """Where the streams of these detections are that the log does not know of yet: noted in the same commit, so
-        that whoever is resumed is known by the log that has the detections.
+    def _heard_of(self, detections: Sequence[Detection]) -> list[tuple[str, str, int]]:
+        """Where the streams of these detections are: noted in the same commit, so that a stream that is resumed is
+        known by the log that has its detections.
         """
-        unknown = {(d.stream, d.epoch) for d in detections} - set(self._heard)
-        found = [p for p in self.positions() if p[:2] in unknown] if unknown else []
+        wanted = {(d.stream, d.epoch) for d in detections}
+        found = [p for p in self.positions() if p[:2] in wanted]
         self._heard |= {(name, epoch): sample for name, epoch, sample in found}
         return found
 

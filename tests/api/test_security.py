@@ -207,6 +207,17 @@ async def test_s5_bad_audio_closes_4400_and_others_lose_nothing(server):
     record("S5", f"{len(cases)} oversize and malformed messages", f"each 4400; memory grew {grown / 1e6:.1f} MB")
 
 
+@pytest.mark.parametrize("text, says", [
+    ('{"type":"end","x":"' + "e" * 17000 + '"}', "at most 16384"), ('{"type":"end","x":' + "[" * 9 + "]" * 9 + "}", "too deep"),
+])  # fmt: skip
+async def test_s5_good_json_that_is_too_much_is_refused_for_that(server, text, says):
+    async with websockets.connect(f"{server.ws}/v1/audio?stream=much") as ws:
+        await ws.send(text)
+        code, error = await closed_with(ws)
+    assert code == 4400
+    assert says in error["message"]
+
+
 BAD_QUERIES = [
     "", "stream=", "stream=A", "stream=../x", "stream=a%00", "stream=a%0a", "stream=" + "a" * 65, "stream=-a",
     "stream=a&rate=", "stream=a&rate=0", "stream=a&rate=3999", "stream=a&rate=384001", "stream=a&rate=1e4",

@@ -103,7 +103,7 @@ async def test_s4_the_sockets_for_every_role_and_stream(guarded, role, stream):
 
 async def test_s4_a_listener_hears_its_streams_only(guarded):
     server, tokens = guarded
-    for name in ("a", "b"):
+    for name in ("b", "a"):  # the other's come first
         async with websockets.connect(
             f"{server.ws}/v1/audio?stream={name}", additional_headers=bearer(tokens, "admin")
         ) as ws:

@@ -208,7 +208,8 @@ async def test_s5_bad_audio_closes_4400_and_others_lose_nothing(server):
 
 
 @pytest.mark.parametrize("text, says", [
-    ('{"type":"end","x":"' + "e" * 17000 + '"}', "at most 16384"), ('{"type":"end","x":' + "[" * 9 + "]" * 9 + "}", "too deep"),
+    ('{"type":"end","x":"' + "e" * 17000 + '"}', "at most 16384"),
+    ('{"type":"end","x":' + "[" * 9 + "]" * 9 + "}", "too deep"),
 ])  # fmt: skip
 async def test_s5_good_json_that_is_too_much_is_refused_for_that(server, text, says):
     async with websockets.connect(f"{server.ws}/v1/audio?stream=much") as ws:

@@ -36,8 +36,8 @@ async def test_the_wall_clock_jumps_an_hour(level_model, tmp_path, free_port):
     service = Service(level_model.parent, free_port, tmp_path / "log", **environ)
     with running(service):
         async with (
-            websockets.connect(f"{service.ws}/v1/detections?after=0") as listener,
-            websockets.connect(f"{service.ws}/v1/audio?stream=voice") as ws,
+            websockets.connect(f"{service.ws}/v1/detections?after=0", max_queue=None) as listener,
+            websockets.connect(f"{service.ws}/v1/audio?stream=voice", max_queue=None) as ws,
         ):
 
             class Sender:

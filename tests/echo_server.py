@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import sys
 from types import SimpleNamespace
+from typing import Any
 
 from starlette.applications import Starlette
 from starlette.routing import WebSocketRoute
@@ -31,11 +32,16 @@ async def echo(ws: WebSocket) -> None:
         pass
 
 
-def echo_server(port: int = 0) -> Server:
-    """Bound, not yet started."""
+def echo_app() -> Any:
+    """The echo as an app that `Server` takes."""
     app = Starlette(routes=[WebSocketRoute("/", echo)])
     app.state.service = SimpleNamespace(address="")
-    return Server(app, ServerOptions(port=port))  # type: ignore[arg-type]
+    return app
+
+
+def echo_server(port: int = 0) -> Server:
+    """Bound, not yet started."""
+    return Server(echo_app(), ServerOptions(port=port))
 
 
 if __name__ == "__main__":

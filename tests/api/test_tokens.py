@@ -18,10 +18,12 @@ import websockets
 from websockets.exceptions import ConnectionClosed
 
 from kws_serve.api.tokens import SCOPES, TokenFile, digest
+from kws_serve.app import Server, ServerOptions
 from kws_serve.client import KwsClient, ServiceError
 from kws_serve.log_format import JsonLine, OneLine
 from kws_serve.messages import KwsError
 from tests.api.conftest import TOKEN
+from tests.echo_server import echo_app
 from tests.live_server import LiveServer, live_server
 from tests.proof import record
 from tests.reliability.service import Service, running
@@ -301,6 +303,13 @@ async def test_s15_tls_from_1_2_up(level_model, tmp_path, free_port, certificate
         origin = {"Origin": f"http://localhost:{free_port}"}  # the page is https
         assert httpx.get(f"{url}/v1/streams", verify=trusting, headers=origin).status_code == 403
     record("S15", "TLS 1.0, 1.1, 1.2 and newer", "the first two refused")
+
+
+def test_s15_the_least_version_is_ours_not_openssls(certificate):
+    """Some builds of OpenSSL refuse older ones by themselves."""
+    server = Server(echo_app(), ServerOptions(port=0, tls_cert=certificate[0], tls_key=certificate[1]))
+    assert server._uvicorn.config.ssl.minimum_version is ssl.TLSVersion.TLSv1_2
+    server.socket.close()
 
 
 @pytest.mark.parametrize("flags", [["--tls-cert", "x"], ["--tls-key", "x"], ["--tls-cert", "/nope", "--tls-key", "/n"],

@@ -169,6 +169,7 @@ class Store:
         self.keep_reserve()
 
     def _open_file(self) -> None:
+        self.path.touch(mode=0o600)  # the files beside it take their mode from it
         try:
             self._writer = _connect(self.path)
             self._migrate()
@@ -176,9 +177,9 @@ class Store:
             raise
         except sqlite3.DatabaseError:  # not a database, or a damaged one
             self._put_aside()
+            self.path.touch(mode=0o600)
             self._writer = _connect(self.path)
             self._migrate()
-        self.path.chmod(0o600)
         self._reader = _connect(self.path)
         self.log_id: str = self._meta("log_id")
         if self.new:
@@ -191,8 +192,8 @@ class Store:
         if self._reserve.exists():
             return
         try:
-            with self._reserve.open("xb") as f:
-                f.write(bytes(RESERVE_BYTES))
+            self._reserve.touch(mode=0o600)
+            self._reserve.write_bytes(bytes(RESERVE_BYTES))
         except OSError:
             self._reserve.unlink(missing_ok=True)
 

@@ -93,8 +93,8 @@ MUTANTS = (
 )  # fmt: skip
 
 
-def passes(tests: str, folder: Path) -> bool:
-    """Whether these tests pass with the packages in `folder`."""
+def passes(tests: str, folder: Path, *, tell: bool = False) -> bool:
+    """Whether these tests pass with the packages in `folder`; `tell` why not."""
     packages = os.pathsep.join(str(folder / name) for name in ("service", "models", "firmware_bridge"))
     where, _, which = tests.partition(" -k ")
     words = [where, *(["-k", which] if which else [])]
@@ -111,6 +111,8 @@ def passes(tests: str, folder: Path) -> bool:
         return False
     if run.returncode not in (0, 1):
         raise SystemExit(f"pytest {tests}: {run.stdout[-2000:]}{run.stderr[-2000:]}")
+    if run.returncode and tell:
+        print(run.stdout[-3000:])
     return run.returncode == 0
 
 
@@ -137,7 +139,7 @@ def main() -> None:
             shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
         chosen = [m for m in MUTANTS if not wanted or m.row in wanted]
         for tests in sorted({m.tests for m in chosen}):
-            if not passes(tests, folder):
+            if not passes(tests, folder, tell=True):
                 raise SystemExit(f"pytest {tests}: fails with every guard in place")
         for mutant in chosen:
             lives = survives(mutant, folder)

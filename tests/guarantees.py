@@ -160,7 +160,7 @@ def page() -> str:
     for line in PROOF.read_text().splitlines() if PROOF.exists() else ():
         found = json.loads(line)
         if "commit" in found:
-            when = f"Measured by `make proof` on {found['date']}, commit {found['commit']}, {found['machine']}."
+            when = f"Measured at the full counts on {found['date']}, commit {found['commit']}, {found['machine']}."
         else:
             noted[found["row"]] = found
     parts = [HEAD.format(when=when)]

@@ -34,6 +34,7 @@ def test_the_example_config_has_only_known_keys():
 def test_the_readmes_flags_exist():
     flags = set(re.findall(r"(?<![\w-])--[a-z][a-z-]+", README))
     known = {flag_name(name) for name in Settings.model_fields} | {"--list-devices", "--config", "--build"}
+    known |= {"--scope", "--stream"}  # of kws-serve token
     assert flags <= known, flags - known
 
 

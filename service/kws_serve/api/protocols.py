@@ -18,6 +18,9 @@ REQUEST_S = 8.0
 UNREAD_S = 8.0
 """How long a peer may leave a full send buffer unread."""
 
+CLOSE_S = 3.0
+"""How long a peer has to answer a close."""
+
 CHECK_S = 1.0
 
 MAX_PER_CLIENT = 2000
@@ -93,6 +96,10 @@ class Http(_Reading, H11Protocol):
 
 class WebSocket(_Reading, WebSocketsSansIOProtocol):
     """A WebSocket after its handshake."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.close_timeout = CLOSE_S
 
     def send_receive_event_to_app(self) -> None:
         """See uvicorn, which breaks off without the close code 1007 where a text is no UTF-8."""

@@ -12,7 +12,7 @@ from typing import Any
 from uvicorn.protocols.http.h11_impl import H11Protocol
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 
-REQUEST_S = 8.0
+REQUEST_S = 6.0
 """From connecting, or from the last answer, to the end of the next request's headers."""
 
 UNREAD_S = 8.0

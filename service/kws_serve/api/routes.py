@@ -36,7 +36,7 @@ from kws_serve.sinks.store import REVIEWS, Filter
 _log = logging.getLogger(__name__)
 
 PAGE_LIMIT = 1000
-BODY_S = 8.0
+BODY_S = 3.0
 SWAP_S = 10.0
 _ERRORS: dict[int | str, dict[str, Any]] = {
     401: {"model": ErrorMessage, "description": "The token is missing or wrong."},

@@ -228,29 +228,32 @@ class Engine:
     def _note_model(self, group: list[LoadedModel]) -> None:
         """What the engine tells of a model, changed; settings that were patched go on where they still fit."""
         spec = group[0].spec
-        overrides = self.live_settings[spec.name].overrides
         settings = LiveSettings(spec)
-        for label, values in overrides.items():
-            try:
-                settings.patch({label: values})
-            except ValueError as e:
-                _log.warning("model %s: settings of before do not fit: %s", spec.name, e)
+        for fault in settings.restore(self.live_settings[spec.name].overrides):
+            _log.warning("model %s: a setting of before does not fit: %s", spec.name, fault)
         with self._lock:
             self.live_settings[spec.name] = settings
             self.models[spec.name] = spec
             rest = [m for m in self.loaded if m.spec.name != spec.name]
             self.loaded = (*rest, *group)
 
-    def _note_roll_backs(self) -> None:
+    def _note_roll_backs(self, lane: Lane) -> None:
         """Models on trial that failed: the ones before are back."""
-        for lane in self.lanes:
-            failed, lane.rolled_back = lane.rolled_back, []
-            for model in failed:
-                old = next(m for m in lane.models if m.name == model.name)
-                self._note_model(old.group)
-                old.detector.configure(self.detection_settings(old.name))
-                old.error = f"reloaded, but {model.error}; rolled back"
-                model.close()
+        failed, lane.rolled_back = lane.rolled_back, []
+        for model in failed:
+            old = next(m for m in lane.models if m.name == model.name)
+            self._note_model(old.group)
+            old.detector.configure(self.detection_settings(old.name))
+            old.error = f"reloaded, but {model.error}; rolled back"
+            model.close()
+
+    def restore_detection(self, model: str, overrides: JsonObject) -> None:
+        """Take detector settings of an earlier run; those that no longer fit are said and left out."""
+        with self._lock:
+            faults = self.live_settings[model].restore(overrides)
+            self._pending_settings.add(model)
+        for fault in faults:
+            _log.warning("model %s: a setting of before does not fit: %s", model, fault)
 
     def disagreements(self) -> dict[str, dict[str, tuple[int, int]]]:
         """Per model and second backend: (patches with another top label, patches compared)."""
@@ -308,7 +311,7 @@ class Engine:
             for outcome in lane.advance(slots, self._ring, limits):
                 self._publish(outcome, decided)
             if lane.rolled_back:
-                self._note_roll_backs()
+                self._note_roll_backs(lane)
         decided.sort(key=lambda e: e.end_s if isinstance(e, ScoresRow) else e.decided_s)
         events += decided
         self._check_accounts(streams)

@@ -51,9 +51,7 @@ class Running:
         self.terminal = Terminal(engine, notice)
         self.sources = Sources(specs, engine, loop=loop, on_change=self._source_changed)
         self.options = replace(options, sources=self.sources.states, note=notice)
-        app = build_app(engine, self.runner, self.log, self.options)
-        self.service = app.state.service
-        self.server = Server(app, self.options, bound)
+        self.server = Server(build_app(engine, self.runner, self.log, self.options), self.options, bound)
         self._stopping = threading.Event()
 
     def run(self) -> int:
@@ -122,12 +120,9 @@ def restore_settings(engine: Engine, log: EventLog) -> None:
     except sqlite3.Error as e:
         _log.error("event log: %s: settings changed before are not in force", e)
         return
-    for model, settings in kept.items():
-        for label, values in settings.items() if model in engine.models else ():
-            try:
-                engine.patch_detection(model, {label: values})
-            except ValueError as e:
-                _log.warning("model %s: a setting of before does not fit: %s", model, e)
+    for model, overrides in kept.items():
+        if model in engine.models:
+            engine.restore_detection(model, overrides)
 
 
 def _raise_file_limit() -> None:

@@ -41,6 +41,16 @@ class LiveSettings:
         self._effective(merged)
         self.overrides = merged
 
+    def restore(self, overrides: JsonObject) -> list[str]:
+        """Take overrides of before, label by label; what no longer fits is left out and told."""
+        faults = []
+        for label, values in overrides.items():
+            try:
+                self.patch({label: values})
+            except ValueError as e:
+                faults.append(str(e))
+        return faults
+
     def effective(self) -> dict[str, DetectionSpec]:
         """The settings in force, per label that may fire."""
         return self._effective(self.overrides)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import logging
 import ssl
@@ -15,7 +14,6 @@ import httpx
 import numpy as np
 import pytest
 import websockets
-from websockets.exceptions import ConnectionClosed
 
 from kws_serve.api.tokens import SCOPES, TokenFile, digest
 from kws_serve.app import Server, ServerOptions
@@ -23,6 +21,7 @@ from kws_serve.client import KwsClient, ServiceError
 from kws_serve.log_format import JsonLine, OneLine
 from kws_serve.messages import KwsError
 from tests.api.conftest import TOKEN
+from tests.api.test_security import closed_with
 from tests.echo_server import echo_app
 from tests.live_server import LiveServer, live_server
 from tests.proof import record
@@ -76,11 +75,7 @@ def test_s4_every_route_for_every_role(guarded):
 
 
 async def closed(ws) -> int:
-    with pytest.raises(ConnectionClosed):
-        async with asyncio.timeout(10):
-            while True:
-                await ws.recv()
-    return ws.close_code
+    return (await closed_with(ws))[0]
 
 
 @pytest.mark.parametrize("role", ROLES)

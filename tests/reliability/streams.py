@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from pathlib import Path
 
 import numpy as np
+import websockets
 
 from kws_serve.backends import open_backend
 from kws_serve.engine import Engine, LoadedModel
@@ -37,6 +39,30 @@ def expected(folder: Path, audio: np.ndarray) -> list[tuple[str, int]]:
     while engine.busy:
         found += [(e.label, e.start_sample) for e in engine.tick() if isinstance(e, Detection)]
     return found
+
+
+async def raw_stream(
+    url: str, audio: np.ndarray, *, chunk: int = 1600, headers: dict[str, str] | None = None
+) -> list[dict]:
+    """A stream in real time on a plain WebSocket, without the client's help; what the service said of it."""
+    async with websockets.connect(url, additional_headers=headers, max_queue=None) as ws:
+        feeding = asyncio.create_task(feed(RawSender(ws), audio, chunk=chunk))
+        messages = [json.loads(text) async for text in ws]
+        await feeding
+    return messages
+
+
+class RawSender:
+    """What `feed` needs of a plain WebSocket."""
+
+    def __init__(self, ws) -> None:
+        self.ws = ws
+
+    async def send(self, part: np.ndarray) -> None:
+        await self.ws.send(part.tobytes())
+
+    async def end(self) -> None:
+        await self.ws.send('{"type":"end"}')
 
 
 async def feed(sender, audio: np.ndarray, *, chunk: int = 1600, end: bool = True) -> None:

@@ -6,13 +6,12 @@ import asyncio
 import json
 from pathlib import Path
 
-import numpy as np
 import pytest
 import websockets
 
 from tests.proof import count, record
 from tests.reliability.service import Service, running
-from tests.reliability.streams import expected, feed, words
+from tests.reliability.streams import RawSender, expected, feed, words
 
 
 def faketime_library() -> str:
@@ -39,15 +38,7 @@ async def test_the_wall_clock_jumps_an_hour(level_model, tmp_path, free_port):
             websockets.connect(f"{service.ws}/v1/detections?after=0", max_queue=None) as listener,
             websockets.connect(f"{service.ws}/v1/audio?stream=voice", max_queue=None) as ws,
         ):
-
-            class Sender:
-                async def send(self, part: np.ndarray) -> None:
-                    await ws.send(part.tobytes())
-
-                async def end(self) -> None:
-                    await ws.send('{"type":"end"}')
-
-            feeding = asyncio.create_task(feed(Sender(), audio))
+            feeding = asyncio.create_task(feed(RawSender(ws), audio))
             for i in range(jumps):
                 await asyncio.sleep(0.9)
                 clock.write_text(("+3600", "-3600", "+0")[i % 3])

@@ -24,7 +24,7 @@ from kws_serve.messages import Gap
 from tests.live_server import live_server
 from tests.proof import FULL, count, record
 from tests.reliability.service import Service, running
-from tests.reliability.streams import RATE, feed, words
+from tests.reliability.streams import RATE, raw_stream, words
 from tests.tiny_model import write_level_model
 
 
@@ -145,18 +145,7 @@ def test_three_times_too_much_is_accounted_to_the_sample(heavy_model):
 async def well_behaved(url: str, i: int, seconds: float) -> tuple[list[float], list[dict]]:
     """Latencies of a stream in real time, and what went wrong in it."""
     audio = words(seconds, seed=i)
-    async with websockets.connect(f"{url}/v1/audio?stream=good-{i}-{time.time_ns()}", max_queue=None) as ws:
-
-        class Sender:
-            async def send(self, part: np.ndarray) -> None:
-                await ws.send(part.tobytes())
-
-            async def end(self) -> None:
-                await ws.send('{"type":"end"}')
-
-        feeding = asyncio.create_task(feed(Sender(), audio, chunk=800))
-        messages = [json.loads(text) async for text in ws]
-        await feeding
+    messages = await raw_stream(f"{url}/v1/audio?stream=good-{i}-{time.time_ns()}", audio, chunk=800)
     assert messages[-1] == {"type": "done", "samples": len(audio)}
     latencies = [m["latency_ms"] for m in messages if m["type"] == "detection"]
     return latencies, [m for m in messages if m["type"] in ("gap", "error")]
@@ -265,24 +254,11 @@ async def test_500_hostile_connections(level_model, tmp_path, free_port):
         os.sched_setaffinity(service.process.pid, {sorted(os.sched_getaffinity(0))[0]})
 
         async def witness(seconds: float) -> tuple[list[float], list[dict]]:
-            latencies: list[float] = []
-            audio = words(seconds)
-            headers = {"Authorization": "Bearer secret"}
             url = f"{service.ws}/v1/audio?stream=witness-{time.time_ns()}"
-            async with websockets.connect(url, additional_headers=headers) as ws:
-
-                async def send() -> None:
-                    began = time.monotonic()
-                    for at in range(0, len(audio), 800):
-                        await asyncio.sleep(max(0.0, began + (at + 800) / RATE - time.monotonic()))
-                        await ws.send(audio[at : at + 800].tobytes())
-                    await ws.send('{"type":"end"}')
-
-                sending = asyncio.create_task(send())
-                messages = [json.loads(text) async for text in ws]
-                await sending
+            headers = {"Authorization": "Bearer secret"}
+            messages = await raw_stream(url, words(seconds), chunk=800, headers=headers)
             assert messages[-1]["type"] == "done"
-            latencies += [m["latency_ms"] for m in messages if m["type"] == "detection"]
+            latencies = [m["latency_ms"] for m in messages if m["type"] == "detection"]
             return latencies, [m for m in messages if m["type"] == "gap"]
 
         seconds = 60.0 if FULL else 10.0

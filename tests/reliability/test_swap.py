@@ -12,12 +12,11 @@ import httpx
 import numpy as np
 import onnx
 import pytest
-import websockets
 from onnx import TensorProto, helper
 
 from tests.live_server import LiveServer, live_server
 from tests.proof import count, record
-from tests.reliability.streams import RATE, expected, feed, words
+from tests.reliability.streams import RATE, expected, raw_stream, words
 from tests.tiny_model import write_level_model
 
 
@@ -45,20 +44,8 @@ def variant(folder: Path, i: int) -> bytes:
     return model.SerializeToString()
 
 
-async def raw_stream(server: LiveServer, name: str, audio: np.ndarray) -> list[dict]:
-    async with websockets.connect(f"{server.ws}/v1/audio?stream={name}", max_queue=None) as ws:
-
-        class Sender:
-            async def send(self, part: np.ndarray) -> None:
-                await ws.send(part.tobytes())
-
-            async def end(self) -> None:
-                await ws.send('{"type":"end"}')
-
-        feeding = asyncio.create_task(feed(Sender(), audio))
-        messages = [json.loads(text) async for text in ws]
-        await feeding
-    return messages
+async def say(server: LiveServer, name: str, audio: np.ndarray) -> list[dict]:
+    return await raw_stream(f"{server.ws}/v1/audio?stream={name}", audio)
 
 
 async def test_swaps_under_load_lose_nothing(folder):
@@ -66,7 +53,7 @@ async def test_swaps_under_load_lose_nothing(folder):
     audio = words(max(4.0, swaps * 0.25))
     wanted = expected(folder, audio)
     with live_server([folder]) as server:
-        running = [asyncio.create_task(raw_stream(server, f"s{i}", audio)) for i in range(streams)]
+        running = [asyncio.create_task(say(server, f"s{i}", audio)) for i in range(streams)]
         await asyncio.sleep(0.5)
         digests = set()
         for i in range(swaps):
@@ -116,7 +103,7 @@ async def test_one_that_fails_on_its_first_patches_is_rolled_back(folder):
     wanted = expected(folder, audio)
     with live_server([folder]) as server:
         old = httpx.get(f"{server.http}/v1/models").json()["items"][0]["digest"]
-        running = asyncio.create_task(raw_stream(server, "voice", audio))
+        running = asyncio.create_task(say(server, "voice", audio))
         await asyncio.sleep(0.3)
         put(folder, broken_when_loud())
         answer = await asyncio.to_thread(reload, server)
@@ -176,7 +163,7 @@ async def test_s8_a_bad_model_is_refused_and_the_old_one_keeps_serving(folder):
     audio = words(2.0 + 0.15 * len(cases))
     wanted = expected(kept, audio)
     with live_server([folder]) as server:
-        running = asyncio.create_task(raw_stream(server, "voice", audio))
+        running = asyncio.create_task(say(server, "voice", audio))
         for name, mutate in cases.items():
             mutate()
             answer = await asyncio.to_thread(reload, server)
@@ -197,7 +184,7 @@ async def test_other_labels_come_with_a_reload(folder):
         put(folder, (folder / "model.onnx").read_bytes(), labels=["_rest_", "bang"])
         assert httpx.patch(f"{server.http}/v1/models/level/detection", json={"loud": {"k": 1}}).status_code == 200
         assert reload(server).status_code == 200
-        messages = await raw_stream(server, "voice", words(1.0))
+        messages = await say(server, "voice", words(1.0))
         (model,) = httpx.get(f"{server.http}/v1/models").json()["items"]
     assert {m["label"] for m in messages if m["type"] == "detection"} == {"bang"}
     assert model["overrides"] == {}  # of a label that is no more
@@ -207,7 +194,7 @@ async def test_settings_and_marks_outlive_the_service(folder, tmp_path):
     with live_server([folder], data=tmp_path / "data") as one:
         httpx.patch(f"{one.http}/v1/models/level/detection", json={"loud": {"threshold": 0.9}}).raise_for_status()
         assert one.log.store.overrides() == {"level": {"loud": {"threshold": 0.9}}}
-        await raw_stream(one, "voice", words(1.0)[: RATE // 2])
+        await say(one, "voice", words(1.0)[: RATE // 2])
         put_mark = httpx.put(f"{one.http}/v1/detections/1/review", json={"mark": "wrong"})
         assert put_mark.json() == {"id": 1, "mark": "wrong"}
         for bad in ({}, {"mark": "x"}, [], {"mark": "right", "x": 1}, None):

@@ -17,7 +17,7 @@ from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from kws_serve.api.query import AudioQuery, audio_query
 from kws_serve.api.security import Access
-from kws_serve.api.sockets import converse
+from kws_serve.api.sockets import converse, end, first_message
 from kws_serve.api.tokens import Grant
 from kws_serve.api.wire import WireError, dumps, event_json, parse_message
 from kws_serve.engine import Engine
@@ -81,25 +81,14 @@ class Ingest:
             raise WireError(4403, f"stream: found {query.stream!r}, wanted one that the token allows")
         first = resume = resumed = None
         if query.stream in self.earlier or query.stream in self.engine.streams:
-            first = await _first_message(ws)
+            with contextlib.suppress(TimeoutError):
+                first = await first_message(ws, RESUME_WAIT_S)
             resume = _resume(first)
         heard = self.earlier.pop(query.stream, {})
         if resume is not None and resume[0] in heard:
             decided = await asyncio.to_thread(self.log.store.decided, query.stream, resume[0])
             resumed = Resumed(*resume, heard[resume[0]], decided)
         await AudioSocket(self, ws, query, resume, resumed).run(first if resume is None else None)
-
-
-async def _first_message(ws: WebSocket) -> Message | None:
-    """What the client says at once, where it may want to resume."""
-    try:
-        async with asyncio.timeout(RESUME_WAIT_S):
-            message = await ws.receive()
-    except TimeoutError:
-        return None
-    if message["type"] == "websocket.disconnect":
-        raise WebSocketDisconnect(message.get("code") or 1006)
-    return message
 
 
 def _resume(message: Message | None) -> tuple[str, int] | None:
@@ -241,10 +230,7 @@ class AudioSocket:
                 self.stream.connected = False
             raise
         finally:
-            for task in (reading, writing, self._refused):
-                task.cancel()
-                with contextlib.suppress(asyncio.CancelledError, Exception):
-                    await task
+            await end(reading, writing, self._refused)
             if not self.replaced and self.waiting is None:
                 self._leave()
 
@@ -253,7 +239,7 @@ class AudioSocket:
         acked_s = time.monotonic()
         while True:
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(ACK_S):  # Python 3.11's wait_for can swallow a cancellation
+                async with asyncio.timeout(ACK_S):  # not wait_for, see first_message
                     await self._some.wait()
             self._some.clear()
             if self.replaced:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from dataclasses import replace
 
 from starlette.websockets import WebSocket
@@ -11,7 +10,7 @@ from starlette.websockets import WebSocket
 from kws_serve import __version__
 from kws_serve.api.query import detections_query, whole
 from kws_serve.api.security import Access
-from kws_serve.api.sockets import converse
+from kws_serve.api.sockets import converse, end
 from kws_serve.api.tokens import Grant
 from kws_serve.api.wire import WireError, dumps, parse_message
 from kws_serve.sinks.event_log import REPLAY_ROWS, EventLog
@@ -42,10 +41,7 @@ async def _feed(ws: WebSocket, log: EventLog, wanted: Filter, after: int | None)
         for task in done:
             task.result()
     finally:
-        for task in (listening, sending):
-            task.cancel()
-            with contextlib.suppress(asyncio.CancelledError, Exception):
-                await task
+        await end(listening, sending)
 
 
 async def _send(ws: WebSocket, log: EventLog, wanted: Filter, after: int | None) -> None:

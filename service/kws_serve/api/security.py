@@ -89,8 +89,12 @@ class Access:
         """Whether nobody needs a token: none is configured."""
         return self.token is None and not (self.tokens and self._rows())
 
-    def grant(self, presented: str) -> Grant | None:
-        """What a token allows; compared in constant time. None: nothing."""
+    def grant(self, presented: str | None) -> Grant | None:
+        """What a token allows, compared in constant time; everything where none is needed. None: nothing."""
+        if self.open:
+            return EVERYTHING
+        if presented is None:
+            return None
         if self.token is not None and hmac.compare_digest(digest(self.token), digest(presented)):
             return EVERYTHING
         row = find_grant(presented, self._rows())
@@ -100,13 +104,6 @@ class Access:
         """The token that a request's headers carry."""
         scheme, _, presented = headers.get("authorization", "").partition(" ")
         return presented.strip() if scheme.lower() == "bearer" else None
-
-    def grant_of(self, headers: dict[str, str]) -> Grant | None:
-        """What a request may do by its headers."""
-        if self.open:
-            return EVERYTHING
-        presented = self.bearer(headers)
-        return None if presented is None else self.grant(presented)
 
     def _rows(self) -> Sequence[TokenRow]:
         """The tokens of the file; of a damaged one none, so that it lets nobody in."""
@@ -159,7 +156,7 @@ class Guard:
         if b"token=" in scope.get("query_string", b"").lower():
             return 403, "token: found one in the URL, wanted Authorization: Bearer or an auth message (URLs are logged)"
         if scope["type"] == "http" and scope["path"] not in self.public:
-            grant, needed = self.access.grant_of(headers), scope_of(scope["method"])
+            grant, needed = self.access.grant(self.access.bearer(headers)), scope_of(scope["method"])
             if grant is None:
                 return 401, "token: found none or a wrong one, wanted Authorization: Bearer TOKEN"
             if not grant.may(needed):

@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Awaitable, Callable
+from typing import Any
 
+from starlette.types import Message
 from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
 
 from kws_serve.api.security import Access
-from kws_serve.api.tokens import EVERYTHING, Grant
+from kws_serve.api.tokens import Grant
 from kws_serve.api.wire import WireError, dumps, parse_message
 from kws_serve.messages import StreamRefused
 
@@ -26,7 +28,7 @@ async def converse(
     await ws.accept()
     try:
         token = access.bearer({k.lower(): v for k, v in ws.headers.items()})
-        grant = EVERYTHING if access.open else access.grant(token) if token is not None else None
+        grant = access.grant(token)
         if grant is None:
             token, grant = await _authenticate(ws, access)
         if not grant.may(scope):
@@ -43,26 +45,38 @@ async def _while_granted(access: Access, token: str | None, grant: Grant, servin
     task = asyncio.ensure_future(serving)
     try:
         while not (await asyncio.wait({task}, timeout=CHECK_S))[0]:
-            now = EVERYTHING if access.open else access.grant(token or "")
+            now = access.grant(token)
             if now != grant:
                 raise WireError(4401, "token: found it revoked or changed, wanted one that is valid")
         task.result()
     finally:
+        await end(task)
+
+
+async def end(*tasks: asyncio.Future[Any]) -> None:
+    """Cancel tasks and wait until they have ended; what they raise by then is not asked for."""
+    for task in tasks:
         task.cancel()
         with contextlib.suppress(asyncio.CancelledError, Exception):
             await task
+
+
+async def first_message(ws: WebSocket, wait_s: float) -> Message:
+    """What the client says first. Raises TimeoutError; WebSocketDisconnect where it leaves."""
+    async with asyncio.timeout(wait_s):  # Python 3.11's wait_for can swallow a cancellation
+        message = await ws.receive()
+    if message["type"] == "websocket.disconnect":
+        raise WebSocketDisconnect(message.get("code") or 1006)
+    return message
 
 
 async def _authenticate(ws: WebSocket, access: Access) -> tuple[str, Grant]:
     """Wait for `{"type":"auth","token":...}`. Raises WireError 4401."""
     wanted = 'wanted Authorization: Bearer or {"type":"auth","token":...} as the first message within 5 s'
     try:
-        async with asyncio.timeout(AUTH_S):
-            message = await ws.receive()
+        message = await first_message(ws, AUTH_S)
     except TimeoutError:
         raise WireError(4401, f"token: found none in time, {wanted}") from None
-    if message["type"] == "websocket.disconnect":
-        raise WebSocketDisconnect(message.get("code") or 1006)
     try:
         auth = parse_message(message.get("text") or "")
     except WireError:

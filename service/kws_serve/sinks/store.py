@@ -263,8 +263,7 @@ class Store:
     def _skip_ids(self) -> None:
         """The last run died while it gave ids that it could not log: leave room, so that none is given again."""
         last = self.last_id
-        with self._transaction() as db:
-            _add_hole(db, Hole(last + 1, last + SKIPPED_IDS, "not_durable"))
+        self.append((), [Hole(last + 1, last + SKIPPED_IDS, "not_durable")])
         self.mark_all_logged(True)
 
     # writing

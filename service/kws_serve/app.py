@@ -26,6 +26,7 @@ from starlette.staticfiles import StaticFiles
 from kws_serve import __version__
 from kws_serve.api.audio_ws import MAX_MESSAGE_BYTES, Ingest
 from kws_serve.api.detections_ws import detections
+from kws_serve.api.live_ws import live
 from kws_serve.api.protocols import REQUEST_S, Http, WebSocket
 from kws_serve.api.routes import error, make_router, wire_error
 from kws_serve.api.security import Access, Guard, check_exposure
@@ -34,6 +35,7 @@ from kws_serve.api.views import Service
 from kws_serve.api.wire import WireError
 from kws_serve.engine import Engine, LoadedModel
 from kws_serve.engine_runner import EngineRunner
+from kws_serve.messages import JsonObject
 from kws_serve.package_data import data_path
 from kws_serve.sinks.event_log import EventLog
 
@@ -53,6 +55,7 @@ class ServerOptions:
     tls_key: Path | None = None
     sources: Callable[[], Sequence[Any]] = lambda: ()  # SourceState of each source
     load_model: Callable[[str], list[LoadedModel]] = lambda _: []
+    watched: Callable[[], list[JsonObject]] = list  # a row for each server that this one watches
     note: str = ""
 
 
@@ -69,6 +72,7 @@ def build_app(engine: Engine, runner: EngineRunner, log: EventLog, options: Serv
         f"{options.host}:{options.port}",
         options.sources,
         options.load_model,
+        options.watched,
         note=options.note,
     )
     log.positions = engine.positions
@@ -96,6 +100,10 @@ def build_app(engine: Engine, runner: EngineRunner, log: EventLog, options: Serv
     @app.websocket("/v1/audio")
     async def audio_socket(ws: AppWebSocket) -> None:
         await ingest.serve(ws)
+
+    @app.websocket("/v1/live")
+    async def live_socket(ws: AppWebSocket) -> None:
+        await live(ws, engine, access)
 
     page = data_path("frontend")
     files = frozenset(f"/{p.relative_to(page).as_posix()}" for p in page.rglob("*") if p.is_file())

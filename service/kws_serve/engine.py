@@ -18,12 +18,15 @@ import numpy as np
 
 from kws_serve.core.detector import TICKS_PER_S, Firing
 from kws_serve.core.ring import SampleRing
+from kws_serve.evidence import EvidenceBook
 from kws_serve.lane import BURST_TICKS, TAKE_TICKS, Lane, LaneModel, LoadedModel, Outcome, ring_size
 from kws_serve.load import MAX_LOAD, Load
 from kws_serve.manifest import DetectionSpec
 from kws_serve.messages import (
     Detection,
     Event,
+    Float32Array,
+    Int64Array,
     JsonObject,
     ScoresRow,
     StreamDone,
@@ -32,6 +35,7 @@ from kws_serve.messages import (
 )
 from kws_serve.settings_live import LiveSettings
 from kws_serve.stream import Resumed, Stream
+from kws_serve.viewers import Viewers
 
 __all__ = ["Engine", "LoadedModel", "Stream"]
 
@@ -71,6 +75,8 @@ class Engine:
         self._pending_settings: set[str] = set()
         self._pending_swaps: list[tuple[list[LoadedModel], Future[None]]] = []
         self.load = Load()
+        self.evidence = EvidenceBook()
+        self.viewers = Viewers()
         self._lock = threading.Lock()
 
     def open_stream(
@@ -131,6 +137,7 @@ class Engine:
             self.load.joined()
         if resumed:
             stream.skip(resumed.first_sample - stream.base_sample, "restart")
+        self.viewers.opened(stream)
         return stream
 
     @property
@@ -304,6 +311,7 @@ class Engine:
         slots = np.array([s.slot for s in streams], np.int64)
         decided: list[Decided] = []
         for lane in self.lanes:
+            lane.on_frames = self._show_frames if self.viewers else None
             limits = self._ring.written[slots].copy()
             for i, stream in enumerate(streams):
                 if stream.end_tick is not None:
@@ -315,6 +323,8 @@ class Engine:
         decided.sort(key=lambda e: e.end_s if isinstance(e, ScoresRow) else e.decided_s)
         events += decided
         self._check_accounts(streams)
+        if self.viewers:
+            self.viewers.levels(streams)
         for stream in streams:
             if stream.zeros_left == 0:
                 self._finish(stream, events)
@@ -353,6 +363,7 @@ class Engine:
             self._reset(stream, events)
             stream.segment_first = gap.first_sample + gap.n
             events.append(gap)
+            self.viewers.gap(gap)
             self._dirty.add(stream.slot)
             return
         for part in parts:
@@ -375,11 +386,13 @@ class Engine:
             for model, firing in lane.reset(stream.slot, tick):
                 events += self._detections(stream, model, firing)
         self._ring.reset(stream.slot)
+        self.evidence.reset(stream.slot)
         stream.resampler = type(stream.resampler)(stream.rate_hz)
 
     def _finish(self, stream: Stream, events: list[Event]) -> None:
         """The stream's last tick: close what is on, give back slot and name."""
         self._reset(stream, events)
+        self.viewers.closed(stream)
         if not stream.abandoned:
             events.append(StreamDone(stream.name, stream.received_samples, stream.epoch, stream.rate_hz))
         self._free_name(stream)
@@ -389,25 +402,46 @@ class Engine:
             self._by_slot[stream.slot] = None
             self._free.append(stream.slot)
 
+    def _show_frames(self, lane: Lane, slots: Int64Array, frames: Float32Array, first_end: Int64Array) -> None:
+        """New features, for those who look at them."""
+        for i, slot in enumerate(slots):
+            stream = self._by_slot[slot]
+            if stream is not None and stream.name in self.viewers:
+                span = (
+                    int(first_end[i]) - lane.frame_ticks,
+                    int(first_end[i]) + (frames.shape[1] - 1) * lane.frame_ticks,
+                )
+                self.viewers.frames(stream, lane, frames[i], *(stream.sample_at(t) / stream.rate_hz for t in span))
+
     def _publish(self, outcome: Outcome, events: list[Decided]) -> None:
         """Turn a lane's outcome into events."""
         model, slots, scores, decided, firings = outcome
         spec = model.loaded.spec
         p = scores.shape[1]
+        self.evidence.follow(spec, slots, scores)
         for i, slot in enumerate(slots):
             stream = self._by_slot[slot]
             assert stream is not None
             stream.last_scores[spec.name] = (spec.labels, scores[i, -1])
-            if stream.scores:
+            viewed = stream.name in self.viewers
+            if stream.scores or viewed:
                 for j in range(p):
                     end = stream.sample_at(int(decided[i]) - (p - 1 - j) * model.detector.hop)
-                    events.append(
-                        ScoresRow(stream.name, spec.name, end, end / stream.rate_hz, scores[i, j], stream.epoch)
-                    )
+                    row = ScoresRow(stream.name, spec.name, end, end / stream.rate_hz, scores[i, j], stream.epoch)
+                    if stream.scores:
+                        events.append(row)
+                    if viewed:
+                        self.viewers.scores(row)
         for firing in firings:
             stream = self._by_slot[slots[firing.row]]
             assert stream is not None
-            events += self._detections(stream, model, firing)
+            found = self._detections(stream, model, firing)
+            events += found
+            for detection in found if firing.phase != "end" else ():
+                back = (int(decided[firing.row]) - firing.decided_tick) // model.detector.hop
+                patch = model.scorer.patch(firing.row, p - 1 - back)
+                settings = self.detection_settings(spec.name)[firing.label]
+                self.evidence.add(model, stream.slot, back, patch, detection, settings)
 
     def _detections(self, stream: Stream, model: LaneModel, firing: Firing) -> list[Detection]:
         """Dress a firing with names, source samples and times; nothing where an earlier run has told it."""

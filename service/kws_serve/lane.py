@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from math import ceil
 
 import numpy as np
 
@@ -17,6 +18,7 @@ from kws_serve.core import resampler as half
 from kws_serve.core.detector import Detector, Firing
 from kws_serve.core.front_end import FrontEnd
 from kws_serve.core.ring import SampleRing
+from kws_serve.core.score_ring import ScoreRing
 from kws_serve.manifest import DetectionSpec, ModelSpec
 from kws_serve.messages import BackendError, Float32Array, Int64Array
 from kws_serve.scorer import Scorer, WholePatch, patches_completed
@@ -31,6 +33,9 @@ BURST_TICKS = TAKE_TICKS + 4096
 
 MAX_WINDOWS = 2048
 """Windows of one front-end call at most, to bound memory."""
+
+RECENT_S = 2.0
+"""So much of a stream's scores is kept, for the detections to show what led to them."""
 
 TRIAL_PATCHES = 100
 """So many patches a reloaded model has to compute without a fault before the one before it is closed."""
@@ -59,6 +64,7 @@ class LaneModel:
     scorer: Scorer
     detector: Detector
     shadows: list[tuple[LoadedModel, Scorer]]
+    recent: ScoreRing
     enabled: np.ndarray[tuple[int], np.dtype[np.bool_]]
     patches: int = 0
     differing: dict[str, int] = field(default_factory=dict)  # shadow backend -> patches with another top label
@@ -110,6 +116,10 @@ Outcome = tuple[LaneModel, Int64Array, Float32Array, Int64Array, list[Firing]]
 """model, slots (k,), scores (k, p, n_classes), end ticks of the last patches (k,), firings."""
 
 
+OnFrames = Callable[["Lane", Int64Array, Float32Array, Int64Array], None]
+"""lane, slots (k,), frames (k, m, frame_width), end ticks of the first ones (k,)."""
+
+
 class Lane:
     """See the module."""
 
@@ -129,13 +139,16 @@ class Lane:
         self._frames_done = np.zeros(0, np.int64)
         self.models = [self._model(group, settings(group[0].spec.name)) for group in models]
         self.rolled_back: list[LaneModel] = []  # models on trial that failed, for the engine to note
+        self.on_frames: OnFrames | None = None  # who looks at the features
 
     def _model(self, group: list[LoadedModel], settings: dict[str, DetectionSpec]) -> LaneModel:
         first, *others = group
         scorer, *shadows = [WholePatch(m.spec, self.front_end, m.backend) for m in group]
         beside: list[tuple[LoadedModel, Scorer]] = list(zip(others, shadows, strict=True))
         detector = self._detector(first, settings)
-        return LaneModel(first, scorer, detector, beside, np.zeros(0, bool), 0, {o.backend_name: 0 for o in others})
+        recent = _score_ring(first.spec)
+        differing = {o.backend_name: 0 for o in others}
+        return LaneModel(first, scorer, detector, beside, recent, np.zeros(0, bool), 0, differing)
 
     def _detector(self, model: LoadedModel, settings: dict[str, DetectionSpec]) -> Detector:
         return Detector(
@@ -159,14 +172,16 @@ class Lane:
             old.previous.close()
             old.previous = None
         scorer, *shadows = [s.taking_over(m.spec, m.backend) for s, m in zip(old.scorers, group, strict=True)]
-        detector = old.detector
+        detector, recent = old.detector, old.recent
         same = first.spec.labels == old.loaded.spec.labels and first.spec.task == old.loaded.spec.task
         if same:
             detector.configure(settings)
         else:
-            detector = self._detector(first, settings)
+            detector, recent = self._detector(first, settings), _score_ring(first.spec)
             detector.ensure(len(self._frames_done))
-        new = LaneModel(first, scorer, detector, list(zip(others, shadows, strict=True)), old.enabled, previous=old)
+            recent.ensure(len(self._frames_done))
+        beside = list(zip(others, shadows, strict=True))
+        new = LaneModel(first, scorer, detector, beside, recent, old.enabled, previous=old)
         new.differing = {o.backend_name: 0 for o in others}
         self.models[i] = new
         return old, new
@@ -188,6 +203,11 @@ class Lane:
         return int(self.patch_hop * self.hop)
 
     @property
+    def frame_ticks(self) -> int:
+        """Ticks from one frame to the next."""
+        return self.hop * self.factor
+
+    @property
     def reach_ticks(self) -> int:
         """Ticks of audio this lane may still need from the 16 kHz ring before its next frames are computed."""
         return (self.hop_samples + self.window + 1) * self.factor + 2 * half.TAPS
@@ -203,9 +223,11 @@ class Lane:
         for model in self.models:
             model.enabled = np.concatenate([model.enabled, np.zeros(more, bool)])
             model.detector.ensure(n_streams)
+            model.recent.ensure(n_streams)
             if model.previous is not None:
                 model.previous.enabled = model.enabled
                 model.previous.detector.ensure(n_streams)
+                model.previous.recent.ensure(n_streams)
             for scorer in _all_scorers(model):
                 scorer.ensure(n_streams)
 
@@ -218,6 +240,7 @@ class Lane:
         for model in self.models:
             for scorer in _all_scorers(model):
                 scorer.reset(np.array([slot]))
+            model.recent.reset(slot)
             ends += [(model, firing) for firing in model.detector.reset(slot, tick)]
         return ends
 
@@ -251,6 +274,9 @@ class Lane:
         first = done * self.hop - self.early
         windows = source.windows(slots, first, m, self.window, self.hop, self.front_end.lead_samples)
         frames = self.front_end.frames(windows.reshape(len(slots) * m, -1)).reshape(len(slots), m, -1)
+        if self.on_frames:
+            first_end = (done * self.hop + self.window - self.early) * self.factor
+            self.on_frames(self, slots, frames, first_end)
         p = patches_completed(int(done[0]), m, self.n_frames, self.patch_hop)
         self._frames_done[slots] = done + m
         decided = ((done + m - 1) * self.hop + self.window - self.early) * self.factor
@@ -275,6 +301,7 @@ class Lane:
                 continue
             if p:
                 model.patches += len(my_slots) * p
+                model.recent.push(my_slots, scores)
                 firings = model.detector.update(my_slots, scores, decided[mine])
                 yield model, my_slots, scores, decided[mine], firings
 
@@ -290,6 +317,10 @@ class Lane:
             samples = half.half_rate(ring.span(some, at, 2 * n + half.TAPS - 1))
             for slot, row in zip(some, samples, strict=True):
                 self.ring.write(int(slot), row)
+
+
+def _score_ring(spec: ModelSpec) -> ScoreRing:
+    return ScoreRing(max(2, ceil(RECENT_S * 1000 / spec.patch_hop_ms)), len(spec.labels))
 
 
 def _all_scorers(model: LaneModel) -> list[Scorer]:

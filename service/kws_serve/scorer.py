@@ -29,6 +29,9 @@ class Scorer(Protocol):
         ends the last patch. Raises BackendError.
         """
 
+    def patch(self, row: int, j: int) -> Float32Array:
+        """Patch `j` of stream `row` of the last `advance`, as the backend got it: (n_frames, n_coeffs)."""
+
     def reset(self, slots: Int64Array) -> None:
         """Forget these streams."""
 
@@ -48,6 +51,7 @@ class WholePatch:
         self.backend = backend
         self._tail = np.zeros((0, spec.n_frames, front_end.frame_width), np.float32)
         self._seen = np.zeros(0, np.int64)
+        self._patches = np.zeros((0, 0, spec.n_frames, front_end.n_coeffs), np.float32)
 
     def ensure(self, n_streams: int) -> None:
         """Make room for slots 0..n_streams-1."""
@@ -59,6 +63,10 @@ class WholePatch:
     def reset(self, slots: Int64Array) -> None:
         """Forget these streams."""
         self._seen[slots] = 0
+
+    def patch(self, row: int, j: int) -> Float32Array:
+        """Patch `j` of stream `row` of the last `advance`, as the backend got it: (n_frames, n_coeffs)."""
+        return np.asarray(self._patches[row, j])
 
     def taking_over(self, spec: ModelSpec, backend: Backend) -> WholePatch:
         """A scorer of another model of the same patches that goes on with what this one has heard."""
@@ -88,6 +96,7 @@ class WholePatch:
             [history[:, last - n_frames - i * hop : last - i * hop] for i in range(p - 1, -1, -1)], axis=1
         )
         flat = self.front_end.patches(patches.reshape(k * p, n_frames, -1))
+        self._patches = flat.reshape(k, p, n_frames, -1)
         return self.backend.infer(flat).reshape(k, p, -1)
 
 

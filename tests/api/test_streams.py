@@ -317,7 +317,7 @@ def test_openapi_lists_every_route(server):
     assert set(document["paths"]) == {
         "/v1/detections", "/v1/detections.csv", "/v1/detections.jsonl", "/v1/detections/{id}/review", "/v1/streams",
         "/v1/models", "/v1/models/{name}/detection", "/v1/models/{name}/reload", "/v1/status", "/v1/status.csv",
-        "/healthz", "/readyz", "/metrics", "/asyncapi.json",
+        "/v1/servers", "/v1/detections/{id}/why", "/healthz", "/readyz", "/metrics", "/asyncapi.json",
     }  # fmt: skip
 
 
@@ -358,6 +358,13 @@ async def test_every_message_is_as_the_asyncapi_document_says(server, level_mode
 
     await until(server, lambda s: all(x["name"] != "gappy" for x in s["streams"]))
     seen += [event_json(e) for e in heard]
+    async with websockets.connect(f"{server.ws}/v1/live?stream=looked-at") as ws:
+        seen += [m for m in await say(server, "looked-at", 1) if m["type"] == "ready"]
+        while seen[-1]["type"] != "frames":
+            seen.append(json.loads(await ws.recv()))
+        while seen[-1]["type"] != "level":
+            seen.append(json.loads(await ws.recv()))
+    seen.append({"type": "skipped", "n": 1})
     seen.append({"type": "log_gap", "from": 1, "to": 2, "reason": "retention"})
     assert {m["type"] for m in seen} == set(SENT)
     for message in seen:

@@ -9,9 +9,9 @@ from kws_serve.messages import JsonObject
 _INT, _NUMBER, _TEXT = {"type": "integer"}, {"type": "number"}, {"type": "string"}
 
 
-def _message(kind: str, text: str, **fields: JsonObject) -> JsonObject:
+def _message(type_: str, text: str, /, **fields: JsonObject) -> JsonObject:
     """Schema of a message whose fields are all required."""
-    properties = {"type": {"const": kind}, **fields}
+    properties = {"type": {"const": type_}, **fields}
     return {
         "type": "object",
         "description": text,
@@ -57,6 +57,27 @@ SENT: dict[str, JsonObject] = {
         n=_INT,
         reason=_TEXT,
     ),
+    "live": _message(
+        "live",
+        "On /v1/live: the stream is open.",
+        stream=_TEXT,
+        epoch=_TEXT,
+        rate=_INT,
+        kind=_TEXT,
+    ),
+    "waiting": _message(
+        "waiting", "On /v1/live: no stream of this name is open; when one is, live follows.", stream=_TEXT
+    ),
+    "frames": _message(
+        "frames",
+        "New features as the model hears them, evenly from first_s to end_s of the stream, before what is done per "
+        "patch; of a raw-waveform model the lowest and highest sample of each 20 ms. null: not finite.",
+        first_s=_NUMBER,
+        end_s=_NUMBER,
+        values={"type": "array", "items": {"type": "array", "items": {"type": ["number", "null"]}}},
+    ),
+    "level": _message("level", "The stream's peak, from 0 to 1 (clipping), falling by half in 0.1 s.", peak=_NUMBER),
+    "skipped": _message("skipped", "On /v1/live: so many messages were not sent, the connection is too slow.", n=_INT),
     "done": _message("done", "All samples are processed; close 1000 follows.", samples=_INT),
     "error": ErrorMessage.model_json_schema(),
 }
@@ -81,6 +102,7 @@ _CHANNELS: dict[str, tuple[str, list[str], list[str]]] = {
         ["ready", "ack", "detection", "scores", "gap", "done", "error"],
         ["auth", "resume", "end", "pcm"],
     ),
+    "live": ("/v1/live", ["live", "waiting", "frames", "scores", "level", "gap", "skipped", "error"], ["auth"]),
 }
 _QUERY: dict[str, JsonObject] = {
     "detections": {"after": _INT, "stream": _TEXT, "label": _TEXT},
@@ -93,6 +115,7 @@ _QUERY: dict[str, JsonObject] = {
         "models": {"type": "string", "description": "names, separated by commas; all by default"},
         "scores": {"enum": ["0", "1"], "default": "0"},
     },
+    "live": {"stream": _TEXT, "model": _TEXT},
 }
 
 

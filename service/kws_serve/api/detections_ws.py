@@ -10,9 +10,9 @@ from starlette.websockets import WebSocket
 from kws_serve import __version__
 from kws_serve.api.query import detections_query, whole
 from kws_serve.api.security import Access
-from kws_serve.api.sockets import converse, end
+from kws_serve.api.sockets import converse, send_only
 from kws_serve.api.tokens import Grant
-from kws_serve.api.wire import WireError, dumps, parse_message
+from kws_serve.api.wire import WireError, dumps
 from kws_serve.sinks.event_log import REPLAY_ROWS, EventLog
 from kws_serve.sinks.store import Filter
 
@@ -34,14 +34,7 @@ async def detections(ws: WebSocket, log: EventLog, access: Access) -> None:
 async def _feed(ws: WebSocket, log: EventLog, wanted: Filter, after: int | None) -> None:
     if log.subscribers >= MAX_SUBSCRIBERS:
         raise WireError(4429, f"subscribers: {log.subscribers} listen, the limit is {MAX_SUBSCRIBERS}")
-    listening = asyncio.create_task(_listen(ws))
-    sending = asyncio.create_task(_send(ws, log, wanted, after))
-    try:
-        done, _ = await asyncio.wait({listening, sending}, return_when=asyncio.FIRST_COMPLETED)
-        for task in done:
-            task.result()
-    finally:
-        await end(listening, sending)
+    await send_only(ws, _send(ws, log, wanted, after))
 
 
 async def _send(ws: WebSocket, log: EventLog, wanted: Filter, after: int | None) -> None:
@@ -71,13 +64,3 @@ async def _replay(ws: WebSocket, log: EventLog, wanted: Filter, after: int, upto
             await asyncio.sleep(0)  # sending alone lets nobody else have a turn, nor sees that the client has left
         await ws.send_text(text)
     return reach
-
-
-async def _listen(ws: WebSocket) -> None:
-    """A subscriber has nothing to say but a (repeated) token; notices when it leaves."""
-    while True:
-        message = await ws.receive()
-        if message["type"] == "websocket.disconnect":
-            return
-        if message.get("text") is None or parse_message(message["text"])["type"] != "auth":
-            raise WireError(4400, "message: found one on a socket that only sends, wanted none")

@@ -40,10 +40,11 @@ def as_csv(log: EventLog, wanted: Filter, after: int) -> Iterator[str]:
         out = io.StringIO()
         writer = csv.DictWriter(out, COLUMNS, extrasaction="ignore", lineterminator="\r\n")
         for row in rows:
-            writer.writerow({key: _cell(value) for key, value in row.items()})
+            writer.writerow({key: as_cell(value) for key, value in row.items()})
         yield head + out.getvalue()
         head = ""
 
 
-def _cell(value: object) -> object:
+def as_cell(value: object) -> object:
+    """A text that a spreadsheet would take for a formula gets an apostrophe in front."""
     return f"'{value}" if isinstance(value, str) and value[:1] in ("=", "+", "-", "@", "\t", "\r") else value

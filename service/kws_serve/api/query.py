@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
@@ -34,6 +35,7 @@ def detections_query(pairs: Iterable[tuple[str, str]], *more: str) -> tuple[dict
         label=found.get("label"),
         since=moment("since", found["since"]) if "since" in found else None,
         until=moment("until", found["until"]) if "until" in found else None,
+        min_score=share("min_score", found["min_score"]) if "min_score" in found else None,
     )
     return found, wanted
 
@@ -54,6 +56,17 @@ def whole(name: str, text: str, low: int, high: int) -> int:
     if not (text.isascii() and text.isdigit() and len(text) <= 19 and low <= int(text) <= high):
         raise WireError(4400, f"{name}: found {text[:40]!r}, wanted an integer from {low} to {high}")
     return int(text)
+
+
+def share(name: str, text: str) -> float:
+    """A number in [0, 1]. Raises WireError 4400."""
+    try:
+        found = float(text)
+    except ValueError:
+        found = math.nan
+    if not 0.0 <= found <= 1.0:
+        raise WireError(4400, f"{name}: found {text[:40]!r}, wanted a number from 0 to 1")
+    return found
 
 
 def one_of(name: str, text: str, known: tuple[str, ...]) -> str:

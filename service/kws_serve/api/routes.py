@@ -22,11 +22,22 @@ from kws_serve.api.schemas import (
     ModelList,
     Readiness,
     ReviewMark,
+    ServerList,
     Status,
     StreamList,
+    Why,
 )
 from kws_serve.api.tokens import Grant
-from kws_serve.api.views import Service, metrics_text, models_json, readiness, status_csv, status_json, stream_json
+from kws_serve.api.views import (
+    Service,
+    metrics_text,
+    models_json,
+    readiness,
+    servers_json,
+    status_csv,
+    status_json,
+    stream_json,
+)
 from kws_serve.api.wire import MAX_JSON_BYTES, WireError, parse_json
 from kws_serve.engine import Engine, LoadedModel
 from kws_serve.messages import JsonObject, KwsError
@@ -36,6 +47,7 @@ from kws_serve.sinks.store import REVIEWS, Filter
 _log = logging.getLogger(__name__)
 
 PAGE_LIMIT = 1000
+_FILTERS = ("since", "until", "min_score")
 BODY_S = 3.0
 SWAP_S = 10.0
 _ERRORS: dict[int | str, dict[str, Any]] = {
@@ -52,16 +64,22 @@ def make_router(service: Service) -> APIRouter:
 
     def filtered(request: Request, *more: str) -> tuple[dict[str, str], Filter, int]:
         """The parameters, the filter within what the token may hear, and `after`."""
-        found, wanted = detections_query(request.query_params.multi_items(), "since", "until", *more)
+        found, wanted = detections_query(request.query_params.multi_items(), *_FILTERS, *more)
         after = whole("after", found.get("after", "0"), 0, 2**63 - 1)
         return found, replace(wanted, streams=_grant(request).streams), after
 
-    @router.get("/v1/detections", response_model=DetectionPage, openapi_extra=_operation(*_PAGE, _LIMIT))
+    @router.get("/v1/detections", response_model=DetectionPage, openapi_extra=_operation(*_PAGE, _BEFORE, _LIMIT))
     def detections(request: Request) -> Response:
-        """What the log keeps after an id; go on from `next`."""
-        found, wanted, after = filtered(request, "limit")
+        """What the log keeps after an id, oldest first, or before one, newest first; go on from `next`."""
+        found, wanted, after = filtered(request, "before", "limit")
         limit = whole("limit", found.get("limit", "100"), 1, PAGE_LIMIT)
-        items, following = service.log.page(wanted, after, limit)
+        if "before" not in found:
+            items, following = service.log.page(wanted, after, limit)
+        elif "after" in found:
+            raise WireError(4400, "before: found beside after, wanted one of them")
+        else:
+            before = whole("before", found["before"], 1, 2**63 - 1)
+            items, following = service.log.page_before(wanted, before, limit)
         return JSONResponse({"items": [logged_json(item) for item in items], "next": following})
 
     @router.get("/v1/detections.csv", response_class=PlainTextResponse, openapi_extra=_operation(*_PAGE))
@@ -94,6 +112,18 @@ def make_router(service: Service) -> APIRouter:
         except sqlite3.Error as e:
             return error(503, f"log: cannot be written now ({e})")
         return JSONResponse({"id": number, **mark})
+
+    @router.get("/v1/detections/{id}/why", response_model=Why, responses=_NO_DETECTION)
+    def why(id: str, request: Request) -> Response:
+        """The patch that fired a detection, the scores around it, the settings in force: of the last 100, in memory."""
+        number = whole("id", id, 1, 2**63 - 1)
+        logged = service.log.find(number)
+        if logged is None or not _grant(request).may_touch(logged.detection.stream):
+            return error(404, f"detection: found no id {number} in the log")
+        fired = replace(logged.detection, phase="start") if logged.detection.phase == "end" else logged.detection
+        evidence = service.engine.evidence.get(fired.uid)
+        nothing = {"settings": None, "patch": None, "scores": None}
+        return JSONResponse({"detection": logged_json(logged), **(evidence.as_json() if evidence else nothing)})
 
     @router.get("/v1/streams", response_model=StreamList)
     def streams(request: Request) -> Response:
@@ -155,10 +185,15 @@ def make_router(service: Service) -> APIRouter:
         """The server at a glance."""
         return JSONResponse(status_json(service, _grant(request)))
 
+    @router.get("/v1/servers", response_model=ServerList)
+    def servers(request: Request) -> Response:
+        """A row for this server, and one for each that it watches."""
+        return JSONResponse({"items": servers_json(service, _grant(request))})
+
     @router.get("/v1/status.csv", response_class=PlainTextResponse)
-    def status_row(request: Request) -> Response:
-        """The same as one CSV row."""
-        return PlainTextResponse(status_csv(status_json(service, _grant(request))), media_type="text/csv")
+    def status_rows(request: Request) -> Response:
+        """The same as CSV."""
+        return PlainTextResponse(status_csv(servers_json(service, _grant(request))), media_type="text/csv")
 
     @router.get("/healthz", response_model=Readiness)
     def healthz() -> Response:
@@ -246,7 +281,9 @@ _PAGE = (
     _parameter("label", {"type": "string"}, "of this label only"),
     _parameter("since", _TIME, "at this time or later"),
     _parameter("until", _TIME, "before this time"),
+    _parameter("min_score", {"type": "number", "minimum": 0, "maximum": 1}, "with at least this score"),
 )
+_BEFORE = _parameter("before", {"type": "integer", "minimum": 1}, "ids less than this, newest first; not with after")
 _LIMIT = _parameter(
     "limit", {"type": "integer", "minimum": 1, "maximum": PAGE_LIMIT, "default": 100}, "at most so many"
 )

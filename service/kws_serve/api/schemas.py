@@ -55,6 +55,48 @@ class DetectionPage(_Exact):
     next: int
 
 
+class LabelSettings(BaseModel):
+    """Detector settings of one label; of "*" only what was changed."""
+
+    model_config = ConfigDict(extra="forbid")
+    threshold: float | None = None
+    off_threshold: float | None = None
+    smoothing_ms: float | None = None
+    k: int | None = None
+    n: int | None = None
+    refractory_s: float | None = None
+    onset_offset_ms: float | None = None
+
+
+class WhyPatch(_Exact):
+    """The model's input that decided: rows from `first_s` to `end_s` of the stream."""
+
+    kind: Literal["mfcc", "fbank", "raw"]
+    """raw: the samples are audio and not kept; rows of the lowest and highest of 200 equal parts instead."""
+    first_s: float
+    end_s: float
+    values: list[list[float | None]]
+
+
+class WhyScores(_Exact):
+    """Scores of all labels around the deciding patch."""
+
+    labels: list[str]
+    end_s: list[float]
+    values: list[list[float | None]]
+    smoothed: list[float | None]
+    """The detection's label, as compared with the thresholds; null where what came before is not kept."""
+
+
+class Why(_Exact):
+    """What fired a detection; null: no longer kept (the last 100 are, in memory)."""
+
+    detection: DetectionMessage
+    settings: LabelSettings | None
+    patch: WhyPatch | None
+    scores: WhyScores | None
+
+
 class ReviewMark(_Exact):
     """What somebody said of a detection."""
 
@@ -94,19 +136,6 @@ class StreamList(_Exact):
     """The open streams."""
 
     items: list[StreamItem]
-
-
-class LabelSettings(BaseModel):
-    """Detector settings of one label; of "*" only what was changed."""
-
-    model_config = ConfigDict(extra="forbid")
-    threshold: float | None = None
-    off_threshold: float | None = None
-    smoothing_ms: float | None = None
-    k: int | None = None
-    n: int | None = None
-    refractory_s: float | None = None
-    onset_offset_ms: float | None = None
 
 
 class DetectionSettings(RootModel[dict[str, LabelSettings]]):
@@ -158,6 +187,22 @@ class ModelBackend(_Exact):
     backend: str
 
 
+class BoardLayer(_Exact):
+    """A layer of a model on a board."""
+
+    layer: str
+    cycles: int
+    operations: int
+
+
+class BoardModel(_Exact):
+    """What one patch of a model takes, layer by layer."""
+
+    cycle_source: str
+    """Who counted: counter (the board), gvsoc, instructions (the emulator: no measure of cycles), modelled."""
+    layers: list[BoardLayer]
+
+
 class SourceItem(_Exact):
     """A source of the server's own."""
 
@@ -186,6 +231,7 @@ class BoardItem(_Exact):
     """How it was chosen."""
     on_cpu: dict[str, str]
     """Models that run on this machine's CPU for now, and why."""
+    models: dict[str, BoardModel]
     inferences: int
     frames_sent: int
     """Inferences for which only new frames went over the link."""
@@ -221,6 +267,8 @@ class Status(_Exact):
     last_seen: str
     uptime_s: float
     ready: bool
+    scopes: list[str]
+    """What the asking token allows: listen, ingest, admin."""
     log_id: str
     last_id: int
     log: LogItem
@@ -236,6 +284,30 @@ class Status(_Exact):
     audio_s: AudioSeconds
     bad_samples: int
     clipped_samples: int
+
+
+class ServerRow(_Exact):
+    """One server, as it was when last seen."""
+
+    name: str
+    address: str
+    device: str
+    user: str
+    note: str
+    load: float | None
+    streams: int | None
+    state: Literal["ON", "OFF"]
+    last_seen: str | None
+    url: str
+    """Of its page; empty: this one."""
+    detail: str
+    """Why it is OFF, or may soon be."""
+
+
+class ServerList(_Exact):
+    """This server first, then those that it watches."""
+
+    items: list[ServerRow]
 
 
 class Readiness(_Exact):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any
 
 from starlette.types import Message
@@ -59,6 +59,26 @@ async def end(*tasks: asyncio.Future[Any]) -> None:
         task.cancel()
         with contextlib.suppress(asyncio.CancelledError, Exception):
             await task
+
+
+async def send_only(ws: WebSocket, sending: Coroutine[Any, Any, None]) -> None:
+    """Send until done or the other side leaves, which has nothing to say but a (repeated) token. Raises WireError."""
+    tasks = {asyncio.create_task(sending), asyncio.create_task(_listen(ws))}
+    try:
+        done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        for task in done:
+            task.result()
+    finally:
+        await end(*tasks)
+
+
+async def _listen(ws: WebSocket) -> None:
+    while True:
+        message = await ws.receive()
+        if message["type"] == "websocket.disconnect":
+            return
+        if message.get("text") is None or parse_message(message["text"])["type"] != "auth":
+            raise WireError(4400, "message: found one on a socket that only sends, wanted none")
 
 
 async def first_message(ws: WebSocket, wait_s: float) -> Message:

@@ -15,6 +15,7 @@ from typing import Any
 
 from kws_serve import __version__
 from kws_serve.api.audio_ws import Ingest
+from kws_serve.api.export import as_cell
 from kws_serve.api.tokens import EVERYTHING, Grant
 from kws_serve.api.wire import utc
 from kws_serve.engine import Engine, LoadedModel
@@ -37,6 +38,7 @@ class Service:
     address: str = ""
     sources: Callable[[], Sequence[Any]] = lambda: ()  # SourceState of each source
     load_model: Callable[[str], list[LoadedModel]] = lambda _: []  # reads a model's folder again
+    watched: Callable[[], list[JsonObject]] = list  # a row for each server that this one watches
     note: str = ""
     began_s: float = field(default_factory=time.monotonic)
 
@@ -124,6 +126,7 @@ def status_json(service: Service, grant: Grant = EVERYTHING) -> JsonObject:
         "last_seen": utc(time.time()),
         "uptime_s": round(time.monotonic() - service.began_s, 1),
         "ready": not readiness(service),
+        "scopes": sorted(grant.scopes),
         "log_id": log.log_id,
         "last_id": log.last_id,
         "log": {"durable": log.durable, "fault": log.fault, "pending": log.pending, "bytes": log.used_bytes},
@@ -148,12 +151,20 @@ def _boards(engine: Engine) -> list[JsonObject]:
     return board_state()
 
 
-def status_csv(status: JsonObject) -> str:
-    """The same as one row; columns as in STATUS_COLUMNS, `streams` their number."""
+def servers_json(service: Service, grant: Grant = EVERYTHING) -> list[JsonObject]:
+    """Rows of STATUS_COLUMNS, `url` and `detail`: this server, then those that it watches."""
+    status = status_json(service, grant)
+    own = {column: status[column] for column in STATUS_COLUMNS}
+    own |= {"streams": len(status["streams"]), "url": "", "detail": readiness(service)}
+    return [own, *service.watched()]
+
+
+def status_csv(rows: Sequence[JsonObject]) -> str:
+    """Rows of servers; columns as in STATUS_COLUMNS."""
     out = io.StringIO()
     writer = csv.DictWriter(out, STATUS_COLUMNS, extrasaction="ignore", lineterminator="\r\n")
     writer.writeheader()
-    writer.writerow({**status, "streams": len(status["streams"])})
+    writer.writerows({key: as_cell(value) for key, value in row.items()} for row in rows)
     return out.getvalue()
 
 

@@ -18,7 +18,7 @@ import numpy as np
 from kws_serve.backends.model_bytes import file_of, read_model
 from kws_serve.backends.patch_model import PatchModel, Tensor, TensorInfo
 from kws_serve.manifest import ModelSpec
-from kws_serve.messages import BackendError
+from kws_serve.messages import BackendError, JsonObject
 
 if TYPE_CHECKING:
     from kws_board.board import Board
@@ -31,6 +31,7 @@ now_s = time.monotonic
 
 _boards: dict[str, tuple[Board, str, int]] = {}  # name -> board, how it was found, models that use it
 _busy: dict[str, float] = {}  # model -> share of the board's time that one stream takes
+_layers: dict[str, tuple[str, JsonObject]] = {}  # model -> its board's name, what its layers take
 _on_cpu: dict[str, str] = {}  # model -> why it is not on its board for now
 _lock = threading.Lock()
 
@@ -48,6 +49,7 @@ def open(spec: ModelSpec, *, threads: int = 1, board: str = "auto") -> PatchMode
         new_frames = spec.n_frames if _per_patch(spec) else max(1, round(spec.patch_hop_ms / hop_ms))
         opened.load(image)
         opened.carry(image, spec.patch_hop_ms, new_frames)
+        _layers[spec.name] = opened.name, _profile(opened, image)
         _warn_if_slow(spec, inference_s(opened, image))
         runtime = BoardRuntime(opened, image, how, lambda: _cpu(content, threads, spec.name), lambda: _give_back(board))
         return PatchModel("gap8", spec, file, runtime)
@@ -56,10 +58,20 @@ def open(spec: ModelSpec, *, threads: int = 1, board: str = "auto") -> PatchMode
         raise
 
 
+def _profile(board: Board, image: BoardImage) -> JsonObject:
+    """What each layer of one patch takes, as the board counts; modelled where it does not."""
+    from kws_board import profile
+
+    found = profile.measured(board, image, "")
+    if found.cycle_source == "none":
+        found = profile.modelled(image)
+    layers = [{"layer": row.layer, "cycles": row.cycles, "operations": row.operations} for row in found.rows]
+    return {"cycle_source": found.cycle_source, "layers": layers}
+
+
 def inference_s(board: Board, image: BoardImage) -> float:
-    """Seconds that one patch takes, link included; the second of two, for the first wakes things up."""
+    """Seconds that one patch takes, link included; not the first, which wakes things up."""
     zeros = np.full(image.model.input.size, image.model.input.zero_point, np.int8)
-    board.infer(image, zeros)
     began = time.monotonic()
     board.infer(image, zeros)
     return time.monotonic() - began
@@ -79,6 +91,7 @@ def board_state() -> list[dict[str, Any]]:
     with _lock:
         return [
             {"name": board.name, "found": how, "on_cpu": dict(_on_cpu)}
+            | {"models": {model: found for model, (name, found) in _layers.items() if name == board.name}}
             | {key: int(value) for key, value in vars(board.all_counts()).items()}
             for board, how, _ in _boards.values()
         ]
@@ -158,6 +171,7 @@ class BoardRuntime:
         give_back, self._give_back = self._give_back, None
         _busy.pop(self._image.model.name, None)
         _on_cpu.pop(self._image.model.name, None)
+        _layers.pop(self._image.model.name, None)
         if give_back is not None:
             give_back()
         if self._cpu is not None:

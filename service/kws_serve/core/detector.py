@@ -86,7 +86,7 @@ class Detector:
         c = len(self.labels)
         specs = [settings.get(label) for label in self.labels]
         hop_ms = self.hop * 1000 / TICKS_PER_S
-        widths = [max(1, round(s.smoothing_ms / hop_ms)) if s else 1 for s in specs]
+        widths = [mean_width(s.smoothing_ms, hop_ms) if s else 1 for s in specs]
         counts = [s.n if s else 1 for s in specs]
         w, n = max(widths), max(counts)
         mean = np.zeros((w, c), np.float32)
@@ -178,6 +178,17 @@ class Detector:
         start = int(self._start[slot, c])
         end = int(self._last_on[slot, c]) - (self.patch - int(self._rules.onset[c]))
         return Firing(row, self.labels[c], "end", float(self._peak[slot, c]), start, tick, max(start, end))
+
+
+def mean_width(smoothing_ms: float, hop_ms: float) -> int:
+    """How many patches a smoothed score is the mean of."""
+    return max(1, round(smoothing_ms / hop_ms))
+
+
+def smoothed(scores: Float32Array, width: int) -> Float32Array:
+    """The means that the detector compares with its thresholds: scores (t,) of one label, those before them 0."""
+    history = np.concatenate([np.zeros(width - 1, np.float32), scores])
+    return np.asarray(sliding_window_view(history, width).mean(axis=1), np.float32)
 
 
 _Any = TypeVar("_Any", np.float32, np.bool_)

@@ -407,12 +407,22 @@ class EventLog:
             return items, items[-1].detection.id
         return items, max(after, last)
 
-    def _read(self, wanted: Filter, after: int, limit: int, upto: int) -> list[Logged]:
+    def page_before(self, wanted: Filter, before: int, limit: int) -> tuple[list[Logged], int]:
+        """Up to `limit` wanted detections before id `before`, newest first, and the id to go on from; 0: no more."""
+        items = self._read(wanted, 0, limit, min(before - 1, self._last_id), newest_first=True)
+        return items, items[-1].detection.id if len(items) == limit else 0
+
+    def find(self, id: int) -> Logged | None:
+        """The detection of this id, where it is still kept. Any thread."""
+        found = self._read(Filter(), id - 1, 1, id)
+        return found[0] if found else None
+
+    def _read(self, wanted: Filter, after: int, limit: int, upto: int, *, newest_first: bool = False) -> list[Logged]:
         with self._read_lock:  # not while the file is read, which may take its time
             waiting = [Logged(d) for d in self._pending if after < d.id <= upto and wanted.takes(d)]
-        items = self.store.rows(wanted, after, limit, upto)
+        items = self.store.rows(wanted, after, limit, upto, newest_first=newest_first)
         by_id = {item.detection.id: item for item in (*waiting, *items)}
-        return [by_id[id_] for id_ in sorted(by_id)[:limit]]
+        return [by_id[id_] for id_ in sorted(by_id, reverse=newest_first)[:limit]]
 
     def _holes(self, after: int, upto: int) -> list[Hole]:
         """What neither the file nor the memory has of ids (after, upto]."""

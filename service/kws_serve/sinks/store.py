@@ -70,6 +70,7 @@ class Filter:
     label: str | None = None
     since: float | None = None
     until: float | None = None
+    min_score: float | None = None
     streams: frozenset[str] | None = None  # what a token may hear
 
     def takes(self, detection: Detection) -> bool:
@@ -81,6 +82,7 @@ class Filter:
             and (self.streams is None or d.stream in self.streams)
             and (self.since is None or d.at >= self.since)
             and (self.until is None or d.at < self.until)
+            and (self.min_score is None or d.score >= self.min_score)
         )
 
     def sql(self) -> tuple[str, list[object]]:
@@ -92,6 +94,7 @@ class Filter:
             ("label = ?", self.label),
             ("at >= ?", self.since),
             ("at < ?", self.until),
+            ("score >= ?", self.min_score),
         ):
             if value is not None:
                 text, values = f"{text} AND {condition}", [*values, value]
@@ -351,13 +354,16 @@ class Store:
         sizes = [self._reader_rows(f"PRAGMA {x}")[0][0] for x in ("page_count", "freelist_count", "page_size")]
         return int((sizes[0] - sizes[1]) * sizes[2])
 
-    def rows(self, wanted: Filter, after: int, limit: int, upto: int | None = None) -> list[Logged]:
-        """At most `limit` wanted rows with after < id <= upto, oldest first."""
+    def rows(
+        self, wanted: Filter, after: int, limit: int, upto: int | None = None, *, newest_first: bool = False
+    ) -> list[Logged]:
+        """At most `limit` wanted rows with after < id <= upto, oldest (or newest) first."""
         condition, values = wanted.sql()
         if upto is not None:
             condition, values = f"{condition} AND id <= ?", [*values, upto]
+        order = "DESC" if newest_first else "ASC"
         found = self._reader_rows(
-            f"SELECT {','.join(_COLUMNS)}, review FROM detections WHERE id > ?{condition} ORDER BY id LIMIT ?",
+            f"SELECT {','.join(_COLUMNS)}, review FROM detections WHERE id > ?{condition} ORDER BY id {order} LIMIT ?",
             (after, *values, limit),
         )
         return [_logged(row) for row in found]

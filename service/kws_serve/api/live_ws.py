@@ -1,0 +1,87 @@
+"""`WS /v1/live`: what a stream sounds like to a model, for those who look: features, scores, level. Nothing is kept."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+
+from starlette.websockets import WebSocket
+
+from kws_serve.api.query import once_each, stream_name
+from kws_serve.api.security import Access
+from kws_serve.api.sockets import converse, send_only
+from kws_serve.api.tokens import Grant
+from kws_serve.api.wire import WireError, dumps
+from kws_serve.engine import Engine
+from kws_serve.messages import JsonObject
+from kws_serve.viewers import Viewer
+
+MAX_VIEWERS = 64
+QUEUE_MESSAGES = 512
+_MANY = frozenset({"frames", "scores", "level"})
+
+
+async def live(ws: WebSocket, engine: Engine, access: Access) -> None:
+    """Serve one viewer until it leaves."""
+
+    async def serve(ws: WebSocket, grant: Grant) -> None:
+        stream, model = _query(ws, engine)
+        if not grant.may_touch(stream):
+            raise WireError(4403, f"stream: found {stream!r}, wanted one that the token allows")
+        if len(engine.viewers) >= MAX_VIEWERS:
+            raise WireError(4429, f"viewers: {len(engine.viewers)} look, the limit is {MAX_VIEWERS}")
+        await send_only(ws, _send(ws, engine, stream, model))
+
+    await converse(ws, access, "listen", serve)
+
+
+def _query(ws: WebSocket, engine: Engine) -> tuple[str, str]:
+    """`stream=NAME&model=NAME`. Raises WireError 4400."""
+    found = once_each(ws.query_params.multi_items(), ("stream", "model"))
+    if "stream" not in found:
+        raise WireError(4400, "stream: found none, wanted stream=NAME")
+    model = found.get("model", next(iter(engine.models)))
+    if model not in engine.models:
+        raise WireError(4400, f"model: found {model[:80]!r}, wanted one of {', '.join(engine.models)}")
+    return stream_name(found["stream"]), model
+
+
+async def _send(ws: WebSocket, engine: Engine, stream: str, model: str) -> None:
+    queue = _Queue(asyncio.get_running_loop())
+    viewer = Viewer(stream, model, queue.put)
+    engine.viewers.join(viewer, engine.streams.get(stream))
+    try:
+        while True:
+            for message in await queue.take():
+                await ws.send_text(dumps(message))
+    finally:
+        engine.viewers.leave(viewer)
+
+
+class _Queue:
+    """Messages from the engine's thread to this loop; what comes while it is full is left out, which is said."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+        self._messages: deque[JsonObject] = deque()
+        self._skipped = 0
+        self._some = asyncio.Event()
+
+    def put(self, message: JsonObject) -> None:
+        """From the engine's thread."""
+        if len(self._messages) >= QUEUE_MESSAGES and message["type"] in _MANY:
+            self._skipped += 1
+            return
+        self._messages.append(message)
+        if not self._loop.is_closed():
+            self._loop.call_soon_threadsafe(self._some.set)
+
+    async def take(self) -> list[JsonObject]:
+        """All that has come since, at least one."""
+        await self._some.wait()
+        self._some.clear()
+        found = []
+        while self._messages:
+            found.append(self._messages.popleft())
+        skipped, self._skipped = self._skipped, 0
+        return [*found, {"type": "skipped", "n": skipped}] if skipped else found

@@ -1,0 +1,42 @@
+"""The last scores of every stream: `(n_streams, length, n_classes)`, so that a detection can show what led to it."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from kws_serve.messages import Float32Array, Int64Array
+
+
+class ScoreRing:
+    """Keeps each stream's last `length` patches' scores; a stream is a row (slot)."""
+
+    def __init__(self, length: int, n_classes: int) -> None:
+        self.length = length
+        self._scores = np.zeros((0, length, n_classes), np.float32)
+        self._n = np.zeros(0, np.int64)  # patches since the reset
+
+    def ensure(self, n_streams: int) -> None:
+        """Make room for slots 0..n_streams-1."""
+        more = n_streams - len(self._n)
+        if more > 0:
+            self._scores = np.concatenate([self._scores, np.zeros((more, *self._scores.shape[1:]), np.float32)])
+            self._n = np.concatenate([self._n, np.zeros(more, np.int64)])
+
+    def reset(self, slot: int) -> None:
+        """Forget stream `slot`."""
+        self._n[slot] = 0
+
+    def push(self, slots: Int64Array, scores: Float32Array) -> None:
+        """Take `p` patches of `k` streams: scores (k, p, n_classes)."""
+        p = scores.shape[1]
+        kept = scores[:, max(0, p - self.length) :]
+        first = self._n[slots] + p - kept.shape[1]
+        at = (first[:, None] + np.arange(kept.shape[1])) % self.length
+        self._scores[slots[:, None], at] = kept
+        self._n[slots] += p
+
+    def last(self, slot: int, skip: int = 0) -> Float32Array:
+        """What is kept of a stream but its newest `skip` patches, oldest first: (t, n_classes)."""
+        n = int(self._n[slot])
+        at = np.arange(max(0, n - self.length), max(0, n - skip)) % self.length
+        return np.asarray(self._scores[slot, at])

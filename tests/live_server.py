@@ -5,15 +5,18 @@ from __future__ import annotations
 import contextlib
 import tempfile
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
+
+import httpx
 
 from kws_serve.api.tokens import TokenFile
 from kws_serve.app import Server, ServerOptions, build_app
 from kws_serve.backends import open_backend
 from kws_serve.engine import Engine, LoadedModel
 from kws_serve.engine_runner import EngineRunner
+from kws_serve.messages import JsonObject
 from kws_serve.model_folder import load_model
 from kws_serve.sinks.event_log import EventLog
 from kws_serve.sinks.store import Retention
@@ -45,6 +48,11 @@ class LiveServer:
         spec = load_model(self.folders[name])
         return [LoadedModel(spec, open_backend("onnx", spec), "onnx")]
 
+    def rows(self) -> list[JsonObject]:
+        """Of this server and those that it watches."""
+        rows: list[JsonObject] = httpx.get(f"{self.http}/v1/servers").json()["items"]
+        return rows
+
     def stop(self) -> None:
         self.server.stop()
         self._thread.join(10)
@@ -61,10 +69,12 @@ def live_server(
     data: Path | None = None,
     keep: Retention = Retention(),  # noqa: B008 (frozen)
     tokens: TokenFile | None = None,
+    watched: Callable[[], list[JsonObject]] = list,
 ) -> Iterator[LiveServer]:
     """A server for the length of a test; its log in `data`, or gone with it."""
     with tempfile.TemporaryDirectory() as own:
-        server = LiveServer(folders, ServerOptions(port=port, token=token, tokens=tokens), data or Path(own), keep)
+        options = ServerOptions(port=port, token=token, tokens=tokens, watched=watched)
+        server = LiveServer(folders, options, data or Path(own), keep)
         server.start()
         try:
             yield server

@@ -26,10 +26,14 @@ def serve(argv: Sequence[str] | None = None) -> None:
         from kws_serve.token_cli import token
 
         sys.exit(_guarded(token, {"words": words[1:]}))
+    if words[:1] == ["status"]:
+        from kws_serve.status_cli import status
+
+        sys.exit(_guarded(status, {"words": words[1:]}))
     parser = _parser(
         SERVE,
         "Live audio in, detections out: WebSockets, a page, several models at once. "
-        "`kws-serve token --help`: tokens for other machines.",
+        "`kws-serve token --help`: tokens for other machines; `kws-serve status`: who is up.",
     )
     parser.add_argument("--list-devices", action="store_true", help="list the capture devices and exit")
     sys.exit(_guarded(_serve, vars(parser.parse_args(words))))
@@ -125,7 +129,8 @@ def _serve(arguments: dict[str, Any]) -> int:
     from kws_serve.sinks.store import Retention
 
     token = settings.token.get_secret_value() if settings.token else None
-    log_format.set_up((token,) if token else ())
+    watch_tokens = tuple(secret.get_secret_value() for secret in settings.watch_token)
+    log_format.set_up((*((token,) if token else ()), *watch_tokens))
     tokens = TokenFile(settings.data_folder / "tokens.json")
     check_exposure(settings.host, token, settings.insecure, tokens)
     _check_tls(settings)
@@ -140,6 +145,7 @@ def _serve(arguments: dict[str, Any]) -> int:
         settings.tls_cert,
         settings.tls_key,
         load_model=lambda name: load_model(name, settings),
+        note=settings.note or notice,
     )
     try:
         bound = bound_socket(settings.host, settings.port)
@@ -151,7 +157,16 @@ def _serve(arguments: dict[str, Any]) -> int:
         print(f"warning: {path} was damaged; kept as {log.store.set_aside}, a new log begins", file=sys.stderr)
     restore_settings(engine, log)
     apply_thresholds(engine, settings)
-    return Running(engine, log, specs, options, bound=bound, loop=settings.loop or settings.demo, notice=notice).run()
+    return Running(
+        engine,
+        log,
+        specs,
+        options,
+        bound=bound,
+        loop=settings.loop or settings.demo,
+        notice=notice,
+        watch=(settings.watch, watch_tokens),
+    ).run()
 
 
 def _check_tls(settings: Settings) -> None:
@@ -238,13 +253,22 @@ def _detect(arguments: dict[str, Any]) -> int:
     from kws_serve.detect import detect_file
     from kws_serve.engine import Engine
     from kws_serve.messages import Detection, StreamDone
+    from kws_serve.timeline import Timeline, page
 
     engine = Engine(load_models(settings))
     apply_thresholds(engine, settings)
     failed, audio_s, began_s = 0, 0.0, time.monotonic()
+    timelines: list[Timeline] = []
     for path in [Path(name) for name in arguments["file"]]:
+
+        def begin(stream: str, seconds: float, path: Path = path) -> None:
+            if settings.html:
+                timelines.append(Timeline(engine, path, stream, seconds))
+
         try:
-            for event in detect_file(engine, path, channel=settings.channel):
+            for event in detect_file(engine, path, channel=settings.channel, on_open=begin):
+                if isinstance(event, Detection) and timelines:
+                    timelines[-1].detections.append(event)
                 if isinstance(event, StreamDone):
                     audio_s += event.seconds
                 elif isinstance(event, Detection) and settings.json_lines:
@@ -256,6 +280,14 @@ def _detect(arguments: dict[str, Any]) -> int:
         except KwsError as e:
             failed += 1
             print(f"error: {printable(str(e))}", file=sys.stderr)
+        finally:
+            if timelines:
+                timelines[-1].close()
+    if settings.html and timelines:
+        try:
+            settings.html.write_text(page(timelines), encoding="utf-8")
+        except OSError as e:
+            raise KwsError(f"--html: cannot write {settings.html} ({e.strerror})") from None
     took_s = time.monotonic() - began_s
     if audio_s:
         print(f"{audio_s:.1f} s of audio in {took_s:.2f} s: {audio_s / took_s:.0f} times real time", file=sys.stderr)

@@ -14,8 +14,9 @@ import tomllib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
+from urllib.parse import urlsplit
 
-from pydantic import Field, SecretStr, ValidationError, field_validator
+from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic.fields import FieldInfo
 from pydantic_settings import (
     BaseSettings,
@@ -45,6 +46,7 @@ def _setting(default: Any, text: str, *, metavar: str = "", commands: Sequence[s
 
 _BOTH = (SERVE, DETECT)
 _Texts = Annotated[tuple[str, ...], NoDecode]
+_Secrets = Annotated[tuple[SecretStr, ...], NoDecode]
 
 
 class Settings(BaseSettings):
@@ -104,13 +106,28 @@ class Settings(BaseSettings):
     keep_mb: float = _setting(500.0, "forget the oldest detections beyond this size (default: 500)", metavar="MB")
     tls_cert: Path | None = _setting(None, "serve https with this certificate chain (PEM)", metavar="FILE")
     tls_key: Path | None = _setting(None, "the certificate's private key (PEM)", metavar="FILE")
+    watch: _Texts = _setting(
+        (), "another kws-serve whose state to show here, like http://HOST:8000; repeatable", metavar="URL"
+    )
+    watch_token: _Secrets = _setting(
+        (),
+        "what to present to the watched servers: one for all, or one each in their order; better as KWS_WATCH_TOKEN",
+        metavar="TOKEN",
+    )
+    note: str = _setting("", "a note that the status shows beside this server's name", metavar="TEXT")
     insecure: bool = _setting(False, "allow a host other than loopback without a token")
     demo: bool = _setting(False, "listen to the demo audio that comes with the package (synthetic), in a loop")
     loop: bool = _setting(False, "begin each file again at its end; its sample count goes on")
     channel: int = _setting(0, "the channel of the files to listen to, from 0", metavar="N", commands=(DETECT,))
+    html: Path | None = _setting(
+        None,
+        "write a page with the timeline of the files: one HTML file that needs no other",
+        metavar="OUT",
+        commands=(DETECT,),
+    )
     json_lines: bool = _setting(False, "print one JSON object a line", commands=(DETECT,))
 
-    @field_validator("source", "model", "backend", "threshold", mode="before")
+    @field_validator("source", "model", "backend", "threshold", "watch", "watch_token", mode="before")
     @classmethod
     def _split(cls, value: object) -> object:
         """A variable holds several values separated by commas, or a JSON list where a value has a comma."""
@@ -158,6 +175,17 @@ class Settings(BaseSettings):
             raise ValueError("at least one name")
         return tuple(dict.fromkeys(value))
 
+    @field_validator("watch")
+    @classmethod
+    def _check_watch(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        return tuple(check_url(text) for text in value)
+
+    @model_validator(mode="after")
+    def _check_watch_tokens(self) -> Settings:
+        if len(self.watch_token) not in (0, 1, len(self.watch)):
+            raise ValueError(f"one for all or one each ({len(self.watch)}), found {len(self.watch_token)}")
+        return self
+
     @field_validator("threshold")
     @classmethod
     def _check_threshold(cls, value: tuple[str, ...]) -> tuple[str, ...]:
@@ -177,6 +205,21 @@ class Settings(BaseSettings):
     def thresholds(self) -> list[tuple[str | None, str, float]]:
         """(model or None for all, label, threshold), as given."""
         return [parse_threshold(text) for text in self.threshold]
+
+
+def check_url(text: str) -> str:
+    """A server's address. Raises ValueError with what is wanted."""
+    wanted = "http://HOST:PORT or https://HOST:PORT"
+    try:
+        parts = urlsplit(text)
+        port = parts.port
+    except ValueError:
+        raise ValueError(wanted) from None
+    if parts.scheme not in ("http", "https") or not parts.hostname or port == 0:
+        raise ValueError(wanted)
+    if parts.username is not None or parts.path not in ("", "/") or parts.query or parts.fragment:
+        raise ValueError(f"{wanted} and nothing more")
+    return f"{parts.scheme}://{parts.netloc}"
 
 
 def parse_threshold(text: str) -> tuple[str | None, str, float]:
@@ -220,7 +263,7 @@ def add_flags(parser: argparse.ArgumentParser, command: str) -> None:
         if field.annotation is bool:
             parser.add_argument(flag_name(name), dest=name, action="store_true", default=argparse.SUPPRESS, help=text)
             continue
-        repeatable = field.annotation == tuple[str, ...]
+        repeatable = field.annotation in (tuple[str, ...], tuple[SecretStr, ...])
         parser.add_argument(
             flag_name(name),
             dest=name,
@@ -295,7 +338,7 @@ def _check_variables(environ: Mapping[str, str]) -> list[str]:
 def _one_line(error: ValidationError, given: Mapping[str, Any], environ: Mapping[str, str], path: str | None) -> str:
     """The first fault: where the value came from, what was found, what was wanted."""
     fault = error.errors()[0]
-    field = str(fault["loc"][0])
+    field = str(fault["loc"][0]) if fault["loc"] else "watch_token"  # the one rule over two settings
     if field in given:
         where = flag_name(field)
     elif environ.get(variable_name(field)):
@@ -304,7 +347,7 @@ def _one_line(error: ValidationError, given: Mapping[str, Any], environ: Mapping
         where = f"{field} in {path}"
     cause = fault.get("ctx", {}).get("error")
     wanted = str(cause) if cause else _WANTED.get(fault["type"], fault["msg"][:1].lower() + fault["msg"][1:])
-    found = "(hidden)" if field == "token" else _shown(fault["input"])
+    found = "(hidden)" if "token" in field else _shown(fault["input"])
     return f"{where}: found {found}, wanted {wanted}"
 
 

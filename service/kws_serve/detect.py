@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from kws_serve.engine import Engine
@@ -14,12 +14,21 @@ from kws_serve.sources.spec import stream_name
 _READ_S = 0.5
 
 
-def detect_file(engine: Engine, path: Path, *, channel: int = 0, scores: bool = False) -> Iterator[Event]:
-    """Every event of one file (its channel `channel`), in order, ended by StreamDone. Raises SourceError."""
+def detect_file(
+    engine: Engine,
+    path: Path,
+    *,
+    channel: int = 0,
+    scores: bool = False,
+    on_open: Callable[[str, float], None] = lambda stream, seconds: None,
+) -> Iterator[Event]:
+    """Every event of one file (its channel `channel`), in order, ended by StreamDone. `on_open` is told the stream's
+    name and the file's seconds before the first event. Raises SourceError.
+    """
     file = AudioFile(path, channel=channel)
-    stream = engine.open_stream(
-        stream_name(path), file.rate_hz, kind="file", channels=file.channels, scores=scores, live=False
-    )
+    name = stream_name(path)
+    on_open(name, file.seconds)
+    stream = engine.open_stream(name, file.rate_hz, kind="file", channels=file.channels, scores=scores, live=False)
     stream.epoch = "file"  # the same file gives the same uids
     try:
         for samples in file.chunks(_READ_S):

@@ -22,6 +22,7 @@ from kws_serve.sources.spec import SourceSpec
 from kws_serve.sources.supervisor import Sources, SourceState
 from kws_serve.systemd import Notifier
 from kws_serve.terminal import Terminal
+from kws_serve.watch import Watch
 
 _log = logging.getLogger(__name__)
 
@@ -42,15 +43,20 @@ class Running:
         bound: socket.socket | None = None,
         loop: bool,
         notice: str,
+        watch: tuple[Sequence[str], Sequence[str]] = ((), ()),
     ) -> None:
-        """Everything that can be refused is refused here. Raises KwsError, OSError (address)."""
+        """Everything that can be refused is refused here. `watch`: URLs and tokens of other servers.
+
+        Raises KwsError, OSError (address).
+        """
         self.engine = engine
         self.log = log
         self.log.on_commit = self._committed
         self.runner = EngineRunner(engine, self.log.publish)
         self.terminal = Terminal(engine, notice)
         self.sources = Sources(specs, engine, loop=loop, on_change=self._source_changed)
-        self.options = replace(options, sources=self.sources.states, note=notice)
+        self.watch = Watch(*watch, self.terminal.server)
+        self.options = replace(options, sources=self.sources.states, watched=self.watch.rows)
         self.server = Server(build_app(engine, self.runner, self.log, self.options), self.options, bound)
         self._stopping = threading.Event()
 
@@ -68,6 +74,7 @@ class Running:
         kept = f"{self.log.store.path} (last id {self.log.last_id}); audio is not stored"
         self.terminal.banner(self.server.url, kept, self.sources.states())
         self.sources.start()
+        self.watch.start()
         notifier.tell("READY=1")
         while not self._stopping.wait(_LINE_S if self.terminal.tty else _HINT_S) and serving.is_alive():
             self.terminal.live_line()
@@ -90,6 +97,7 @@ class Running:
         A client's stream is not ended: it can go on where it was when the service is back.
         """
         self.server.accept_no_more()
+        self.watch.stop()
         self.sources.stop(timeout_s=1.0)
         self.runner.drain(timeout_s=1.0)
         self.log.flush(timeout_s=1.0)

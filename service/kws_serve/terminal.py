@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from kws_serve import __version__
 from kws_serve.engine import Engine
-from kws_serve.messages import Detection
+from kws_serve.messages import Detection, JsonObject
 
 if TYPE_CHECKING:
     from kws_serve.sources.supervisor import SourceState
@@ -60,6 +60,11 @@ class Terminal:
         retry = f", next try in {state.retry_in_s:.1f} s" if state.retry_in_s is not None else ""
         detail = f" ({state.detail})" if state.detail else ""
         self._print(f"  source  {state.name}: {state.state}{detail}{retry}")
+
+    def server(self, row: JsonObject) -> None:
+        """Another server that has come or gone."""
+        detail = f" ({row['detail']}), last seen {row['last_seen'] or 'never'}" if row["state"] == "OFF" else ""
+        self._print(f"  server  {row['name']} at {row['address']}: {row['state']}{detail}")
 
     def detection(self, d: Detection) -> None:
         """A detection, as it happens."""

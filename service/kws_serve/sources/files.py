@@ -20,6 +20,9 @@ CHUNK_S = 0.1
 """Seconds of a file that are pushed at once in real time."""
 
 
+_UNKNOWN = 1 << 60
+
+
 def open_audio(path: Path) -> soundfile.SoundFile:
     """An audio file that libsndfile reads. Raises SourceError in one line."""
     if path.is_dir():
@@ -64,9 +67,16 @@ class AudioFile:
             raise SourceError(f"{path}: found {self.channels} channel(s), wanted channel {channel} (from 0)")
 
     @property
+    def seconds(self) -> float:
+        """Its length; where its header does not tell, it is read through once. Raises SourceError."""
+        if self._file.frames < _UNKNOWN:
+            return float(self._file.frames / self.rate_hz)
+        return sum(len(samples) for samples in self.chunks(1.0)) / self.rate_hz
+
+    @property
     def detail(self) -> str:
         """What is open, for people."""
-        length = f"{self._file.frames / self.rate_hz:.1f} s, " if self._file.frames < 1 << 60 else ""
+        length = f"{self.seconds:.1f} s, " if self._file.frames < _UNKNOWN else ""
         bad = f", {self.bad_samples} samples not a number" if self.bad_samples else ""
         return f"{length}channel {self.channel} of {self.channels}, {self.rate_hz} Hz{', in a loop' * self.loop}{bad}"
 

@@ -1,10 +1,11 @@
-// This browser's microphone as one live stream of the server: capture, WS /v1/audio, and what went wrong in plain words.
+// This browser's microphone as one live stream of the server: capture, an AudioSender, and what went wrong in plain words.
 
-import { backoffMs, openSocket } from "./connection.js";
+import { RING_S, ServiceError } from "./kws-client.js";
 
-const LONGEST_LAG_S = 2; // of audio waiting in the browser; beyond it audio is skipped, said and never joined
+const LONGEST_LAG_S = RING_S - 1; // that the server has not acknowledged; beyond it audio is skipped, said and never joined
 const SILENT_PEAK = 0.0002;
 const SILENT_MESSAGES = 50; // of 100 ms
+const RETRY_MS = 2000;
 const OFF = "Off. Audio goes to this server only and is not stored.";
 const FAULTS = {
   NotAllowedError: "The browser was told not to use the microphone. Allow it in the address bar, then press Listen.",
@@ -13,17 +14,14 @@ const FAULTS = {
 };
 
 export class Microphone {
-  #attempt = 0;
   #capture = null; // { media, context }
   #lagging = false;
-  #name = null;
-  #ready = false;
+  #sender = null;
   #silent = 0;
-  #socket = null;
-  #timer = null;
 
-  /** `on`: level(peak in [0, 1]), scores(message), state(name, text), notice(text), token(). */
-  constructor(on) {
+  /** `on`: state(name, text), notice(text), token(), stream(name). */
+  constructor(client, on) {
+    this.client = client;
     this.on = on;
   }
 
@@ -55,74 +53,63 @@ export class Microphone {
     track.onmute = () => this.on.state("muted", "The microphone is muted by the system: nothing is heard.");
     track.onunmute = () => this.#connected();
     this.#capture = { media, context };
-    this.#name = newName();
-    this.#connect();
+    this.#feed(this.#capture);
   }
 
   /** Ends the stream politely: the server flushes what it has and frees the name. */
   stop(state = "off", text = OFF) {
-    clearTimeout(this.#timer);
     this.#capture?.media.getTracks().forEach((track) => track.stop());
     this.#capture?.context.close();
     this.#capture = null;
-    const socket = this.#socket;
-    if (this.#ready) socket.send('{"type":"end"}');
-    else socket?.close();
-    setTimeout(() => socket?.close(), 3000); // a server that never says done
-    this.#ready = false;
-    this.on.level(0);
+    const sender = this.#sender;
+    this.#sender = null;
+    sender?.end();
+    setTimeout(() => sender?.close(), 3000); // a server that never says done
     this.on.state(state, text);
   }
 
-  #connect() {
-    clearTimeout(this.#timer);
-    const rate = this.#capture.context.sampleRate;
-    const query = { stream: this.#name, rate, format: "s16le", channels: 1, scores: 1 };
-    const socket = openSocket("/v1/audio", query);
-    let fault = "";
-    this.#socket = socket;
-    this.on.state("wait", "Connecting the microphone…");
-    socket.onmessage = ({ data }) => {
-      const message = JSON.parse(data);
-      if (message.type === "scores") this.on.scores(message);
-      else if (message.type === "gap") this.on.notice(`The server skipped ${message.n} samples (${message.reason}).`);
-      else if (message.type === "error") fault = message.message;
-      else if (message.type === "ready" && this.running && socket === this.#socket) {
-        this.#ready = true;
-        this.#attempt = this.#silent = 0;
+  /** One stream after another, for as long as this capture runs. */
+  async #feed(capture) {
+    while (this.#capture === capture) {
+      this.on.state("wait", "Connecting the microphone…");
+      try {
+        const sender = await this.client.audio(newName(), { rate: capture.context.sampleRate });
+        if (this.#capture !== capture) return sender.close();
+        this.#sender = sender;
+        this.#silent = 0;
+        this.#lagging = false;
         this.#connected();
+        this.on.stream(sender.ready.stream);
+        for await (const message of sender)
+          if (message.type === "gap") this.on.notice(`The server skipped ${message.n} samples (${message.reason}).`);
+      } catch (error) {
+        if (this.#capture !== capture) return;
+        const code = error instanceof ServiceError ? error.code : 0;
+        if (code === 4401) this.on.token();
+        if ([4400, 4401, 4403].includes(code)) return this.stop("fault", `Refused: ${error.message}`);
+        this.on.state("wait", `The server does not take the microphone now, trying again… (${error.message})`);
+        await new Promise((resolve) => setTimeout(resolve, RETRY_MS));
+      } finally {
+        if (this.#capture === capture) this.#sender = null;
       }
-    };
-    socket.onclose = ({ code, reason }) => {
-      if (socket !== this.#socket || !this.running) return;
-      this.#ready = this.#lagging = false;
-      if (code === 4401) this.on.token();
-      if ([4400, 4401, 4403].includes(code)) return this.stop("fault", `Refused: ${fault || reason || code}`);
-      if (code === 4409) this.#name = newName();
-      this.on.state("wait", `Connection lost, reconnecting…${fault && ` (${fault})`}`);
-      this.#timer = setTimeout(() => this.#connect(), code === 1000 ? 0 : backoffMs(this.#attempt++));
-    };
+    }
   }
 
   #connected() {
-    if (this.#ready) this.on.state("live", `Listening as ${this.#name}`);
+    if (this.#sender) this.on.state("live", `Listening as ${this.#sender.ready.stream}`);
   }
 
   #send({ pcm, peak }) {
-    if (!this.running) return;
-    this.on.level(peak);
-    if (!this.#ready) return;
-    const waiting_s = this.#socket.bufferedAmount / 2 / this.#capture.context.sampleRate;
-    if (!this.#lagging && waiting_s > LONGEST_LAG_S) {
+    const sender = this.#sender;
+    if (!this.running || !sender) return;
+    if (this.#lagging) return;
+    if (sender.unacknowledged_s > LONGEST_LAG_S) { // end this stream: the next one has an epoch of its own, not a hole
       this.#lagging = true;
-      this.on.state("lagging", "The network is too slow for live audio: skipping until it has caught up.");
+      this.on.state("lagging", "The server is away or the network too slow: skipping until it has caught up.");
+      return sender.end();
     }
-    if (this.#lagging) { // once all is sent, end this stream: the next one has an epoch of its own, not a hole
-      if (waiting_s > 0) return;
-      this.#ready = false;
-      return this.#socket.send('{"type":"end"}');
-    }
-    this.#socket.send(pcm);
+    sender.send(pcm).catch(() => {}); // whoever iterates is told
+    if (!sender.connected) return this.on.state("wait", "Connection lost, reconnecting: the last 10 s are kept and sent then.");
     this.#silent = peak < SILENT_PEAK ? this.#silent + 1 : 0;
     if (this.#silent === SILENT_MESSAGES) this.on.state("muted", "Listening, but there is no sound. Muted?");
     if (this.#silent === 0) this.#connected();

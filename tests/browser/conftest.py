@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -45,10 +45,17 @@ class Pages:
         self._browsers: list[sync_api.Browser] = []
 
     def open(
-        self, url: str, *, microphone: np.ndarray | None = None, deny: bool = False, init: str = ""
+        self,
+        url: str,
+        *,
+        microphone: np.ndarray | None = None,
+        deny: bool = False,
+        init: str = "",
+        flags: Sequence[str] = (),
+        **context: object,
     ) -> sync_api.Page:
         """A page in a browser of its own, whose microphone hears `microphone` (44.1 kHz)."""
-        flags = [f for f in FLAGS if not (deny and "fake-ui" in f)]
+        flags = [*(f for f in FLAGS if not (deny and "fake-ui" in f)), *flags]
         if microphone is not None:
             path = self.folder / "microphone.wav"
             silence = np.zeros(RATE_HZ)
@@ -56,16 +63,24 @@ class Pages:
             flags.append(f"--use-file-for-fake-audio-capture={path}%noloop")
         browser = self._playwright.chromium.launch(executable_path=self.chromium, args=flags)
         self._browsers.append(browser)
-        context = browser.new_context(permissions=[] if deny else ["microphone"])
-        page = context.new_page()
-        page.add_init_script(
+        opened = browser.new_context(**{"permissions": [] if deny else ["microphone"], **context})
+        opened.add_init_script(
             "document.addEventListener('securitypolicyviolation',"
             " e => console.error('CSP ' + e.violatedDirective + ' ' + e.blockedURI));" + init
         )
-        page.on("console", lambda m: m.type == "error" and self.complaints.append(m.text))
-        page.on("pageerror", lambda e: self.complaints.append(str(e)))
+        opened.on("page", self._listen)
+        page = opened.new_page()
         page.goto(url)
         return page
+
+    def _listen(self, page: sync_api.Page) -> None:
+        page.on("console", lambda m: m.type == "error" and self.complaints.append(m.text))
+        page.on("pageerror", lambda e: self.complaints.append(str(e)))
+
+    @property
+    def faults(self) -> list[str]:
+        """What they complained of, but that a server that was stopped does not answer."""
+        return [c for c in self.complaints if "ERR_CONNECTION" not in c and "ERR_EMPTY_RESPONSE" not in c]
 
     def close(self) -> None:
         for browser in self._browsers:

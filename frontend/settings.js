@@ -1,0 +1,122 @@
+// What makes a label fire: sliders that act at once, here and for everybody.
+
+import { byId, element, keyed, setText } from "./dom.js";
+import { colourClass, iconOf } from "./labels.js";
+
+const SENT_MS = 150; // a slider that moves is told this often at most
+const FIELDS = [
+  { key: "threshold", text: "Threshold", min: 0.01, max: 1, step: 0.01 },
+  { key: "off_threshold", text: "Off below", min: 0, max: 1, step: 0.01 },
+  { key: "smoothing_ms", text: "Mean over, ms", min: 0, max: 1000, step: 20 },
+  { key: "k", text: "Patches above (k)", min: 1, max: 10, step: 1 },
+  { key: "n", text: "of the last (n)", min: 1, max: 20, step: 1 },
+  { key: "refractory_s", text: "Quiet after, s", min: 0, max: 10, step: 0.1 },
+];
+
+export class Settings {
+  #held = null; // the slider that is being moved: what the server says must not tear it away
+  #models = [];
+  #pending = new Map(); // `model/label` -> changes not yet sent
+  #timer = null;
+
+  /** `onFault(error)`; `onChange()`: ask the server what is in force now. */
+  constructor(client, onFault, onChange) {
+    Object.assign(this, { client, onFault, onChange });
+  }
+
+  show(models, mayChange) {
+    this.#models = models;
+    byId("read-only").hidden = mayChange;
+    keyed(byId("settings-models"), models.map((m) => m.name), (i) => this.#model(models[i]), (node, i) => {
+      const labels = Object.keys(models[i].detection);
+      keyed(node.querySelector(".settings-labels"), labels, (k) => this.#label(models[i].name, labels[k]), (row, k) => {
+        this.#refresh(row, models[i], labels[k], mayChange);
+      });
+    });
+  }
+
+  #model(model) {
+    return element("section", "panel",
+      element("h3", "", `${model.name} `, element("small", "", `${model.version}, ${model.task === "event" ? "sounds" : "words"}`)),
+      element("div", "settings-labels"));
+  }
+
+  #label(model, label) {
+    const icon = element("i", { className: "icon", textContent: iconOf(label), aria: { hidden: true } });
+    const reset = element("button", { type: "button", className: "small reset", aria: { label: `Reset ${label} of ${model}` } }, "Reset");
+    reset.addEventListener("click", () => this.#send(model, label, null));
+    const [first, ...rest] = FIELDS.map((field) => this.#slider(model, label, field));
+    const more = element("details", "", element("summary", { aria: { label: `More settings of ${label}` } }, "More"), ...rest);
+    return element("div", { className: `setting ${colourClass(label)}`, aria: { role: "group", label: `${label} of ${model}` } },
+      element("span", "label", icon, label), first, more, reset);
+  }
+
+  #slider(model, label, { key, text, min, max, step }) {
+    const input = element("input", { type: "range", min, max, step, data: { setting: key } });
+    const shown = element("output", "");
+    input.addEventListener("input", () => {
+      this.#held = input;
+      setText(shown, input.value);
+      this.#later(model, label, key, Number(input.value));
+      this.#takeAlong(model, label, key, input);
+    });
+    input.addEventListener("change", () => this.#flush());
+    return element("label", "slider", element("span", "", text), input, shown);
+  }
+
+  /** k of n: the one that is moved takes the other along. */
+  #takeAlong(model, label, key, input) {
+    const other = { k: "n", n: "k" }[key];
+    const slider = other && input.closest("details").querySelector(`[data-setting=${other}]`);
+    const [value, theirs] = [Number(input.value), Number(slider?.value)];
+    if (!slider || (key === "k" ? theirs >= value : theirs <= value)) return;
+    slider.value = value;
+    setText(slider.nextElementSibling, slider.value);
+    this.#later(model, label, other, value);
+  }
+
+  #refresh(row, model, label, mayChange) {
+    for (const input of row.querySelectorAll("input")) {
+      input.disabled = !mayChange;
+      if (input === this.#held || this.#pending.has(`${model.name}/${label}`)) continue;
+      const value = model.detection[label][input.dataset.setting];
+      if (value > Number(input.max)) input.max = value;
+      if (Number(input.value) !== value) input.value = value;
+      setText(input.nextElementSibling, String(+value.toFixed(3)));
+      input.setAttribute("aria-valuetext", `${+value.toFixed(3)}`);
+    }
+    const reset = row.querySelector(".reset");
+    reset.hidden = !(label in model.overrides);
+    reset.disabled = !mayChange;
+  }
+
+  #later(model, label, key, value) {
+    const name = `${model}/${label}`;
+    this.#pending.set(name, { model, label, changes: { ...this.#pending.get(name)?.changes, [key]: value } });
+    this.#timer ??= setTimeout(() => this.#flush(), SENT_MS);
+  }
+
+  #flush() {
+    clearTimeout(this.#timer);
+    this.#timer = null;
+    const pending = [...this.#pending.values()];
+    for (const { model, label, changes } of pending) this.#send(model, label, changes);
+  }
+
+  async #send(model, label, changes) {
+    const name = `${model}/${label}`;
+    const sent = this.#pending.get(name);
+    try {
+      await this.client.json(`/v1/models/${model}/detection`, { method: "PATCH", body: { [label]: changes } });
+      setText(byId("settings-state"), changes ? `${label}: in force, and kept.` : `${label}: as its model says.`);
+    } catch (error) {
+      setText(byId("settings-state"), error.code === 403 ? "Your token may look, but not change anything." : error.message);
+      this.onFault(error);
+    }
+    if (this.#pending.get(name) === sent) {
+      this.#pending.delete(name);
+      this.#held = null;
+    }
+    this.onChange();
+  }
+}

@@ -260,7 +260,7 @@ export class AudioSender {
   #kept;
   #largest;
   #next = 0; // after the last one that was given to us
-  #ring = /** @type {{ first: number, data: Uint8Array }[]} */ ([]); // the last `#kept` samples
+  #ring = /** @type {{ first: number, data: Uint8Array<ArrayBuffer> }[]} */ ([]); // the last `#kept` samples
   #sampleBytes;
   #socket = /** @type {Socket | null} */ (null);
   #stopped = false;
@@ -353,7 +353,7 @@ export class AudioSender {
     }
   }
 
-  /** @param {{ first: number, data: Uint8Array }} part */
+  /** @param {{ first: number, data: Uint8Array<ArrayBuffer> }} part */
   #end(part) {
     return part.first + part.data.length / this.#sampleBytes;
   }

@@ -193,7 +193,7 @@ export class LiveView {
   #draw() {
     const now = performance.now();
     const calm = matchMedia("(prefers-reduced-motion: reduce)").matches;
-    if (now - this.#drawn < (calm ? 1000 : DRAWN_MS) || byId("live").hidden || document.hidden) return;
+    if (now - this.#drawn < (calm ? 1000 : DRAWN_MS) || byId("view-live").hidden || document.hidden) return;
     this.#drawn = now;
     this.#drawLevel(now);
     const model = this.#models.get(this.model);

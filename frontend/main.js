@@ -45,9 +45,14 @@ function showWhy(id) {
 
 // Views
 
+let shown = null;
+
 function showView() {
-  const name = VIEWS.includes(location.hash.slice(1)) ? location.hash.slice(1) : "live";
-  for (const view of VIEWS) byId(view).hidden = view !== name;
+  const asked = location.hash.slice(1);
+  const name = VIEWS.includes(asked) ? asked : shown ?? "live"; // another hash is the skip link's
+  if (name === shown) return;
+  shown = name;
+  for (const view of VIEWS) byId(`view-${view}`).hidden = view !== name;
   for (const link of document.querySelectorAll("nav a"))
     if (link.hash === `#${name}`) link.setAttribute("aria-current", "page");
     else link.removeAttribute("aria-current");

@@ -153,6 +153,72 @@ Where a time stands, it is of that machine at that moment; the tests themselves 
 """
 
 
+_LIVE, _VIEWS = "tests/api/test_live.py", "tests/browser/test_views.py"
+
+THE_PAGE = (
+    Row(
+        "page",
+        "Left open at 30 detections a minute: memory flat, frames in time",
+        "`frontend/live.js`, `frontend/alerts.js`",
+        ("tests/browser/test_endurance.py::test_the_page_stays_small_and_smooth",),
+    ),
+    Row(
+        "away",
+        "After a lost connection each detection is shown once, and how many were fetched",
+        "`frontend/kws-client.js`, `frontend/alerts.js`",
+        (
+            f"{_VIEWS}::test_away_and_recovered_are_told",
+            "tests/browser/test_page.py::test_after_a_restart_the_page_goes_on_and_shows_each_detection_once",
+        ),
+        "a restart with 3 missed, one with none",
+        "each once",
+    ),
+    Row(
+        "browser's microphone",
+        "A restart of the service costs it nothing",
+        "`frontend/kws-client.js` AudioSender",
+        (
+            f"{_VIEWS}::test_the_microphone_goes_on_through_a_restart_without_a_hole",
+            "tests/browser/test_client.py::test_audio_goes_on_after_a_restart_to_the_sample",
+        ),
+        "a restart each",
+        "no hole",
+    ),
+    Row(
+        "why",
+        "The patch, scores and settings that decided; of raw samples the envelope only; memory only",
+        "`evidence.py`",
+        (
+            "tests/engine/test_evidence.py::test_the_patch_and_the_scores_are_those_that_decided_"
+            "however_the_stream_was_cut",
+            "tests/engine/test_evidence.py::test_of_a_raw_model_only_the_envelope_is_kept",
+            f"{_LIVE}::test_why_is_for_those_who_may_hear_the_stream",
+        ),
+        "25 cuts of streams",
+        "equal",
+    ),
+    Row(
+        "watched server",
+        "OFF after 3 missed polls, its row stays, told at once",
+        "`watch.py`",
+        (
+            "tests/test_watch.py::test_a_server_is_off_after_three_missed_polls_keeps_its_row_and_comes_back",
+            f"{_VIEWS}::test_another_server_that_goes_down_is_told_at_once",
+        ),
+        "a server stopped and back",
+        "as promised",
+    ),
+    Row(
+        "accessible",
+        "No serious fault that axe-core finds, in every view, light, dark and at 360 px",
+        "`frontend/index.html`, `frontend/style.css`",
+        ("tests/browser/test_accessible.py::test_axe_finds_no_serious_fault",),
+        "7 views x 4",
+        "0 serious faults",
+    ),
+)
+
+
 def page() -> str:
     """The page as it should be."""
     noted = {}
@@ -164,7 +230,7 @@ def page() -> str:
         else:
             noted[found["row"]] = found
     parts = [HEAD.format(when=when)]
-    for title, rows in (("Security", SECURITY), ("Delivery", DELIVERY)):
+    for title, rows in (("Security", SECURITY), ("Delivery", DELIVERY), ("The page", THE_PAGE)):
         parts.append(f"## {title}\n\n| row | promise | guard | tests | number | measured |\n|---|---|---|---|---|---|")
         for row in rows:
             found = noted.get(row.row, {"n": row.n, "figure": row.figure})

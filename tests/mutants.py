@@ -32,6 +32,7 @@ class Mutant:
 
 _S = "service/kws_serve/"
 _SECURITY, _TOKENS = "tests/api/test_security.py", "tests/api/test_tokens.py"
+_LIVE = "tests/api/test_live.py"
 _LOG = "tests/log/test_event_log.py"
 
 MUTANTS = (
@@ -89,6 +90,14 @@ MUTANTS = (
            "tests/reliability/test_overload.py -k too_many"),
     Mutant("kill -9", _S + "stream.py", "        if not self.told_s:\n            return False", "        return False",
            "tests/reliability/test_restart.py -k kill"),
+    Mutant("S4", _S + "api/live_ws.py", "if not grant.may_touch(stream):", "if False:", f"{_LIVE} -k some_streams"),
+    Mutant("S14", _S + "viewers.py", 'if spec.kind == "raw":', "if False:", f"{_LIVE} -k envelope"),
+    Mutant("why", _S + "api/routes.py", "not _grant(request).may_touch(logged.detection.stream)", "False",
+           f"{_LIVE} -k may_hear"),
+    Mutant("why", _S + "evidence.py", 'if spec.front_end.kind == "raw" else patch.copy()', "if False else patch.copy()",
+           "tests/engine/test_evidence.py -k raw"),
+    Mutant("watched server", _S + "watch.py", "if self._missed >= MISSED else before", "if False else before",
+           "tests/test_watch.py -k three_missed"),
     Mutant("watchdog", _S + "running.py", "return self.runner.alive and", "return True or", "tests/test_systemd.py"),
 )  # fmt: skip
 

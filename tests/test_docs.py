@@ -14,6 +14,7 @@ import pytest
 
 from kws_serve.config import SERVE, Settings, add_flags, flag_name, load_settings, variable_name
 from kws_serve.sources import parse_sources
+from tests.live_server import live_server
 from tests.tiny_model import write_level_model
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -73,6 +74,23 @@ def test_the_readmes_command_lines_are_understood(words):
     parser.add_argument("--list-devices", action="store_true")
     settings, _ = load_settings(vars(parser.parse_args(words)))
     parse_sources(settings.source)
+
+
+def test_the_spreadsheet_example_fills_a_sheet_of_a_workbook_that_is_there(tmp_path, free_port):
+    openpyxl = pytest.importorskip("openpyxl")
+    (code,) = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "page.md").read_text(), re.DOTALL)
+    assert len([line for line in code.splitlines() if line]) <= 10
+    book = openpyxl.Workbook()
+    book.active["A1"] = "mine"
+    book.create_sheet("status")
+    book.save(tmp_path / "machines.xlsx")
+    with live_server([write_level_model(tmp_path)], port=free_port):
+        subprocess.run([sys.executable, "-c", code.replace(":8000", f":{free_port}")], check=True, cwd=tmp_path)
+    book = openpyxl.load_workbook(tmp_path / "machines.xlsx")
+    assert book.worksheets[0]["A1"].value == "mine"
+    rows = list(book["status"].iter_rows(values_only=True))
+    assert rows[0][0] == "name"
+    assert rows[1][-2] == "ON"
 
 
 def test_the_readmes_client_prints_a_detection(tmp_path, free_port):

@@ -16,9 +16,11 @@ MAX_LOAD = 0.9
 """No further client's stream is taken where the engine would be busier than this."""
 
 MEAN_S = 3.0
-"""The time constant of the mean; a stream that joined shows in the load only after about this long."""
+"""The time constant of the mean; a stream that joined shows in the load little by little."""
 
+_DOUBT = 2.0  # so many times its estimate a stream is reckoned with while it does not show
 _SETTLED = 8
+_SOME_LOAD = 0.3
 _PROBE_PATCHES, _PROBE_S = 16, 0.05
 
 
@@ -42,12 +44,16 @@ class Load:
     def expected(self, streams: int) -> float:
         """The share with one more than `streams`, those reckoned in that joined too lately to show."""
         now_s = time.monotonic()
-        while self._joined_s and now_s - self._joined_s[0] > MEAN_S:
+        while self._joined_s and now_s - self._joined_s[0] > 5 * MEAN_S:
             self._joined_s.popleft()
-        unseen = sum(1 - (now_s - s) / MEAN_S for s in self._joined_s)
-        settled = streams - len(self._joined_s)
-        of_one = self.share / settled if settled >= _SETTLED else self.of_one
-        return self.share + of_one * (unseen + 1)
+        unseen = sum(math.exp((s - now_s) / MEAN_S) for s in self._joined_s)  # what the mean does not show of them
+        seen = streams - unseen
+        measured = self.share / seen if seen > 0.5 else 0.0
+        if seen >= _SETTLED:
+            of_one = measured
+        else:  # the estimate is of the best case
+            of_one = max(self.of_one, measured if self.share > _SOME_LOAD else 0.0)
+        return self.share + of_one * (_DOUBT * unseen + 1)
 
 
 def share_of_one(models: Sequence[LoadedModel]) -> float:

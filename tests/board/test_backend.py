@@ -56,6 +56,9 @@ def test_scores_are_the_integer_references(spec: ModelSpec, board: str) -> None:
     wanted = (run(model, quantise(patches, source)).astype(np.float32) + 128) / 256
     np.testing.assert_allclose(scores, wanted, atol=1e-6)
     assert state["inferences"] >= 20 and state["on_cpu"] == {} and state["name"].endswith("(host)")
+    taken = state["models"][spec.name]
+    assert taken["cycle_source"] in ("counter", "modelled") and len(taken["layers"]) > 5
+    assert sum(row["cycles"] for row in taken["layers"]) > 100_000
     assert gap8.board_state() == []  # given back
 
 

@@ -15,6 +15,7 @@ from websockets.sync.client import connect
 from kws_serve.api.tokens import TokenFile
 from kws_serve.messages import Detection
 from kws_serve.model_folder import shipped_models_dir
+from tests.browser.test_page import HOSTILE
 from tests.live_server import LiveServer, live_server
 from tests.tiny_model import FBANK_16K, write_level_model
 
@@ -340,7 +341,7 @@ def test_the_system_view_tells_of_models_boards_and_loss(pages, level_model):
         page.route("**/v1/status", lambda route: route.fulfill(json=answer))
         page.goto(f"{server.http}/#system")
         page.wait_for_selector("#boards table")
-        text = page.inner_text("#system")
+        text = page.inner_text("#view-system")
         for wanted in ("12.5 s", "retrying", "unplugged", "next try in 3 s", "conv3", "50.0 %", "level runs on the CPU",
                        "no measure of the chip's cycles", "level", "up"):  # fmt: skip
             assert wanted in text, wanted
@@ -393,6 +394,11 @@ def test_word_list_threshold_and_history_within_three_clicks_by_keyboard(pages):
         page.wait_for_function("() => document.querySelector('#scores').innerText.includes('stop')")  # no click at all
         page.keyboard.press("Tab")
         assert page.evaluate("document.activeElement.className") == "skip"
+        page.keyboard.press("Enter")
+        assert page.is_visible("#view-live")
+        page.evaluate("document.activeElement.blur()")
+        page.goto(f"{server.http}/#live")
+        page.keyboard.press("Tab")
         for view in ("live", "history", "settings"):
             page.keyboard.press("Tab")
             assert page.evaluate("document.activeElement.hash") == f"#{view}"
@@ -421,15 +427,11 @@ def test_all_of_it_is_small(pages, level_model):
         assert sum(p.stat().st_size for p in files) <= 300_000
 
 
-HOSTILE_STREAMS = ["<img src=x>", '"><svg onload=alert(1)>', "'; drop table", "{{x}}", "\u202ex", "javascript:1"]
-
-
 def test_hostile_names_stay_text_in_every_view(pages, level_model):
     row = dict.fromkeys(("name", "address", "device", "user", "note", "detail"), "<img src=x onerror=console.error(1)>")
     row |= {"load": 0.0, "streams": 0, "state": "OFF", "last_seen": None, "url": "http://x/"}
     found = [
-        Detection(s, "e", s, s, s, s, 0.9, "once", i, 0.0, 0.0, time.time(), digest=s)
-        for i, s in enumerate(HOSTILE_STREAMS)
+        Detection(s, "e", s, s, s, s, 0.9, "once", i, 0.0, 0.0, time.time(), digest=s) for i, s in enumerate(HOSTILE)
     ]
     with live_server([level_model], watched=lambda: [row]) as server:
         page = pages.open(server.http)
@@ -438,7 +440,7 @@ def test_hostile_names_stay_text_in_every_view(pages, level_model):
         server.log.publish(found)
         page.wait_for_selector(f"#detections li:nth-child({len(found)})")
         page.click("#detections li:first-child button")
-        page.wait_for_function("() => document.querySelector('#why-facts').innerText.includes('javascript')")
+        page.wait_for_function("() => document.querySelector('#why-facts').innerText.length > 20")
         page.keyboard.press("Escape")
         for view in ("history", "system"):
             page.click(f"nav a[href='#{view}']")

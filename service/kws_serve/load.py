@@ -49,10 +49,8 @@ class Load:
         unseen = sum(math.exp((s - now_s) / MEAN_S) for s in self._joined_s)  # what the mean does not show of them
         seen = streams - unseen
         measured = self.share / seen if seen > 0.5 else 0.0
-        if seen >= _SETTLED:
-            of_one = measured
-        else:  # the estimate is of the best case
-            of_one = max(self.of_one, measured if self.share > _SOME_LOAD else 0.0)
+        few = seen < _SETTLED  # and so the estimate, though of the best case, unless more was measured
+        of_one = max(self.of_one, measured if self.share > _SOME_LOAD else 0.0) if few else measured
         return self.share + of_one * (_DOUBT * unseen + 1)
 
 

@@ -38,6 +38,10 @@ EXAMPLES: dict[str, tuple[str, str, Any]] = {
     "keep_mb": ("20", "20", 20.0),
     "tls_cert": ("/tmp/cert.pem", '"/tmp/cert.pem"', Path("/tmp/cert.pem")),
     "tls_key": ("/tmp/key.pem", '"/tmp/key.pem"', Path("/tmp/key.pem")),
+    "watch": ("http://lab:8000", '["http://lab:8000"]', ("http://lab:8000",)),
+    "watch_token": ("secret", '["secret"]', ("secret",)),
+    "note": ("until Friday", '"until Friday"', "until Friday"),
+    "html": ("/tmp/x.html", '"/tmp/x.html"', Path("/tmp/x.html")),
     "insecure": ("true", "true", True),
     "demo": ("true", "true", True),
     "loop": ("true", "true", True),
@@ -62,6 +66,8 @@ def parsed(words: list[str], command: str = SERVE) -> dict[str, Any]:
 
 def value_of(settings: Settings, name: str) -> Any:
     value = getattr(settings, name)
+    if name == "watch_token":
+        return tuple(secret.get_secret_value() for secret in value)
     return value.get_secret_value() if name == "token" else value
 
 

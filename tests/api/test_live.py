@@ -192,7 +192,7 @@ def filled(level_model: Path):
     st.integers(1, 40), st.sampled_from([None, "s0", "s1"]), st.sampled_from([None, "w0", "w3"]),
     st.sampled_from([None, 0.0, 0.5, 0.9]),
 )  # fmt: skip
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=10, deadline=None)
 def test_pages_backwards_are_the_log_newest_first(filled, limit, stream, label, score):
     server, found = filled
     query = {"stream": stream, "label": label, "min_score": score, "limit": limit}

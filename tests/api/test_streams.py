@@ -358,7 +358,7 @@ async def test_every_message_is_as_the_asyncapi_document_says(server, level_mode
 
     await until(server, lambda s: all(x["name"] != "gappy" for x in s["streams"]))
     seen += [event_json(e) for e in heard]
-    async with websockets.connect(f"{server.ws}/v1/live?stream=looked-at") as ws:
+    async with websockets.connect(f"{server.ws}/v1/live?stream=looked-at", max_queue=None) as ws:
         seen += [m for m in await say(server, "looked-at", 1) if m["type"] == "ready"]
         while seen[-1]["type"] != "frames":
             seen.append(json.loads(await ws.recv()))

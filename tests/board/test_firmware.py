@@ -83,7 +83,7 @@ def test_layers_in_pieces_give_the_same(
 @pytest.mark.parametrize("folder", BOARD_MODELS, ids=lambda f: f.name)
 def test_emulator_equals_the_reference(folder: Path, emulator: list[str]) -> None:
     image = compile_tflite((folder / "model.int8.tflite").read_bytes(), folder.name)
-    n = {"dscnn-s": 50, "m2": 50, "dscnn-l": 3}.get(folder.name, 20)
+    n = {"dscnn-s": 50, "m2": 20, "dscnn-l": 1}.get(folder.name, 20)
     patches = random_patches(image.model.input.size, n)
     board = board_of(emulator)
     board.open()

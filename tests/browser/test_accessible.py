@@ -10,6 +10,7 @@ import pytest
 from kws_serve.messages import Detection
 from kws_serve.model_folder import shipped_models_dir
 from tests.live_server import LiveServer, live_server
+from tests.proof import FULL
 
 pytestmark = pytest.mark.browser
 axe = pytest.importorskip("axe_playwright_python.sync_playwright")
@@ -41,8 +42,10 @@ def busy() -> LiveServer:
         yield server
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("width", [1280, 360])
+ALL = [(scheme, width) for scheme in ("light", "dark") for width in (1280, 360)]
+
+
+@pytest.mark.parametrize(("scheme", "width"), ALL if FULL else [("light", 1280), ("dark", 360)])
 def test_axe_finds_no_serious_fault(pages, busy, scheme, width):
     page = pages.open(busy.http, color_scheme=scheme, viewport={"width": width, "height": 900}, reduced_motion="reduce")
     page.wait_for_selector("#detections li:nth-child(4)")

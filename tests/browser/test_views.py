@@ -355,9 +355,11 @@ def test_faults_of_the_microphone_are_told_in_plain_words(pages, level_model):
         "NotReadableError": "used by another program",
     }
     with live_server([level_model]) as server:
+        page = pages.open(server.http)
         for name, text in cases.items():
-            refuse = f"navigator.mediaDevices.getUserMedia = () => Promise.reject(new DOMException('no', '{name}'));"
-            page = pages.open(server.http, init=refuse)
+            page.evaluate(
+                "n => navigator.mediaDevices.getUserMedia = async () => { throw new DOMException('no', n); }", name
+            )
             page.click("#listen")
             page.wait_for_function("t => document.querySelector('#microphone-state').innerText.includes(t)", arg=text)
         page = pages.open(server.http, init="Object.defineProperty(window, 'isSecureContext', { value: false });")
@@ -396,8 +398,8 @@ def test_word_list_threshold_and_history_within_three_clicks_by_keyboard(pages):
         assert page.evaluate("document.activeElement.className") == "skip"
         page.keyboard.press("Enter")
         assert page.is_visible("#view-live")
-        page.evaluate("document.activeElement.blur()")
-        page.goto(f"{server.http}/#live")
+        page.goto("about:blank")
+        page.goto(server.http)
         page.keyboard.press("Tab")
         for view in ("live", "history", "settings"):
             page.keyboard.press("Tab")

@@ -62,7 +62,8 @@ export class History {
       this.#before = next;
       byId("older").hidden = next === 0;
       const n = byId("history-rows").childElementCount;
-      setText(byId("history-state"), n ? `${n} shown${next ? ", there are more" : ""}.` : "Nothing in the log fits.");
+      const none = query.size > 2 ? "Nothing in the log fits." : "The log is empty: nothing was detected yet.";
+      setText(byId("history-state"), n ? `${n} shown${next ? ", there are more" : ""}.` : none);
       byId("history-table").hidden = n === 0;
     } catch (error) {
       if (asked !== this.#asked) return;

@@ -70,6 +70,7 @@ let recovered = 0;
 client.addEventListener("connection", ({ detail }) => {
   if (detail.state === "lost") {
     lostAt ??= performance.now();
+    showState("listening", "off", ""); // nobody knows
     return showState("connection", "wait", "Connection lost, reconnecting…");
   }
   showState("connection", "live", "Connected");
@@ -169,6 +170,7 @@ function tellFault(error) {
 
 function askForToken() {
   byId("token-form").hidden = false;
+  showState("live-state", "wait", "This server asks for a token: give it above.");
 }
 
 byId("token-form").addEventListener("submit", (event) => {

@@ -66,12 +66,13 @@ export class Alerts {
     const head = element("div", "head", icon, element("strong", "", d.label), element("em", "", doubt), element("span", "until"),
       element("span", "score", d.score.toFixed(2)), time);
     const foot = element("div", "facts", element("span", "", facts.filter(Boolean).join(" · ")));
+    const node = element("li", `card ${colourClass(d.label)}`, head, foot);
     if (!example) {
       const why = element("button", { type: "button", className: "small", aria: { label: `Why ${d.label} at ${clock(d.at)}?` } }, "Why?");
-      why.addEventListener("click", () => this.onWhy(d.id));
-      foot.append(why);
+      foot.append(why); // for the keyboard; a mouse may hit the card anywhere
+      node.addEventListener("click", () => this.onWhy(d.id));
     }
-    return element("li", `card ${colourClass(d.label)}`, head, foot);
+    return node;
   }
 
   #try() {

@@ -80,10 +80,9 @@ export class History {
 
   #row(d) {
     const why = element("button", { type: "button", className: "small", aria: { label: `Why ${d.label} at ${moment(d.at)}?` } }, "Why?");
-    why.addEventListener("click", () => this.onWhy(d.id));
     const icon = element("i", { className: "icon", textContent: iconOf(d.label), aria: { hidden: true } });
     const phase = d.phase === "once" ? "" : ` ${d.phase}`;
-    return element("tr", { className: colourClass(d.label), data: { id: d.id } },
+    const row = element("tr", { className: colourClass(d.label), data: { id: d.id } },
       element("td", "", element("time", { dateTime: d.at }, moment(d.at))),
       element("th", { scope: "row" }, icon, d.label + phase),
       element("td", "", d.stream),
@@ -91,6 +90,8 @@ export class History {
       element("td", "", d.model),
       element("td", "review", d.review ?? ""),
       element("td", "", why));
+    row.addEventListener("click", () => this.onWhy(d.id)); // the button, too
+    return row;
   }
 
   async #export(kind) {

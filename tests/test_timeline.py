@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import soundfile
 
+from kws_serve.messages import ScoresRow
 from kws_serve.package_data import demo_audio
 from kws_serve.timeline import POINTS, _filled, _inline, _Track
 from tests.engine.test_engine import loaded
@@ -71,7 +72,7 @@ def test_scores_of_a_point_are_the_highest_of_its_patches(tmp_path):
     rng = np.random.default_rng(0)
     rows = rng.random((30_000, 2))
     for i, row in enumerate(rows):
-        track.take({"type": "scores", "end_s": i * 0.02, "values": row.tolist()})
+        track.take(ScoresRow("s", "level", 0, i * 0.02, row))
     wanted = np.zeros((POINTS, 2))
     np.maximum.at(wanted, (np.arange(30_000) * 0.02 * POINTS / 600).astype(int), rows)
     assert np.abs(track._scores - wanted).max() < 1e-12

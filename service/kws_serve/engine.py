@@ -431,7 +431,7 @@ class Engine:
                     if stream.scores:
                         events.append(row)
                     if viewed:
-                        self.viewers.scores(row)
+                        self.viewers.scores(replace(row, values=row.values.copy()))  # not the scores of all streams
         for firing in firings:
             stream = self._by_slot[slots[firing.row]]
             assert stream is not None

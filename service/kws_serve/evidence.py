@@ -7,14 +7,14 @@ envelope is kept.
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 
 import numpy as np
 
 from kws_serve.core.detector import mean_width, smoothed
 from kws_serve.lane import LaneModel
 from kws_serve.manifest import DetectionSpec, ModelSpec
-from kws_serve.messages import Detection, Float32Array, Int64Array, JsonObject
+from kws_serve.messages import Detection, Float32Array, Int64Array
 
 KEPT = 100
 """Detections."""
@@ -40,32 +40,19 @@ class Evidence:
     whole: bool  # whether `before` begins with the stream
     after: list[Float32Array] = field(default_factory=list)  # (n_classes,) each
 
-    def as_json(self) -> JsonObject:
-        """For the API. Times in s of the stream; `smoothed` is the label's score as the detector compares it."""
-        hop_s = self.spec.patch_hop_ms / 1000
-        scores = np.stack([*self.before, *self.after])
-        c = self.spec.labels.index(self.label)
+    @property
+    def scores(self) -> Float32Array:
+        """Around the deciding patch, which is row `len(before) - 1`: (t, n_classes)."""
+        return np.stack([*self.before, *self.after])
+
+    @property
+    def smoothed(self) -> Float32Array:
+        """The label's score as the detector compares it, (t,); NaN where what it rests on is not kept."""
         width = mean_width(self.settings.smoothing_ms, self.spec.patch_hop_ms)
-        smooth: list[float | None] = [round(float(x), 4) for x in smoothed(scores[:, c], width)]
-        if not self.whole:  # what the first means rest on is not kept
-            smooth[: width - 1] = [None] * min(width - 1, len(smooth))
-        n = len(self.before)
-        patch_s = self.spec.patch_samples / self.spec.front_end.rate_hz
-        return {
-            "settings": asdict(self.settings),
-            "patch": {
-                "kind": self.spec.front_end.kind,
-                "first_s": round(max(0.0, self.decided_s - patch_s), 6),
-                "end_s": round(self.decided_s, 6),
-                "values": rounded(self.patch),
-            },
-            "scores": {
-                "labels": list(self.spec.labels),
-                "end_s": [round(self.decided_s + (i + 1 - n) * hop_s, 6) for i in range(len(scores))],
-                "values": rounded(scores, 4),
-                "smoothed": smooth,
-            },
-        }
+        means = smoothed(self.scores[:, self.spec.labels.index(self.label)], width)
+        if not self.whole:
+            means[: width - 1] = np.nan
+        return means
 
 
 class EvidenceBook:
@@ -102,7 +89,8 @@ class EvidenceBook:
         for slot, mine in zip(slots.tolist(), scores, strict=True):
             waiting = self._open.pop((spec.name, slot), ())
             for evidence in waiting:
-                evidence.after += list(mine[: max(0, wanted - len(evidence.after))])
+                new = mine[: max(0, wanted - len(evidence.after))]
+                evidence.after += list(new.copy())  # a view would keep the scores of all streams
             if still := [e for e in waiting if len(e.after) < wanted]:
                 self._open[spec.name, slot] = still
 
@@ -117,9 +105,3 @@ def envelope(samples: Float32Array, points: int = ENVELOPE) -> Float32Array:
     flat = samples.reshape(-1)
     first = np.unique(np.arange(points) * len(flat) // points)
     return np.stack([np.minimum.reduceat(flat, first), np.maximum.reduceat(flat, first)], axis=1)
-
-
-def rounded(values: Float32Array, digits: int = 2) -> list[list[float | None]]:
-    """For JSON: null where a value is not finite."""
-    rows = np.round(values.astype(np.float64), digits)
-    return [[x if math.isfinite(x) else None for x in row] for row in rows.tolist()]

@@ -193,6 +193,9 @@ class Lane:
         _log.error("model %s: reloaded, but %s; back to %s", model.name, why, old.loaded.digest)
         model.error = str(why)
         model.previous = None
+        if old.recent is not model.recent:  # it has not heard what came meanwhile
+            old.recent = _score_ring(old.loaded.spec)
+            old.recent.ensure(len(self._frames_done))
         self.models[self.models.index(model)] = old
         self.rolled_back.append(model)
         return old

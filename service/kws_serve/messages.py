@@ -153,6 +153,36 @@ class StreamDone:
         return self.samples / self.rate_hz
 
 
+@dataclass(frozen=True, slots=True)
+class Features:
+    """New frames of a stream, evenly from `first_s` to `end_s`; of raw samples their envelope, for those are audio."""
+
+    stream: str
+    first_s: float
+    end_s: float
+    values: Float32Array  # (m, frame_width); raw: (m, 2) lowest and highest
+
+
+@dataclass(frozen=True, slots=True)
+class Level:
+    """A stream's peak, falling by half in 0.1 s."""
+
+    stream: str
+    peak: float  # in [0, 1]
+
+
+@dataclass(frozen=True, slots=True)
+class StreamState:
+    """Whether a stream of this name is open; where it is, which."""
+
+    stream: str
+    epoch: str = ""  # empty: none is open
+    rate_hz: int = 0
+    kind: str = ""
+
+
+View: TypeAlias = "Features | Level | StreamState | ScoresRow | Gap"
+
 Event: TypeAlias = Detection | ScoresRow | Gap | StreamDone
 
 JsonObject: TypeAlias = dict[str, Any]

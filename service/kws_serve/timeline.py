@@ -17,7 +17,7 @@ from kws_serve import __version__
 from kws_serve.api.wire import detection_json
 from kws_serve.engine import Engine
 from kws_serve.manifest import ModelSpec
-from kws_serve.messages import Detection, Float64Array, JsonObject
+from kws_serve.messages import Detection, Features, Float64Array, JsonObject, ScoresRow, View
 from kws_serve.package_data import data_path
 from kws_serve.viewers import Viewer
 
@@ -71,16 +71,16 @@ class _Track:
         self._n = np.zeros(len(self._features))
         self._scores = np.zeros((_points(seconds, spec.patch_hop_ms / 1000), len(spec.labels)))
 
-    def take(self, message: JsonObject) -> None:
-        """A message for viewers."""
-        if message["type"] == "scores":
-            i = self._point(self._scores, message["end_s"])
-            np.maximum(self._scores[i], message["values"], out=self._scores[i])
-        elif message["type"] == "frames":
-            rows = np.nan_to_num(np.array(message["values"], np.float64))
-            step = (message["end_s"] - message["first_s"]) / len(rows)
+    def take(self, event: View) -> None:
+        """What a viewer is told."""
+        if isinstance(event, ScoresRow):
+            i = self._point(self._scores, event.end_s)
+            np.maximum(self._scores[i], event.values, out=self._scores[i])
+        elif isinstance(event, Features):
+            rows = np.nan_to_num(event.values)
+            step = (event.end_s - event.first_s) / len(rows)
             for k, row in enumerate(rows):
-                at_s = message["first_s"] + (k + 0.5) * step
+                at_s = event.first_s + (k + 0.5) * step
                 if at_s < self.seconds:  # what follows are the zeros that finish the last patch
                     i = self._point(self._features, at_s)
                     self._features[i] += row

@@ -4,23 +4,24 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 
-from kws_serve.evidence import envelope, rounded
+from kws_serve.evidence import envelope
 from kws_serve.lane import Lane
-from kws_serve.messages import Float32Array, Gap, JsonObject, ScoresRow
+from kws_serve.messages import Features, Float32Array, Gap, Level, ScoresRow, StreamState, View
 from kws_serve.stream import Stream
 
 _ENVELOPE_S = 0.02
-"""Features of a raw-waveform model are audio: viewers get the lowest and highest sample of each so many seconds."""
+"""Of a raw-waveform model's samples, viewers get the lowest and highest of each so many seconds."""
 
 
+@dataclass(frozen=True, eq=False)
 class Viewer:
-    """One who looks at one stream through one model. `put` takes a message, from any thread."""
+    """One who looks at one stream through one model."""
 
-    def __init__(self, stream: str, model: str, put: Callable[[JsonObject], None]) -> None:
-        self.stream = stream
-        self.model = model
-        self.put = put
+    stream: str
+    model: str
+    put: Callable[[View], None]  # called from any thread
 
 
 class Viewers:
@@ -41,7 +42,7 @@ class Viewers:
         with self._lock:
             others = self._by_stream.get(viewer.stream, ())
             self._by_stream = {**self._by_stream, viewer.stream: (*others, viewer)}
-        viewer.put({"type": "waiting", "stream": viewer.stream} if stream is None else _live(stream))
+        viewer.put(StreamState(viewer.stream) if stream is None else _state(stream))
 
     def leave(self, viewer: Viewer) -> None:
         """Look no longer."""
@@ -52,48 +53,40 @@ class Viewers:
 
     def opened(self, stream: Stream) -> None:
         """A stream has begun."""
-        self._tell(stream.name, _live(stream))
+        self._tell(_state(stream))
 
     def closed(self, stream: Stream) -> None:
         """It has ended; one of the same name may come again."""
-        self._tell(stream.name, {"type": "waiting", "stream": stream.name})
+        self._tell(StreamState(stream.name))
 
     def gap(self, gap: Gap) -> None:
         """Samples were lost."""
-        found = {"stream": gap.stream, "first_sample": gap.first_sample, "n": gap.n, "reason": gap.reason}
-        self._tell(gap.stream, {"type": "gap", **found})
+        self._tell(gap)
 
     def levels(self, streams: Iterable[Stream]) -> None:
         """The peak of each stream."""
         for stream in streams:
             if stream.name in self:
-                self._tell(stream.name, {"type": "level", "peak": round(stream.level, 4)})
+                self._tell(Level(stream.name, stream.level))
 
     def scores(self, row: ScoresRow) -> None:
         """One patch's scores."""
-        for viewer in self._by_stream.get(row.stream, ()):
-            if viewer.model == row.model:
-                values = [round(float(v), 4) for v in row.values]
-                at = {"end_sample": row.end_sample, "end_s": round(row.end_s, 6)}
-                viewer.put({"type": "scores", "model": row.model, **at, "values": values})
+        self._tell(row, (row.model,))
 
     def frames(self, stream: Stream, lane: Lane, frames: Float32Array, first_s: float, end_s: float) -> None:
         """New features (m, frame_width) of a lane: from `first_s` to `end_s` of the stream, evenly."""
-        names = {model.name for model in lane.models}
-        mine = [v for v in self._by_stream.get(stream.name, ()) if v.model in names]
-        if not mine or end_s <= first_s:  # or the zeros that finish a stream
+        if end_s <= first_s:  # the zeros that finish a stream
             return
-        spec = lane.front_end.spec
-        if spec.kind == "raw":
-            frames = envelope(frames, max(1, round((end_s - first_s) / _ENVELOPE_S)))
-        at = {"first_s": round(first_s, 6), "end_s": round(end_s, 6)}
-        for viewer in mine:
-            viewer.put({"type": "frames", **at, "values": rounded(frames)})
+        raw = lane.front_end.spec.kind == "raw"
+        own = envelope(frames, max(1, round((end_s - first_s) / _ENVELOPE_S))) if raw else frames.copy()
+        self._tell(Features(stream.name, first_s, end_s, own), [model.name for model in lane.models])
 
-    def _tell(self, stream: str, message: JsonObject) -> None:
-        for viewer in self._by_stream.get(stream, ()):
-            viewer.put(message)
+    def _tell(self, event: View, models: Iterable[str] | None = None) -> None:
+        """Tell those who look at the event's stream, through one of `models` (None: any)."""
+        for viewer in self._by_stream.get(event.stream, ()):
+            if models is None or viewer.model in models:
+                viewer.put(event)
 
 
-def _live(stream: Stream) -> JsonObject:
-    return {"type": "live", "stream": stream.name, "epoch": stream.epoch, "rate": stream.rate_hz, "kind": stream.kind}
+def _state(stream: Stream) -> StreamState:
+    return StreamState(stream.name, stream.epoch, stream.rate_hz, stream.kind)

@@ -19,7 +19,7 @@ from kws_serve.api.asyncapi import SENT
 from kws_serve.api.schemas import DetectionPage, Why
 from kws_serve.api.tokens import TokenFile
 from kws_serve.core.front_end import FrontEnd
-from kws_serve.messages import Detection
+from kws_serve.messages import Detection, Level, StreamState
 from kws_serve.model_folder import load_model
 from tests.api.test_security import closed_with
 from tests.api.test_streams import WORD, check, say
@@ -115,8 +115,8 @@ async def test_a_viewer_that_does_not_keep_up_is_told_what_it_missed(served, mon
     monkeypatch.setattr(live_ws, "QUEUE_MESSAGES", 3)
     queue = live_ws._Queue(asyncio.get_running_loop())
     for i in range(10):
-        queue.put({"type": "level", "peak": i})
-    queue.put({"type": "waiting"})
+        queue.put(Level("a", float(i)))
+    queue.put(StreamState("a"))
     found = await queue.take()
     assert [m.get("peak") for m in found] == [0, 1, 2, None, None]
     assert found[-1] == {"type": "skipped", "n": 7}

@@ -9,6 +9,7 @@ import pytest
 
 from kws_serve.messages import Detection
 from kws_serve.model_folder import shipped_models_dir
+from tests.browser.test_views import LAB
 from tests.live_server import LiveServer, live_server
 from tests.proof import FULL
 
@@ -21,16 +22,7 @@ SERIOUS = {"serious", "critical"}
 @pytest.fixture(scope="module")
 def busy() -> LiveServer:
     """A server with something in every view."""
-    row = {
-        "name": "lab-2",
-        "address": "lab-2:8000",
-        "device": "Pi",
-        "user": "eve",
-        "note": "",
-        "load": 0.1,
-        "streams": 2,
-    }
-    row |= {"state": "OFF", "last_seen": "2026-11-20T09:00:00.000Z", "url": "http://lab-2:8000/", "detail": "refused"}
+    row = {**LAB, "state": "OFF", "detail": "refused"}
     found = [
         Detection("s", "e", "dscnn-s", "1", "onnx", label, 0.9, "once", i, 0.0, 0.0, time.time())
         for i, label in enumerate(["yes", "up", "glassbreak", "other"])

@@ -35,6 +35,12 @@ def bank(tmp_path_factory: pytest.TempPathFactory) -> Path:
     )
 
 
+LAB = {
+    "name": "lab-2", "address": "lab-2:8000", "device": "Pi", "user": "eve", "note": "", "load": 0.1, "streams": 2,
+    "state": "ON", "last_seen": "2026-11-20T09:00:00.000Z", "url": "http://lab-2:8000/", "detail": "",
+}  # fmt: skip
+
+
 class Speaker:
     """A stream in real time: a loud fifth of each second, for as long as it is wanted."""
 
@@ -111,7 +117,7 @@ def test_clipping_is_said(pages, level_model):
 
 def test_why_shows_the_patch_and_marks_are_kept_and_exported(pages, hall):
     page = pages.open(hall.http)
-    page.click("#detections li:first-child button", timeout=15000)
+    page.click("#detections li:first-child strong", timeout=15000)  # anywhere on the card
     page.wait_for_selector("#why-evidence", state="visible")
     assert coloured(page, "#why-patch") > 2
     assert coloured(page, "#why-chart canvas") > 3
@@ -294,24 +300,14 @@ def test_alerts_are_opt_in_muted_and_tried(pages, level_model):
 
 
 def test_another_server_that_goes_down_is_told_at_once(pages, level_model):
-    row = {
-        "name": "lab-2",
-        "address": "lab-2:8000",
-        "device": "Pi",
-        "user": "eve",
-        "note": "",
-        "load": 0.1,
-        "streams": 2,
-    }
-    row |= {"state": "ON", "last_seen": "2026-11-20T09:00:00.000Z", "url": "http://lab-2:8000/", "detail": ""}
-    rows = [row]
+    rows = [LAB]
     with live_server([level_model], watched=lambda: rows) as server:
         page = pages.open(f"{server.http}/#system")
         page.wait_for_function("() => document.querySelector('#servers').innerText.includes('lab-2')")
-        rows[:] = [{**row, "state": "OFF", "detail": "Connection refused"}]
+        rows[:] = [{**LAB, "state": "OFF", "detail": "Connection refused"}]
         page.wait_for_function("() => document.querySelector('#notice-text').innerText.includes('lab-2:8000) is OFF')")
         assert "OFF: Connection refused" in page.inner_text("#servers")
-        rows[:] = [row]
+        rows[:] = [LAB]
         page.wait_for_function("() => document.querySelector('#notice-text').innerText.includes('is ON')")
     assert pages.faults == []
 

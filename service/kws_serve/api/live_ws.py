@@ -11,14 +11,13 @@ from kws_serve.api.query import once_each, stream_name
 from kws_serve.api.security import Access
 from kws_serve.api.sockets import converse, send_only
 from kws_serve.api.tokens import Grant
-from kws_serve.api.wire import WireError, dumps
+from kws_serve.api.wire import WireError, dumps, view_json
 from kws_serve.engine import Engine
-from kws_serve.messages import JsonObject
+from kws_serve.messages import Gap, JsonObject, StreamState, View
 from kws_serve.viewers import Viewer
 
 MAX_VIEWERS = 64
 QUEUE_MESSAGES = 512
-_MANY = frozenset({"frames", "scores", "level"})
 
 
 async def live(ws: WebSocket, engine: Engine, access: Access) -> None:
@@ -63,16 +62,16 @@ class _Queue:
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
-        self._messages: deque[JsonObject] = deque()
+        self._events: deque[View] = deque()
         self._skipped = 0
         self._some = asyncio.Event()
 
-    def put(self, message: JsonObject) -> None:
+    def put(self, event: View) -> None:
         """From the engine's thread."""
-        if len(self._messages) >= QUEUE_MESSAGES and message["type"] in _MANY:
+        if len(self._events) >= QUEUE_MESSAGES and not isinstance(event, Gap | StreamState):
             self._skipped += 1
             return
-        self._messages.append(message)
+        self._events.append(event)
         if not self._loop.is_closed():
             self._loop.call_soon_threadsafe(self._some.set)
 
@@ -81,7 +80,7 @@ class _Queue:
         await self._some.wait()
         self._some.clear()
         found = []
-        while self._messages:
-            found.append(self._messages.popleft())
+        while self._events:
+            found.append(view_json(self._events.popleft()))
         skipped, self._skipped = self._skipped, 0
         return [*found, {"type": "skipped", "n": skipped}] if skipped else found

@@ -37,6 +37,7 @@ from kws_serve.api.views import (
     status_csv,
     status_json,
     stream_json,
+    why_json,
 )
 from kws_serve.api.wire import MAX_JSON_BYTES, WireError, parse_json
 from kws_serve.engine import Engine, LoadedModel
@@ -121,9 +122,7 @@ def make_router(service: Service) -> APIRouter:
         if logged is None or not _grant(request).may_touch(logged.detection.stream):
             return error(404, f"detection: found no id {number} in the log")
         fired = replace(logged.detection, phase="start") if logged.detection.phase == "end" else logged.detection
-        evidence = service.engine.evidence.get(fired.uid)
-        nothing = {"settings": None, "patch": None, "scores": None}
-        return JSONResponse({"detection": logged_json(logged), **(evidence.as_json() if evidence else nothing)})
+        return JSONResponse(why_json(logged, service.engine.evidence.get(fired.uid)))
 
     @router.get("/v1/streams", response_model=StreamList)
     def streams(request: Request) -> Response:

@@ -17,11 +17,13 @@ from kws_serve import __version__
 from kws_serve.api.audio_ws import Ingest
 from kws_serve.api.export import as_cell
 from kws_serve.api.tokens import EVERYTHING, Grant
-from kws_serve.api.wire import utc
+from kws_serve.api.wire import rounded, utc
 from kws_serve.engine import Engine, LoadedModel
 from kws_serve.engine_runner import EngineRunner
+from kws_serve.evidence import Evidence
 from kws_serve.messages import JsonObject
-from kws_serve.sinks.event_log import EventLog
+from kws_serve.sinks.event_log import EventLog, logged_json
+from kws_serve.sinks.store import Logged
 from kws_serve.stream import Stream
 
 STATUS_COLUMNS = ("name", "address", "device", "user", "note", "load", "streams", "state", "last_seen")
@@ -97,6 +99,32 @@ def models_json(engine: Engine) -> list[JsonObject]:
             }
         )
     return items
+
+
+def why_json(logged: Logged, evidence: Evidence | None) -> JsonObject:
+    """A detection and what led to it, as far as that is kept. Times in s of the stream."""
+    if evidence is None:
+        return {"detection": logged_json(logged), "settings": None, "patch": None, "scores": None}
+    spec, n = evidence.spec, len(evidence.before)
+    patch_s = spec.patch_samples / spec.front_end.rate_hz
+    scores = evidence.scores
+    end_s = [round(evidence.decided_s + (i + 1 - n) * spec.patch_hop_ms / 1000, 6) for i in range(len(scores))]
+    return {
+        "detection": logged_json(logged),
+        "settings": asdict(evidence.settings),
+        "patch": {
+            "kind": spec.front_end.kind,
+            "first_s": round(max(0.0, evidence.decided_s - patch_s), 6),
+            "end_s": round(evidence.decided_s, 6),
+            "values": rounded(evidence.patch),
+        },
+        "scores": {
+            "labels": list(spec.labels),
+            "end_s": end_s,
+            "values": rounded(scores, 4),
+            "smoothed": rounded(evidence.smoothed[None], 4)[0],
+        },
+    }
 
 
 def readiness(service: Service) -> str:

@@ -3,9 +3,24 @@
 from __future__ import annotations
 
 import json
+import math
 from datetime import UTC, datetime
 
-from kws_serve.messages import Detection, Event, Gap, JsonObject, ScoresRow, StreamDone
+import numpy as np
+
+from kws_serve.messages import (
+    Detection,
+    Event,
+    Features,
+    Float32Array,
+    Gap,
+    JsonObject,
+    Level,
+    ScoresRow,
+    StreamDone,
+    StreamState,
+    View,
+)
 from kws_serve.sinks.store import Hole
 
 MAX_JSON_BYTES = 16 * 1024
@@ -78,6 +93,27 @@ def event_json(event: Event) -> JsonObject:
         }
     assert isinstance(event, StreamDone)
     return {"type": "done", "samples": event.samples}
+
+
+def view_json(event: View) -> JsonObject:
+    """What one who looks at a stream is told."""
+    if isinstance(event, Features):
+        at = {"first_s": round(event.first_s, 6), "end_s": round(event.end_s, 6)}
+        return {"type": "frames", **at, "values": rounded(event.values)}
+    if isinstance(event, Level):
+        return {"type": "level", "peak": round(event.peak, 4)}
+    if isinstance(event, StreamState):
+        if not event.epoch:
+            return {"type": "waiting", "stream": event.stream}
+        found = {"stream": event.stream, "epoch": event.epoch, "rate": event.rate_hz, "kind": event.kind}
+        return {"type": "live", **found}
+    return event_json(event)
+
+
+def rounded(values: Float32Array, digits: int = 2) -> list[list[float | None]]:
+    """Rows of numbers; null where one is not finite."""
+    rows = np.round(values.astype(np.float64), digits)
+    return [[x if math.isfinite(x) else None for x in row] for row in rows.tolist()]
 
 
 def parse_json(text: str | bytes) -> object:

@@ -122,6 +122,12 @@ def test_the_example() -> None:
         ("colour", "red", 'colour: found "red", wanted no such key'),
         ("files", {}, "files: found {}, wanted at least one of onnx, tflite"),
         ("files.pt", {}, "files.pt"),
+        ("files", {"onnx_step": EXAMPLE["files"]["onnx"]}, 'files: found ["onnx_step"], wanted at least one of'),
+        (
+            "files",
+            {k: EXAMPLE["files"][f] for k, f in (("tflite", "tflite"), ("onnx_step", "onnx"))},
+            "the whole-patch file",
+        ),
         ("files.onnx.axes", "NFT", "files.onnx.axes"),
         ("files.onnx.output", "argmax", "files.onnx.output"),
         ("files.onnx.sha256", "AB" * 32, "files.onnx.sha256"),

@@ -72,6 +72,9 @@ def _parser() -> argparse.ArgumentParser:
 
     one.add_argument("--float-tflite", action="store_true", help="also model.float.tflite")
     one.add_argument("--qdq", action="store_true", help="also model.qdq.onnx, of the int8 file's scales")
+    one.add_argument(
+        "--step", action="store_true", help="also model.step.onnx, which computes only what new frames add"
+    )
 
     one = commands.add_parser("quantize", help="a run's weights -> an int8 TFLite file alone")
     one.set_defaults(run=_quantize)

@@ -12,10 +12,18 @@ from kws_models.card import claimed_share, data_section, licences_of, with_data_
 from kws_models.event_batches import EventBatches
 from kws_models.export_onnx import onnx_bytes
 from kws_models.export_qdq import qdq_bytes
+from kws_models.export_step import step_bytes
 from kws_models.export_tflite import tflite_bytes
 from kws_models.graph import Graph, Weights
 from kws_models.keyword_batches import KeywordBatches
-from kws_models.model_folder_writer import ONNX_FILE, TFLITE_FILE, ModelFacts, replace_file, write_model_folder
+from kws_models.model_folder_writer import (
+    ONNX_FILE,
+    STEP_FILE,
+    TFLITE_FILE,
+    ModelFacts,
+    replace_file,
+    write_model_folder,
+)
 from kws_models.quantiser import Quantised, calibration_patches, quantise, with_ranges
 from kws_models.recordings import Recording
 from kws_models.training_list import FILE, training_lines
@@ -60,6 +68,7 @@ class ExportOptions:
     batch_norm: bool | None = None
     float_tflite: bool = False
     qdq: bool = False
+    step: bool = False
 
 
 @dataclass(frozen=True)
@@ -87,6 +96,8 @@ def export_command(name: str, options: ExportOptions) -> None:
         files[FLOAT_FILE] = tflite_bytes(made.graph, made.weights)
     if options.qdq:
         files[QDQ_FILE] = qdq_bytes(made.graph, made.weights, made.quantised.ranges)
+    if options.step:
+        files[STEP_FILE] = step_bytes(made.graph, made.weights).data
     old = json.loads((out / "model.json").read_text()) if (out / "model.json").is_file() else {}
     facts = ModelFacts(
         version=options.model_version,

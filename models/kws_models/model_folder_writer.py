@@ -12,7 +12,7 @@ from typing import Any
 from kws_models.architectures import Architecture
 from kws_serve.model_folder import load_model
 
-ONNX_FILE, TFLITE_FILE = "model.onnx", "model.int8.tflite"
+ONNX_FILE, TFLITE_FILE, STEP_FILE = "model.onnx", "model.int8.tflite", "model.step.onnx"
 
 
 @dataclass(frozen=True)
@@ -31,6 +31,7 @@ def write_model_folder(folder: Path, architecture: Architecture, files: dict[str
     for name, content in files.items():
         replace_file(folder / name, content)
     axes = {"onnx": (ONNX_FILE, architecture.graph.axes), "tflite": (TFLITE_FILE, "NTFC")}
+    axes |= {"onnx_step": (STEP_FILE, "NTF")} if STEP_FILE in files else {}
     entries = {
         kind: {"path": name, "sha256": _sha256(folder / name), "axes": order, "output": "softmax"}
         for kind, (name, order) in axes.items()

@@ -19,9 +19,10 @@ from kws_serve.core.detector import Detector, Firing
 from kws_serve.core.front_end import FrontEnd
 from kws_serve.core.ring import SampleRing
 from kws_serve.core.score_ring import ScoreRing
+from kws_serve.incremental import goes_on, make_scorer
 from kws_serve.manifest import DetectionSpec, ModelSpec
 from kws_serve.messages import BackendError, Float32Array, Int64Array
-from kws_serve.scorer import Scorer, WholePatch, patches_completed
+from kws_serve.scorer import Scorer, patches_completed
 
 _log = logging.getLogger(__name__)
 
@@ -143,7 +144,7 @@ class Lane:
 
     def _model(self, group: list[LoadedModel], settings: dict[str, DetectionSpec]) -> LaneModel:
         first, *others = group
-        scorer, *shadows = [WholePatch(m.spec, self.front_end, m.backend) for m in group]
+        scorer, *shadows = [make_scorer(m.spec, self.front_end, m.backend) for m in group]
         beside: list[tuple[LoadedModel, Scorer]] = list(zip(others, shadows, strict=True))
         detector = self._detector(first, settings)
         recent = _score_ring(first.spec)
@@ -171,7 +172,9 @@ class Lane:
         if old.previous is not None:
             old.previous.close()
             old.previous = None
-        scorer, *shadows = [s.taking_over(m.spec, m.backend) for s, m in zip(old.scorers, group, strict=True)]
+        scorer, *shadows = [
+            goes_on(s, m.spec, self.front_end, m.backend) for s, m in zip(old.scorers, group, strict=True)
+        ]
         detector, recent = old.detector, old.recent
         same = first.spec.labels == old.loaded.spec.labels and first.spec.task == old.loaded.spec.task
         if same:

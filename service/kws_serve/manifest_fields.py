@@ -226,7 +226,7 @@ FILE: Table = {
     "axes": Key(choice(*get_args(Axes)), required=True),
     "output": Key(choice(*get_args(Output)), required=True),
 }
-FILES: Table = {"onnx": Key(nested(FILE)), "tflite": Key(nested(FILE))}
+FILES: Table = {"onnx": Key(nested(FILE)), "tflite": Key(nested(FILE)), "onnx_step": Key(nested(FILE))}
 DETECTION: Table = {
     "threshold": Key(number(0, 1)),
     "off_threshold": Key(number(0, 1)),

@@ -19,6 +19,9 @@ from kws_serve.messages import Float32Array, Int64Array
 class Scorer(Protocol):
     """Scores of one model over all streams; one owner thread."""
 
+    tail: Float32Array  # (n_streams, n_frames, frame_width): each stream's last frames
+    seen: Int64Array  # (n_streams,): how many came in all
+
     def ensure(self, n_streams: int) -> None:
         """Make room for slots 0..n_streams-1."""
 
@@ -35,11 +38,11 @@ class Scorer(Protocol):
     def reset(self, slots: Int64Array) -> None:
         """Forget these streams."""
 
-    def taking_over(self, spec: ModelSpec, backend: Backend) -> Scorer:
-        """A scorer of another model of the same patches that goes on with what this one has heard."""
-
     def follow(self, frames: Float32Array, slots: Int64Array) -> None:
         """Hear frames as `advance` does, without computing."""
+
+    def heard(self, tail: Float32Array, seen: Int64Array) -> None:
+        """Go on where another scorer of the same patches is."""
 
 
 class WholePatch:
@@ -49,46 +52,44 @@ class WholePatch:
         self.spec = spec
         self.front_end = front_end
         self.backend = backend
-        self._tail = np.zeros((0, spec.n_frames, front_end.frame_width), np.float32)
-        self._seen = np.zeros(0, np.int64)
+        self.tail = np.zeros((0, spec.n_frames, front_end.frame_width), np.float32)
+        self.seen = np.zeros(0, np.int64)
         self._patches = np.zeros((0, 0, spec.n_frames, front_end.n_coeffs), np.float32)
 
     def ensure(self, n_streams: int) -> None:
         """Make room for slots 0..n_streams-1."""
-        more = n_streams - len(self._seen)
+        more = n_streams - len(self.seen)
         if more > 0:
-            self._tail = np.concatenate([self._tail, np.zeros((more, *self._tail.shape[1:]), np.float32)])
-            self._seen = np.concatenate([self._seen, np.zeros(more, np.int64)])
+            self.tail = np.concatenate([self.tail, np.zeros((more, *self.tail.shape[1:]), np.float32)])
+            self.seen = np.concatenate([self.seen, np.zeros(more, np.int64)])
 
     def reset(self, slots: Int64Array) -> None:
         """Forget these streams."""
-        self._seen[slots] = 0
+        self.seen[slots] = 0
 
     def patch(self, row: int, j: int) -> Float32Array:
         """Patch `j` of stream `row` of the last `advance`, as the backend got it: (n_frames, n_coeffs)."""
         return np.asarray(self._patches[row, j])
 
-    def taking_over(self, spec: ModelSpec, backend: Backend) -> WholePatch:
-        """A scorer of another model of the same patches that goes on with what this one has heard."""
-        new = WholePatch(spec, self.front_end, backend)
-        new._tail, new._seen = self._tail.copy(), self._seen.copy()
-        return new
-
     def follow(self, frames: Float32Array, slots: Int64Array) -> None:
         """Hear frames as `advance` does, without computing."""
         m = frames.shape[1]
-        self._tail[slots] = np.concatenate([self._tail[slots], frames], axis=1)[:, m:]
-        self._seen[slots] += m
+        self.tail[slots] = np.concatenate([self.tail[slots], frames], axis=1)[:, m:]
+        self.seen[slots] += m
+
+    def heard(self, tail: Float32Array, seen: Int64Array) -> None:
+        """Go on where another scorer of the same patches is."""
+        self.tail, self.seen = tail.copy(), seen.copy()
 
     def advance(self, frames: Float32Array, slots: Int64Array) -> Float32Array:
         """See Scorer."""
         n_frames, hop = self.spec.n_frames, self.spec.frames_per_patch_hop
         k, m, _ = frames.shape
-        seen = int(self._seen[slots[0]])
+        seen = int(self.seen[slots[0]])
         p = patches_completed(seen, m, n_frames, hop)
-        history = np.concatenate([self._tail[slots], frames], axis=1)
-        self._tail[slots] = history[:, m:]
-        self._seen[slots] += m
+        history = np.concatenate([self.tail[slots], frames], axis=1)
+        self.tail[slots] = history[:, m:]
+        self.seen[slots] += m
         if p == 0:
             return np.empty((k, 0, len(self.spec.labels)), np.float32)
         last = n_frames + m

@@ -8,16 +8,31 @@ import numpy as np
 
 from kws_serve.backends.model_bytes import file_of, one_line, read_model
 from kws_serve.backends.onnx_file import NotOnnx, OnnxFile
+from kws_serve.backends.onnx_step import OnnxStep
 from kws_serve.backends.patch_model import PatchModel, Tensor, TensorInfo
-from kws_serve.manifest import ModelSpec
+from kws_serve.manifest import FileSpec, ModelSpec
 from kws_serve.messages import BackendError
 
 _TYPES = {"tensor(float)": np.float32, "tensor(int8)": np.int8, "tensor(uint8)": np.uint8, "tensor(int16)": np.int16}
 
 
-def open(spec: ModelSpec, *, threads: int = 1) -> PatchModel:
-    """Load and self-test the model's ONNX file. Raises BackendError."""
+def open(spec: ModelSpec, *, threads: int = 1) -> PatchModel | OnnxStep:
+    """Load and self-test the model's ONNX file, and its step file where it has one. Raises BackendError."""
     file = file_of(spec, "onnx")
+    session, described, what = _session(spec, file, threads)
+    whole = PatchModel("onnx", spec, file, OnnxRuntime(session, described, what))
+    if "onnx_step" not in spec.files:
+        return whole
+    file = spec.files["onnx_step"]
+    if spec.front_end.peak_normalise or spec.front_end.mean_subtract:
+        raise BackendError(
+            f"backend onnx: model {spec.name}: {file.path.name}: found per-patch operations, wanted none"
+        )
+    return OnnxStep(spec, file, _session(spec, file, threads)[0], whole)
+
+
+def _session(spec: ModelSpec, file: FileSpec, threads: int) -> tuple[Any, OnnxFile, str]:
+    """The opened file, what it says of itself, and how a refusal begins. Raises BackendError."""
     data = read_model(file)
     what = f"backend onnx: model {spec.name}: {file.path.name}"
     try:
@@ -34,7 +49,7 @@ def open(spec: ModelSpec, *, threads: int = 1) -> PatchModel:
         session = onnxruntime.InferenceSession(data, _options(onnxruntime, threads), providers=["CPUExecutionProvider"])
     except Exception as error:
         raise BackendError(f"{what}: found a file that ONNX Runtime refuses: {one_line(error)}") from error
-    return PatchModel("onnx", spec, file, OnnxRuntime(session, described, what))
+    return session, described, what
 
 
 def _options(onnxruntime: Any, threads: int) -> Any:

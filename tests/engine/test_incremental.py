@@ -1,0 +1,203 @@
+"""The incremental scorer says what the whole patch says, however frames are cut and whoever shares the call."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from kws_models.export_onnx import onnx_bytes
+from kws_models.export_step import step_bytes
+from kws_models.folding import fold
+from kws_serve.backends import open_backend
+from kws_serve.backends.onnx_step import OnnxStep
+from kws_serve.core.front_end import FrontEnd
+from kws_serve.engine import Engine
+from kws_serve.incremental import Incremental, goes_on
+from kws_serve.manifest import FileSpec, ModelSpec
+from kws_serve.messages import BackendError, Detection
+from kws_serve.model_folder import find_model, shipped_models_dir
+from kws_serve.scorer import WholePatch
+from tests.engine.test_engine import feed, loaded
+from tests.models.random_model import random_weights
+from tests.models.test_export_step import without_padding_in_time
+
+
+class Streaming:
+    """A model with a whole file and a step file, of random weights, in a folder."""
+
+    def __init__(self, folder: Path, name: str = "dscnn-s") -> None:
+        shipped = find_model(name, [shipped_models_dir()])
+        graph = without_padding_in_time(name, shipped.n_coeffs)
+        folded = fold(graph, random_weights(graph))
+        self.step_data = step_bytes(*folded).data
+        files = {}
+        for kind, axes, data in (("onnx", "NCTF", onnx_bytes(*folded)), ("onnx_step", "NTF", self.step_data)):
+            path = folder / f"{kind}.onnx"
+            path.write_bytes(data)
+            files[kind] = FileSpec(path, hashlib.sha256(data).hexdigest(), axes, "softmax")
+        self.spec: ModelSpec = replace(shipped, n_frames=graph.input_shape[1], files=files)
+
+    def open(self, data: bytes | None = None) -> OnnxStep:
+        session = onnxruntime.InferenceSession(data or self.step_data)
+        return OnnxStep(self.spec, self.spec.files["onnx_step"], session, open_backend("onnx", self.spec))
+
+
+@pytest.fixture(scope="module")
+def streaming(tmp_path_factory: pytest.TempPathFactory) -> Streaming:
+    return Streaming(tmp_path_factory.mktemp("model"))
+
+
+CALLS = st.lists(
+    st.tuples(st.sampled_from([(0,), (1,), (0, 1), (1, 2), (0, 1, 2)]), st.integers(1, 9), st.integers(0, 19)),
+    min_size=5, max_size=40,
+)  # fmt: skip
+
+
+@given(CALLS, st.sampled_from([20, 40, 60, 80]))
+@settings(max_examples=25, deadline=None)
+def test_the_same_as_whole_patches(streaming, calls, hop_ms):
+    spec = replace(streaming.spec, patch_hop_ms=hop_ms)
+    front_end = FrontEnd(spec.front_end)
+    backend = streaming.open()
+    whole, step = WholePatch(spec, front_end, backend), Incremental(spec, front_end, backend)
+    rng = np.random.default_rng(len(calls))
+    seen = np.zeros(3, int)
+    for scorer in (whole, step):
+        scorer.ensure(3)
+    for slots, hops, action in calls:
+        if action == 0:
+            for scorer in (whole, step):
+                scorer.reset(np.array(slots))
+            seen[list(slots)] = 0
+        groups = {int(s): [t for t in slots if seen[t] == s] for s in seen[list(slots)]}
+        for done, group in groups.items():  # together where they complete the same patches, as a lane does
+            hop = spec.frames_per_patch_hop
+            m = spec.n_frames - done if done < spec.n_frames else hops * hop
+            frames = rng.normal(0, 3, (len(group), m, spec.n_coeffs)).astype(np.float32)
+            for at in range(0, m, 7 if done < spec.n_frames else m):  # while it fills, in any parts
+                part = frames[:, at : at + (7 if done < spec.n_frames else m)]
+                found = [scorer.advance(part, np.array(group)) for scorer in (whole, step)]
+                np.testing.assert_allclose(found[1], found[0], atol=1e-5)
+                for row in range(len(group)):
+                    for j in range(found[0].shape[1]):
+                        np.testing.assert_array_equal(step.patch(row, j), whole.patch(row, j))
+            seen[group] += m
+
+
+def test_streams_of_different_age_share_a_call(streaming):
+    spec, front_end = streaming.spec, FrontEnd(streaming.spec.front_end)
+    backend = streaming.open()
+    whole, step = WholePatch(spec, front_end, backend), Incremental(spec, front_end, backend)
+    rng = np.random.default_rng(0)
+    for scorer in (whole, step):
+        scorer.ensure(40)
+    for slot in range(40):
+        frames = rng.normal(0, 3, (1, spec.n_frames + slot, spec.n_coeffs)).astype(np.float32)
+        for scorer in (whole, step):
+            scorer.advance(frames, np.array([slot]))
+    for m in (5, 1, 2, 5, 4):
+        frames = rng.normal(0, 3, (40, m, spec.n_coeffs)).astype(np.float32)
+        found = [scorer.advance(frames, np.arange(40)) for scorer in (whole, step)]
+        assert found[0].shape == (40, m, 12)
+        np.testing.assert_allclose(found[1], found[0], atol=1e-5)
+
+
+def test_another_model_takes_over_without_missing_a_patch(streaming, tmp_path):
+    other = Streaming(tmp_path)
+    spec, front_end = streaming.spec, FrontEnd(streaming.spec.front_end)
+    whole, step = WholePatch(spec, front_end, other.open()), Incremental(spec, front_end, streaming.open())
+    rng = np.random.default_rng(0)
+    for scorer in (whole, step):
+        scorer.ensure(3)
+    for slot, n in enumerate((5, spec.n_frames + 3, 0)):  # filling, running, not begun
+        if n:
+            frames = rng.normal(0, 3, (1, n, spec.n_coeffs)).astype(np.float32)
+            for scorer in (whole, step):
+                scorer.advance(frames, np.array([slot]))
+    step = goes_on(step, other.spec, front_end, other.open())
+    for slot, n in enumerate((spec.n_frames, 7, spec.n_frames + 1)):
+        frames = rng.normal(0, 3, (1, n, spec.n_coeffs)).astype(np.float32)
+        found = [scorer.advance(frames, np.array([slot])) for scorer in (whole, step)]
+        assert found[0].shape[1] > 0
+        np.testing.assert_allclose(found[1], found[0], atol=1e-5)
+
+
+def test_after_a_fault_it_says_what_it_would_have_said(streaming, monkeypatch):
+    spec, front_end = streaming.spec, FrontEnd(streaming.spec.front_end)
+    backend = streaming.open()
+    whole, step = WholePatch(spec, front_end, backend), Incremental(spec, front_end, backend)
+    rng = np.random.default_rng(0)
+    for scorer in (whole, step):
+        scorer.ensure(2)
+    for i in range(12):
+        frames = rng.normal(0, 3, (2, spec.n_frames if i == 0 else 5, spec.n_coeffs)).astype(np.float32)
+        wanted = whole.advance(frames, np.arange(2))
+        if i in (3, 4, 8):
+            calls = []
+
+            def breaks(*args: np.ndarray, calls: list[int] = calls) -> tuple[np.ndarray, np.ndarray]:
+                calls.append(1)
+                if len(calls) == 2:  # in the middle
+                    raise BackendError("no more")
+                return OnnxStep.step(backend, *args)
+
+            with monkeypatch.context() as patch:
+                patch.setattr(backend, "step", breaks)
+                with pytest.raises(BackendError):
+                    step.advance(frames, np.arange(2))
+        elif i == 6:
+            step.follow(frames, np.arange(2))  # heard without computing
+        else:
+            np.testing.assert_allclose(step.advance(frames, np.arange(2)), wanted, atol=1e-5)
+
+
+def test_the_engine_takes_a_folder_with_a_step_file(streaming, tmp_path):
+    """Detections through the step file are those of the whole patches, however the stream is cut."""
+    text = json.loads((shipped_models_dir() / "dscnn-s" / "model.json").read_text())
+    text["n_frames"] = streaming.spec.n_frames
+    settings_ = {"threshold": 0.2, "off_threshold": 0.1, "smoothing_ms": 60, "k": 1, "n": 1, "refractory_s": 0.1}
+    text["detection"] = {"*": settings_}
+    found = []
+    audio = np.random.default_rng(5).normal(0, 2000, 80_000).clip(-32768, 32767).astype(np.int16)
+    for kinds, cuts in (
+        (("onnx",), [1600] * 50),
+        (("onnx", "onnx_step"), [1600] * 50),
+        (("onnx", "onnx_step"), [333] * 200),
+    ):
+        folder = tmp_path / f"{len(found)}" / "dscnn-s"
+        folder.mkdir(parents=True)
+        text["files"] = {}
+        for kind in kinds:
+            file = streaming.spec.files[kind]
+            shutil.copy(file.path, folder / file.path.name)
+            text["files"][kind] = {
+                "path": file.path.name, "sha256": file.sha256, "axes": file.axes, "output": file.output
+            }  # fmt: skip
+        (folder / "model.json").write_text(json.dumps(text))
+        engine = Engine([loaded(folder)])
+        scorer = engine.lanes[0].models[0].scorer
+        assert isinstance(scorer, Incremental if len(kinds) == 2 else WholePatch)
+        events = feed(engine, engine.open_stream("s", 16000, live=False), audio, cuts)
+        found.append([(d.label, d.start_sample, round(d.score, 4)) for d in events if isinstance(d, Detection)])
+        assert engine.evidence.get(next(d for d in events if isinstance(d, Detection)).uid) is not None
+    assert found[0] == found[1] == found[2] != []
+
+
+def test_a_step_file_that_says_something_else_is_refused(streaming, tmp_path):
+    graph = without_padding_in_time("dscnn-s", 10)
+    weights = dict(random_weights(graph))
+    weights["linear.bias"] = weights["linear.bias"] + np.arange(12, dtype=np.float32)
+    with pytest.raises(BackendError, match="away from the whole file's"):
+        streaming.open(step_bytes(*fold(graph, weights)).data)
+    whole_file = streaming.spec.files["onnx"].path.read_bytes()
+    with pytest.raises(BackendError, match=r"frames: found None"):
+        streaming.open(whole_file)

@@ -1,0 +1,95 @@
+"""Step files: fed frame by frame in any cuts, they say what the whole patch says."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import onnxruntime
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from kws_models import dscnn
+from kws_models.architectures import ARCHITECTURES
+from kws_models.export_onnx import onnx_bytes
+from kws_models.export_step import StepFile, step_bytes
+from kws_models.folding import fold
+from kws_models.graph import Conv, Graph, Weights
+from tests.models.random_model import random_weights
+
+COLUMNS = 6  # of the last map: as many as its mean is over
+SIZES = {"dscnn-s": (10, 2), "dscnn-m": (10, 4), "dscnn-l": (40, 4)}  # coefficients, stride in time
+
+
+def without_padding_in_time(name: str, n_coeffs: int) -> Graph:
+    """The architecture's layers on just as many frames as make COLUMNS columns."""
+    graph = dscnn.dscnn_graph(name, 98, n_coeffs, dscnn.MODEL_SIZE_INFO[name], 12)
+    nodes = [replace(n, pads=((0, 0), n.pads[1])) if isinstance(n, Conv) else n for n in graph.nodes]
+    n_frames = COLUMNS
+    for node in reversed(nodes):
+        if isinstance(node, Conv):
+            n_frames = (n_frames - 1) * node.stride[0] + node.kernel[0]
+    return Graph(name, "NCTF", (1, n_frames, n_coeffs), tuple(nodes))
+
+
+class Pair:
+    """A graph as a whole-patch session and as a step session."""
+
+    def __init__(self, name: str) -> None:
+        graph = without_padding_in_time(name, SIZES[name][0])
+        folded: tuple[Graph, Weights] = fold(graph, random_weights(graph))
+        self.n_frames, self.n_coeffs = graph.input_shape[1:]
+        self.step: StepFile = step_bytes(*folded)
+        sessions = [onnx_bytes(*folded), self.step.data]
+        self.whole, self.stepping = (onnxruntime.InferenceSession(data) for data in sessions)
+
+
+@pytest.fixture(scope="module")
+def pairs() -> dict[str, Pair]:
+    return {name: Pair(name) for name in SIZES}
+
+
+@pytest.mark.parametrize("name", SIZES)
+@given(cuts=st.lists(st.integers(1, 4), min_size=1, max_size=12), seed=st.integers(0, 9))
+@settings(max_examples=12, deadline=None)
+def test_any_cuts_give_the_whole_patchs_scores(name, pairs, cuts, seed):
+    pair = pairs[name]
+    stride = pair.step.stride
+    assert stride == SIZES[name][1]
+    n_columns = -(-pair.n_frames // stride) + sum(cuts)
+    frames = np.random.default_rng(seed).normal(0, 3, (2, n_columns * stride, pair.n_coeffs)).astype(np.float32)
+    state = np.zeros((2, pair.step.state_size), np.float32)
+    scores, at = [], 0
+    for size in [n_columns - sum(cuts), *cuts]:
+        part = frames[:, at : at + size * stride]
+        found, state = pair.stepping.run(None, {"frames": part, "state": state})
+        scores.append(found)
+        at += size * stride
+    for i, column in enumerate(np.concatenate(scores, axis=1).swapaxes(0, 1)):
+        end = (i + 1) * stride
+        if end >= pair.n_frames:
+            (whole,) = pair.whole.run(None, {"input": frames[:, None, end - pair.n_frames : end]})
+            np.testing.assert_allclose(column, whole, atol=1e-5)
+
+
+def test_the_same_graph_and_weights_give_the_same_bytes(pairs):
+    assert Pair("dscnn-s").step.data == pairs["dscnn-s"].step.data
+
+
+@pytest.mark.parametrize(
+    ("name", "why"), [("dscnn-s", "padding in time"), ("resnetse", "go on in time|padding in time")]
+)
+def test_what_cannot_go_on_in_time_is_refused(name, why):
+    graph = ARCHITECTURES[name].graph
+    folded, weights = fold(graph, random_weights(graph))
+    with pytest.raises(ValueError, match=why):
+        step_bytes(folded, weights)
+
+
+def test_scores_are_not_saturated(pairs):
+    """Else the comparison above would say little."""
+    pair = pairs["dscnn-s"]
+    x = np.random.default_rng(0).normal(0, 3, (64, 1, pair.n_frames, pair.n_coeffs)).astype(np.float32)
+    (scores,) = pair.whole.run(None, {"input": x})
+    assert np.median(scores.max(axis=1)) < 0.999

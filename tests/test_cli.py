@@ -208,3 +208,10 @@ def test_no_microphone_is_one_line_and_the_service_runs(own, free_port):
     service.read_until(r"Not a safety")
     assert httpx.get(f"{service.url}/readyz").status_code == 200
     assert service.stop() == 0
+
+
+def test_the_command_for_another_port_tells_no_token():
+    from kws_serve.cli import _with_port
+
+    words = ["--token", "a", "--demo", "--watch-token=b", "--watch", "http://x", "--watch-token", "c", "--port", "1"]
+    assert _with_port(words, 2) == ["--demo", "--watch", "http://x", "--port", "2"]

@@ -234,14 +234,15 @@ def _port_fault(error: OSError, settings: Settings) -> str:
 
 
 def _with_port(words: Sequence[str], port: int) -> list[str]:
-    """The command line again with another port, and without a token that others could read over a shoulder."""
+    """The command line again with another port, and without tokens that others could read over a shoulder."""
+    left_out = ("--port", "--token", "--watch-token")
     kept: list[str] = []
     skip = False
     for word in words:
         flag, equals, _ = word.partition("=")
-        if not skip and flag not in ("--port", "--token"):
+        if not skip and flag not in left_out:
             kept.append(word)
-        skip = not skip and flag in ("--port", "--token") and not equals
+        skip = not skip and flag in left_out and not equals
     return [*kept, "--port", str(port)]
 
 

@@ -34,15 +34,28 @@ def chromium() -> str:
     return found
 
 
-class Pages:
-    """Browsers and what they complained of: a console error or a CSP violation fails the test."""
+@pytest.fixture(scope="package")
+def playwright() -> Iterator[sync_api.Playwright]:
+    with sync_api.sync_playwright() as started:
+        yield started
 
-    def __init__(self, chromium: str, folder: Path) -> None:
+
+@pytest.fixture(scope="package")
+def shared(playwright: sync_api.Playwright, chromium: str) -> sync_api.Browser:
+    """A browser for all tests that need no flags of their own; each has contexts of its own."""
+    return playwright.chromium.launch(executable_path=chromium, args=FLAGS)
+
+
+class Pages:
+    """Pages and what they complained of: a console error or a CSP violation fails the test."""
+
+    def __init__(self, playwright: sync_api.Playwright, shared: sync_api.Browser, chromium: str, folder: Path) -> None:
         self.chromium = chromium
         self.folder = folder
         self.complaints: list[str] = []
-        self._playwright = sync_api.sync_playwright().start()
-        self._browsers: list[sync_api.Browser] = []
+        self._playwright = playwright
+        self._shared = shared
+        self._opened: list[sync_api.Browser | sync_api.BrowserContext] = []
 
     def open(
         self,
@@ -54,20 +67,24 @@ class Pages:
         flags: Sequence[str] = (),
         **context: object,
     ) -> sync_api.Page:
-        """A page in a browser of its own, whose microphone hears `microphone` (44.1 kHz)."""
+        """A page whose microphone hears `microphone` (44.1 kHz): then in a browser of its own."""
+        own = microphone is not None or deny or bool(flags)
         flags = [*(f for f in FLAGS if not (deny and "fake-ui" in f)), *flags]
         if microphone is not None:
             path = self.folder / "microphone.wav"
             silence = np.zeros(RATE_HZ)
             soundfile.write(path, np.concatenate([silence, microphone, silence]), RATE_HZ, subtype="PCM_16")
             flags.append(f"--use-file-for-fake-audio-capture={path}%noloop")
-        browser = self._playwright.chromium.launch(executable_path=self.chromium, args=flags)
-        self._browsers.append(browser)
+        browser = self._shared
+        if own:
+            browser = self._playwright.chromium.launch(executable_path=self.chromium, args=flags)
+            self._opened.append(browser)
         opened = browser.new_context(**{"permissions": [] if deny else ["microphone"], **context})
         opened.add_init_script(
             "document.addEventListener('securitypolicyviolation',"
             " e => console.error('CSP ' + e.violatedDirective + ' ' + e.blockedURI));" + init
         )
+        self._opened.append(opened)
         opened.on("page", self._listen)
         page = opened.new_page()
         page.goto(url)
@@ -83,14 +100,13 @@ class Pages:
         return [c for c in self.complaints if "ERR_CONNECTION" not in c and "ERR_EMPTY_RESPONSE" not in c]
 
     def close(self) -> None:
-        for browser in self._browsers:
-            browser.close()
-        self._playwright.stop()
+        for opened in reversed(self._opened):
+            opened.close()
 
 
 @pytest.fixture
-def pages(chromium: str, tmp_path: Path) -> Iterator[Pages]:
-    opened = Pages(chromium, tmp_path)
+def pages(playwright: sync_api.Playwright, shared: sync_api.Browser, chromium: str, tmp_path: Path) -> Iterator[Pages]:
+    opened = Pages(playwright, shared, chromium, tmp_path)
     yield opened
     opened.close()
 

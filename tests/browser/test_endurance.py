@@ -49,7 +49,7 @@ def heap_bytes(page, session) -> int:
 
 
 def test_the_page_stays_small_and_smooth(pages, free_port, tmp_path):
-    seconds = 600 if FULL else 6
+    seconds = 600 if FULL else 3
     write_level_model(tmp_path / "models", bias=-1.1)  # above 0.8 only
     (tmp_path / "models" / "dscnn-s").symlink_to(shipped_models_dir() / "dscnn-s")
     audio = half_minute(tmp_path)

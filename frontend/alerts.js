@@ -1,7 +1,7 @@
 // Detections as they come: cards, and where the user asks for it a sound and a notification of the browser.
 
 import { byId, clock, element, keyed, setText } from "./dom.js";
-import { colourClass, iconOf, isExperimental } from "./labels.js";
+import { colourClass, icon, isExperimental } from "./labels.js";
 
 const LONGEST_LIST = 100;
 const REMEMBERED = 1000;
@@ -60,10 +60,9 @@ export class Alerts {
   #card({ d, example }) {
     const latency = d.replayed ? "replayed" : d.latency_ms === null ? "" : `${Math.round(d.latency_ms)} ms latency`;
     const facts = [example ? "example, not a detection" : d.stream, d.model, `${d.start_s.toFixed(1)} s`, latency];
-    const icon = element("i", { className: "icon", textContent: iconOf(d.label), aria: { hidden: true } });
     const time = element("time", { dateTime: d.at }, clock(d.at));
     const doubt = isExperimental(d.label) ? "experimental" : "";
-    const head = element("div", "head", icon, element("strong", "", d.label), element("em", "", doubt), element("span", "until"),
+    const head = element("div", "head", icon(d.label), element("strong", "", d.label), element("em", "", doubt), element("span", "until"),
       element("span", "score", d.score.toFixed(2)), time);
     const foot = element("div", "facts", element("span", "", facts.filter(Boolean).join(" · ")));
     const node = element("li", `card ${colourClass(d.label)}`, head, foot);

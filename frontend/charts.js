@@ -1,5 +1,8 @@
 // Pictures of features and curves of scores. No imports: the timeline pages of kws-detect carry this file, too.
 
+/** What the kinds of features are called. */
+export const FEATURES = { mfcc: "MFCC", fbank: "log mel energies", raw: "waveform (its envelope)" };
+
 const LEFT = 52; // px of the axis left of every picture, so that they share their time axis
 const RIGHT = 8;
 

@@ -1,7 +1,7 @@
 // What the log keeps: filters, pages, newest first, and the same as a file.
 
 import { byId, element, moment, setText } from "./dom.js";
-import { colourClass, iconOf } from "./labels.js";
+import { colourClass, icon } from "./labels.js";
 
 const PAGE = 50;
 const NEWEST = Number.MAX_SAFE_INTEGER;
@@ -80,11 +80,10 @@ export class History {
 
   #row(d) {
     const why = element("button", { type: "button", className: "small", aria: { label: `Why ${d.label} at ${moment(d.at)}?` } }, "Why?");
-    const icon = element("i", { className: "icon", textContent: iconOf(d.label), aria: { hidden: true } });
     const phase = d.phase === "once" ? "" : ` ${d.phase}`;
     const row = element("tr", { className: colourClass(d.label), data: { id: d.id } },
       element("td", "", element("time", { dateTime: d.at }, moment(d.at))),
-      element("th", { scope: "row" }, icon, d.label + phase),
+      element("th", { scope: "row" }, icon(d.label), d.label + phase),
       element("td", "", d.stream),
       element("td", "number", d.score.toFixed(2)),
       element("td", "", d.model),

@@ -25,6 +25,15 @@ export const isExperimental = (label) => experimental.has(label);
 
 export const iconOf = (label) => (Object.hasOwn(ICONS, label) ? ICONS[label] : SHAPES[number(label) % SHAPES.length]);
 
+/** The icon as an element; people who listen are told the label itself. */
+export function icon(label, text = iconOf(label)) {
+  const node = document.createElement("i");
+  node.className = "icon";
+  node.textContent = text;
+  node.setAttribute("aria-hidden", "true");
+  return node;
+}
+
 /** The class whose colour (--label) the style sheet sets for both schemes. */
 export const colourClass = (label) => `label-${number(label) % COLOURS}`;
 

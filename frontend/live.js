@@ -1,8 +1,8 @@
 // The live view: one stream through one model, as the model hears it. Nothing of it is kept, here or there.
 
-import { ScoreChart, ScrollingFeatures } from "./charts.js";
+import { FEATURES, ScoreChart, ScrollingFeatures } from "./charts.js";
 import { byId, element, keyed, setText, showState } from "./dom.js";
-import { colourClass, colourOf, iconOf } from "./labels.js";
+import { colourClass, colourOf, icon, iconOf } from "./labels.js";
 
 const SPAN_S = 10;
 const DRAWN_MS = 50; // from one picture to the next; with reduced motion 1 s
@@ -160,8 +160,7 @@ export class LiveView {
     this.#shown = text;
     if (this.#values.length !== model.labels.length) this.#forget();
     setText(byId("words-title"), model.task === "event" ? "Sounds it knows" : "Words it knows");
-    const kinds = { mfcc: "MFCC", fbank: "log mel energies", raw: "waveform (its envelope)" };
-    setText(byId("features-title"), `${kinds[model.front_end.kind]} as ${model.name} hears them`);
+    setText(byId("features-title"), `${FEATURES[model.front_end.kind]} as ${model.name} hears them`);
     byId("scores").replaceChildren(...model.labels.map((label) => this.#row(model, label)));
     const dark = getComputedStyle(byId("score-chart")).color;
     const curves = model.labels.map((label) => {
@@ -177,7 +176,7 @@ export class LiveView {
 
   #row(model, label) {
     const settings = model.detection[label]; // a rest label has none
-    const name = element("span", "label", element("i", { className: "icon", textContent: settings ? iconOf(label) : "·", aria: { hidden: true } }), label);
+    const name = element("span", "label", icon(label, settings ? undefined : "·"), label);
     const track = element("div", "track", element("div", "bar"));
     const row = element("li", settings ? colourClass(label) : "rest", name, track, element("span", "value", "–"));
     if (settings) {

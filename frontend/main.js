@@ -81,8 +81,8 @@ client.addEventListener("connection", ({ detail }) => {
     lostAt = null;
     live.again();
     tellAway();
+    refresh();
   }
-  refresh();
 });
 
 function tellAway() {

@@ -1,7 +1,7 @@
 // What makes a label fire: sliders that act at once, here and for everybody.
 
 import { byId, element, keyed, setText } from "./dom.js";
-import { colourClass, iconOf } from "./labels.js";
+import { colourClass, icon } from "./labels.js";
 
 const SENT_MS = 150; // a slider that moves is told this often at most
 const FIELDS = [
@@ -15,7 +15,6 @@ const FIELDS = [
 
 export class Settings {
   #held = null; // the slider that is being moved: what the server says must not tear it away
-  #models = [];
   #pending = new Map(); // `model/label` -> changes not yet sent
   #timer = null;
 
@@ -25,7 +24,6 @@ export class Settings {
   }
 
   show(models, mayChange) {
-    this.#models = models;
     byId("read-only").hidden = mayChange;
     keyed(byId("settings-models"), models.map((m) => m.name), (i) => this.#model(models[i]), (node, i) => {
       const labels = Object.keys(models[i].detection);
@@ -42,13 +40,12 @@ export class Settings {
   }
 
   #label(model, label) {
-    const icon = element("i", { className: "icon", textContent: iconOf(label), aria: { hidden: true } });
     const reset = element("button", { type: "button", className: "small reset", aria: { label: `Reset ${label} of ${model}` } }, "Reset");
     reset.addEventListener("click", () => this.#send(model, label, null));
     const [first, ...rest] = FIELDS.map((field) => this.#slider(model, label, field));
     const more = element("details", "", element("summary", { aria: { label: `More settings of ${label}` } }, "More"), ...rest);
     return element("div", { className: `setting ${colourClass(label)}`, aria: { role: "group", label: `${label} of ${model}` } },
-      element("span", "label", icon, label), first, more, reset);
+      element("span", "label", icon(label), label), first, more, reset);
   }
 
   #slider(model, label, { key, text, min, max, step }) {

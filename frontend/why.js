@@ -1,6 +1,6 @@
 // Why something fired: the patch that decided, the scores around it, what they were compared with; and what people say.
 
-import { ScoreChart, drawFeatures } from "./charts.js";
+import { FEATURES, ScoreChart, drawFeatures } from "./charts.js";
 import { byId, element, moment, setText, showState } from "./dom.js";
 import { colourOf, iconOf } from "./labels.js";
 
@@ -51,8 +51,7 @@ export class Why {
     this.#showMark(d.review ?? null);
     if (!patch) return;
     byId("why-evidence").hidden = false;
-    const kinds = { mfcc: "MFCC", fbank: "log mel energies", raw: "waveform; only its envelope is kept" };
-    setText(byId("why-patch-title"), `The patch that fired: ${kinds[patch.kind]}, ${patch.first_s.toFixed(2)} to ${patch.end_s.toFixed(2)} s`);
+    setText(byId("why-patch-title"), `The patch that fired: ${FEATURES[patch.kind]}, ${patch.first_s.toFixed(2)} to ${patch.end_s.toFixed(2)} s`);
     drawFeatures(byId("why-patch"), patch.kind, patch.values);
     byId("why-patch").setAttribute("aria-label", `Picture of ${patch.values.length} feature vectors that ${d.model} heard`);
     this.#scores(d, settings, patch, scores);

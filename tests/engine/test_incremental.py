@@ -56,6 +56,15 @@ def streaming(tmp_path_factory: pytest.TempPathFactory) -> Streaming:
     return Streaming(tmp_path_factory.mktemp("model"))
 
 
+def both(spec: ModelSpec, backend: OnnxStep, n_streams: int) -> tuple[WholePatch, Incremental]:
+    """Both scorers of a model, with room for so many streams."""
+    front_end = FrontEnd(spec.front_end)
+    scorers = WholePatch(spec, front_end, backend), Incremental(spec, front_end, backend)
+    for scorer in scorers:
+        scorer.ensure(n_streams)
+    return scorers
+
+
 CALLS = st.lists(
     st.tuples(st.sampled_from([(0,), (1,), (0, 1), (1, 2), (0, 1, 2)]), st.integers(1, 9), st.integers(0, 19)),
     min_size=5, max_size=40,
@@ -66,13 +75,9 @@ CALLS = st.lists(
 @settings(max_examples=25, deadline=None)
 def test_the_same_as_whole_patches(streaming, calls, hop_ms):
     spec = replace(streaming.spec, patch_hop_ms=hop_ms)
-    front_end = FrontEnd(spec.front_end)
-    backend = streaming.open()
-    whole, step = WholePatch(spec, front_end, backend), Incremental(spec, front_end, backend)
+    whole, step = both(spec, streaming.open(), 3)
     rng = np.random.default_rng(len(calls))
     seen = np.zeros(3, int)
-    for scorer in (whole, step):
-        scorer.ensure(3)
     for slots, hops, action in calls:
         if action == 0:
             for scorer in (whole, step):
@@ -94,12 +99,9 @@ def test_the_same_as_whole_patches(streaming, calls, hop_ms):
 
 
 def test_streams_of_different_age_share_a_call(streaming):
-    spec, front_end = streaming.spec, FrontEnd(streaming.spec.front_end)
-    backend = streaming.open()
-    whole, step = WholePatch(spec, front_end, backend), Incremental(spec, front_end, backend)
+    spec, backend = streaming.spec, streaming.open()
+    whole, step = both(spec, backend, 40)
     rng = np.random.default_rng(0)
-    for scorer in (whole, step):
-        scorer.ensure(40)
     for slot in range(40):
         frames = rng.normal(0, 3, (1, spec.n_frames + slot, spec.n_coeffs)).astype(np.float32)
         for scorer in (whole, step):
@@ -132,12 +134,9 @@ def test_another_model_takes_over_without_missing_a_patch(streaming, tmp_path):
 
 
 def test_after_a_fault_it_says_what_it_would_have_said(streaming, monkeypatch):
-    spec, front_end = streaming.spec, FrontEnd(streaming.spec.front_end)
-    backend = streaming.open()
-    whole, step = WholePatch(spec, front_end, backend), Incremental(spec, front_end, backend)
+    spec, backend = streaming.spec, streaming.open()
+    whole, step = both(spec, backend, 2)
     rng = np.random.default_rng(0)
-    for scorer in (whole, step):
-        scorer.ensure(2)
     for i in range(12):
         frames = rng.normal(0, 3, (2, spec.n_frames if i == 0 else 5, spec.n_coeffs)).astype(np.float32)
         wanted = whole.advance(frames, np.arange(2))

@@ -107,11 +107,21 @@ def test_the_live_view_draws_features_scores_thresholds_and_marks(pages, hall):
 def test_clipping_is_said(pages, level_model):
     with live_server([level_model]) as server:
         page = pages.open(server.http)
-        with connect(f"{server.ws}/v1/audio?stream=clipped") as ws:
-            for _ in range(20):
-                ws.send(np.full(1600, 32767, "<i2").tobytes())
-                time.sleep(0.1)
-            page.wait_for_selector("#clipping", state="visible", timeout=5000)
+        seen = threading.Event()
+
+        def send() -> None:
+            with connect(f"{server.ws}/v1/audio?stream=clipped") as ws:
+                while not seen.is_set():  # the page asks for the streams every two seconds
+                    ws.send(np.full(1600, 32767, "<i2").tobytes())
+                    time.sleep(0.1)
+
+        sending = threading.Thread(target=send)
+        sending.start()
+        try:
+            page.wait_for_selector("#clipping", state="visible", timeout=15000)
+        finally:
+            seen.set()
+            sending.join()
         assert pages.faults == []
 
 

@@ -283,10 +283,13 @@ async def test_latecomers_are_sent_away_where_the_estimate_was_wrong(heavy_model
     codes: dict[int, int] = {}
     with live_server([heavy_model]) as server:
         stopping = False
+        let_in = [asyncio.Event() for _ in range(12)]
 
         async def stream(i: int) -> None:
             try:
                 async with websockets.connect(f"{server.ws}/v1/audio?stream=s{i}", max_queue=None) as ws:
+                    await ws.recv()
+                    let_in[i].set()
                     while not stopping:
                         await ws.send(words(0.1, seed=i).tobytes())
                         await asyncio.sleep(0.1)
@@ -296,7 +299,7 @@ async def test_latecomers_are_sent_away_where_the_estimate_was_wrong(heavy_model
         running_ones = []
         for i in range(12):
             running_ones.append(asyncio.create_task(stream(i)))
-            await asyncio.sleep(0.05)
+            await let_in[i].wait()
         for _ in range(300):
             await asyncio.sleep(0.1)
             if len(codes) >= 3:

@@ -88,8 +88,12 @@ _FBANK = {
 }
 
 
-def _dscnn(name: str, window_samples: int, hop_samples: int, fft_size: int, n_coeffs: int) -> Architecture:
-    n_frames = 1 + (16000 - window_samples) // hop_samples
+def _dscnn(
+    name: str, window_samples: int, hop_samples: int, fft_size: int, n_coeffs: int, stream_frames: int = 0
+) -> Architecture:
+    """`stream_frames`: of a variant without padding in time, `NAME-stream`; else the frames of a second."""
+    n_frames = stream_frames or 1 + (16000 - window_samples) // hop_samples
+    sizes = dscnn.MODEL_SIZE_INFO[name.removesuffix("-stream")]
     return Architecture(
         name=name,
         task="keyword",
@@ -98,7 +102,7 @@ def _dscnn(name: str, window_samples: int, hop_samples: int, fft_size: int, n_co
         front_end=_mfcc(window_samples, hop_samples, fft_size, n_coeffs),
         n_frames=n_frames,
         patch_hop_ms=20,
-        build=lambda n: dscnn.dscnn_graph(name, n_frames, n_coeffs, dscnn.MODEL_SIZE_INFO[name], n),
+        build=lambda n: dscnn.dscnn_graph(name, n_frames, n_coeffs, sizes, n, streams=stream_frames > 0),
         params_folded=True,
     )
 
@@ -148,6 +152,8 @@ ARCHITECTURES: dict[str, Architecture] = {
     "dscnn-s": _dscnn("dscnn-s", 640, 320, 1024, 10),
     "dscnn-m": _dscnn("dscnn-m", 640, 320, 1024, 10),
     "dscnn-l": _dscnn("dscnn-l", 480, 160, 512, 40),
+    "dscnn-s-stream": _dscnn("dscnn-s-stream", 640, 320, 1024, 10, stream_frames=64),  # 20 columns in the mean
+    "dscnn-m-stream": _dscnn("dscnn-m-stream", 640, 320, 1024, 10, stream_frames=66),  # 8 of 80 ms
     "m1": _mnet("m1", lambda *a: mnets.m_graph(a[0], mnets.M1, *a[1:])),
     "m2": _mnet("m2", lambda *a: mnets.m_graph(a[0], mnets.M2, *a[1:])),
     "cnn-trad-fpool3": _mnet("cnn-trad-fpool3", mnets.cnn_trad_graph),

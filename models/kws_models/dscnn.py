@@ -2,6 +2,9 @@
 
 Source: Zhang et al., Hello Edge (2017), in the GAP8 sizes. A table row is
 [layers, then per layer: channels, kernel time, kernel frequency, stride time, stride frequency].
+
+The `-stream` variants have the same layers without padding in time, and patches of more frames in its place: what a
+column of a layer says does not depend on where the patch begins or ends, so a stream computes each column once.
 """
 
 from __future__ import annotations
@@ -27,8 +30,13 @@ MODEL_SIZE_INFO: dict[str, tuple[int, ...]] = {
 }
 
 
-def dscnn_graph(name: str, n_frames: int, n_coeffs: int, model_size_info: tuple[int, ...], n_labels: int) -> Graph:
-    """Layer 0 is an ordinary convolution, each later one a depthwise and a pointwise; BN + ReLU after each."""
+def dscnn_graph(
+    name: str, n_frames: int, n_coeffs: int, model_size_info: tuple[int, ...], n_labels: int, streams: bool = False
+) -> Graph:
+    """Layer 0 is an ordinary convolution, each later one a depthwise and a pointwise; BN + ReLU after each.
+
+    `streams`: without padding in time.
+    """
     layers = [model_size_info[1 + 5 * i : 6 + 5 * i] for i in range(model_size_info[0])]
     nodes: list[Node] = []
     size, last = (n_frames, n_coeffs), "input"
@@ -37,7 +45,9 @@ def dscnn_graph(name: str, n_frames: int, n_coeffs: int, model_size_info: tuple[
         nonlocal last, size
         channels, *rest = layer
         kernel, stride = (rest[0], rest[1]), (rest[2], rest[3])
-        node = Conv(layer_name, (last,), channels, kernel, stride, same_pads(size, kernel, stride), depthwise)
+        in_time, in_frequency = same_pads(size, kernel, stride)
+        pads = ((0, 0) if streams else in_time, in_frequency)
+        node = Conv(layer_name, (last,), channels, kernel, stride, pads, depthwise)
         nodes.extend(
             [
                 node,
@@ -45,7 +55,8 @@ def dscnn_graph(name: str, n_frames: int, n_coeffs: int, model_size_info: tuple[
                 Relu(f"{layer_name}_relu", (f"{layer_name}_norm",)),
             ]
         )
-        last, size = f"{layer_name}_relu", (-(-size[0] // stride[0]), -(-size[1] // stride[1]))
+        _, *after = node.output_shape([(channels, *size)])
+        last, size = f"{layer_name}_relu", (after[0], after[1])
 
     conv("conv1", layers[0], depthwise=False)
     for i, layer in enumerate(layers[1:], start=1):

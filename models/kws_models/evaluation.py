@@ -1,8 +1,8 @@
 """Accuracy on labelled clips, by the protocols of keyword and sound-event models.
 
-Keywords: one patch, the first second right-padded with zeros, argmax, no threshold. Events: clips shorter than a patch
-are centred in zeros, patch hop 100 ms; a clip's label is the strongest non-rest score at or above its threshold, else
-the rest label.
+Keywords: one patch, the first second right-padded with zeros (a longer patch has it in its middle), argmax, no
+threshold. Events: clips shorter than a patch are centred in zeros, patch hop 100 ms; a clip's label is the strongest
+non-rest score at or above its threshold, else the rest label.
 """
 
 from __future__ import annotations
@@ -98,7 +98,7 @@ def judge(spec: ModelSpec, infer: Infer, data: Path, options: Options) -> Judged
         if events:
             predicted.append(_judge_event(spec, infer, maker, samples))
             continue
-        waiting.append(first_second(samples, max(maker.patch_samples, spec.front_end.rate_hz)))
+        waiting.append(first_second(samples, spec.front_end.rate_hz, maker.patch_samples))
         if len(waiting) == _BATCH:
             predicted += _judge_keywords(infer, maker, waiting)
             waiting = []

@@ -1,8 +1,8 @@
 """Folded graph without padding in time -> ONNX that takes new frames only: layers keep their last columns.
 
-The file: `frames` (n, columns * stride, n_coeffs) and `state` (n, state_size) -> `scores` (n, columns, n_classes) and
-`next_state`. Each column is the last one of a patch of the whole graph, which ends with it; from one to the next it
-moves on by `stride` frames, all strides in time together. Who wants a patch at every frame keeps `stride` states.
+The file: `frames` (n, m, n_coeffs) and `state` (n, state_size) -> `scores` (n, m, n_classes), of the patches that end
+with each of the frames, and `next_state`. A patch may end at any frame, so layers do not stride in time: those behind a
+stride are dilated by it instead.
 
 A state of zeros is a stream that has not begun: scores are those of whole patches once as many frames have come.
 """
@@ -19,7 +19,6 @@ from onnx import TensorProto, helper, numpy_helper
 
 from kws_models.export_onnx import IR_VERSION, OPSET
 from kws_models.graph import Conv, Graph, Linear, MapMean, Node, Relu, Softmax, Weights
-from kws_serve.backends.onnx_step import STRIDE
 
 
 @dataclass(frozen=True)
@@ -27,14 +26,13 @@ class StepFile:
     """What `step_bytes` made, and what a scorer has to know of it."""
 
     data: bytes
-    stride: int  # frames from one column to the next
     state_size: int  # float32 values of a stream
 
 
 def step_bytes(graph: Graph, weights: Weights) -> StepFile:
     """Raises ValueError for a graph that pads in time or has layers that look at the whole patch."""
     made = _Step(graph, weights)
-    return StepFile(made.bytes(), made.stride, made.state_size)
+    return StepFile(made.bytes(), made.state_size)
 
 
 class _Step:
@@ -42,7 +40,7 @@ class _Step:
 
     def __init__(self, graph: Graph, weights: Weights) -> None:
         self.graph = graph
-        self.stride = 1
+        self._apart = 1  # frames from one column of the graph's map to the next
         self._nodes: list[Any] = []
         self._arrays: dict[str, Any] = {name: np.ascontiguousarray(a, np.float32) for name, a in weights.items()}
         self._kept: list[tuple[str, tuple[int, int, int]]] = []  # state of a node: (channels, columns, width)
@@ -62,15 +60,14 @@ class _Step:
             helper.make_graph(
                 nodes,
                 f"{self.graph.name}-step",
-                [_value("frames", ["n", "frames", n_coeffs]), _value("state", ["n", self.state_size])],
-                [_value("scores", ["n", "columns", n_classes]), _value("next_state", ["n", self.state_size])],
+                [_value("frames", ["n", "m", n_coeffs]), _value("state", ["n", self.state_size])],
+                [_value("scores", ["n", "m", n_classes]), _value("next_state", ["n", self.state_size])],
                 [numpy_helper.from_array(self._arrays[name], name) for name in sorted(self._arrays)],
             ),
             opset_imports=[helper.make_opsetid("", OPSET)],
             producer_name="kws-models",
             ir_version=IR_VERSION,
         )
-        helper.set_model_props(model, {STRIDE: str(self.stride)})
         onnx.checker.check_model(model, full_check=True)
         return bytes(model.SerializeToString(deterministic=True))
 
@@ -82,7 +79,7 @@ class _Step:
                 self._add("Relu", list(node.inputs), node.name)
             case MapMean():
                 self._mean(node)
-            case Linear():  # over (n, columns, channels)
+            case Linear():  # over (n, m, channels)
                 self._arrays[f"{node.name}.weight"] = np.ascontiguousarray(self._arrays[f"{node.name}.weight"].T)
                 self._add("MatMul", [node.inputs[0], f"{node.name}.weight"], f"{node.name}_product")
                 self._add("Add", [f"{node.name}_product", f"{node.name}.bias"], node.name)
@@ -96,38 +93,42 @@ class _Step:
         (top, bottom), (left, right) = node.pads
         if top or bottom:
             raise ValueError(f"{node.name}: found padding in time {top, bottom}, wanted none")
-        kept = node.kernel[0] - node.stride[0]
-        if kept < 0:
-            raise ValueError(f"{node.name}: found a stride {node.stride[0]} beyond its kernel {node.kernel[0]}")
         channels, _, width = self.graph.shapes[node.inputs[0]]
-        source = self._with_past(node.name, node.inputs[0], (channels, kept, width)) if kept else node.inputs[0]
+        source = self._with_past(node.name, node.inputs[0], node.kernel[0], channels, width)
         named = [f"{node.name}.{short}" for short in self.graph.weight_shapes(node)]
-        group = node.channels if node.depthwise else 1
-        options = {"kernel_shape": node.kernel, "strides": node.stride, "group": group, "pads": [0, left, 0, right]}
-        self._add("Conv", [source, *named], node.name, **options)
-        self.stride *= node.stride[0]
+        in_frequency = {"pads": [0, left, 0, right], "strides": [1, node.stride[1]]}
+        self._over_time(node.name, [source, *named], node.kernel, node.channels if node.depthwise else 1, in_frequency)
+        self._apart *= node.stride[0]
 
     def _mean(self, node: MapMean) -> None:
-        """The mean over width, then over the last columns: (n, columns, channels)."""
+        """The mean over width, then over the graph's last columns: (n, m, channels)."""
         channels, columns, _ = self.graph.shapes[node.inputs[0]]
         self._add("ReduceMean", list(node.inputs), f"{node.name}_width", axes=[3], keepdims=1)
-        source = f"{node.name}_width"
-        if columns > 1:
-            source = self._with_past(node.name, source, (channels, columns - 1, 1))
-        self._add("AveragePool", [source], f"{node.name}_time", kernel_shape=[columns, 1], strides=[1, 1])
+        source = self._with_past(node.name, f"{node.name}_width", columns, channels, 1)
+        self._arrays[f"{node.name}_shares"] = np.full((channels, 1, columns, 1), 1 / columns, np.float32)
+        self._over_time(f"{node.name}_time", [source, f"{node.name}_shares"], (columns, 1), channels, {})
         self._constant("axis3", [3])
         self._add("Squeeze", [f"{node.name}_time", "axis3"], f"{node.name}_columns")
         self._add("Transpose", [f"{node.name}_columns"], node.name, perm=[0, 2, 1])
 
-    def _with_past(self, name: str, source: str, shape: tuple[int, int, int]) -> str:
-        """`source` (n, channels, columns, width) behind its last `shape[1]` columns, which are kept for next time."""
+    def _over_time(
+        self, name: str, inputs: list[str], kernel: tuple[int, int], group: int, options: dict[str, Any]
+    ) -> None:
+        """A convolution at each frame, its columns as far apart as the graph's are."""
+        self._add("Conv", inputs, name, kernel_shape=kernel, dilations=[self._apart, 1], group=group, **options)
+
+    def _with_past(self, name: str, source: str, columns: int, channels: int, width: int) -> str:
+        """`source` (n, channels, m, width) behind as much as `columns` columns reach back, which is kept."""
+        kept = (columns - 1) * self._apart
+        if not kept:
+            return source
         whole = f"{name}_whole"
-        self._fed.append((f"{name}_past", shape))
+        self._fed.append((f"{name}_past", (channels, kept, width)))
         self._add("Concat", [f"{name}_past", source], whole, axis=2)
-        self._constant(f"{name}_from", [-shape[1]])
+        self._constant(f"{name}_from", [-kept])
         self._constant("end", [np.iinfo(np.int64).max])
         self._add("Slice", [whole, f"{name}_from", "end", "axis2"], f"{name}_keep")
-        self._kept.append((f"{name}_keep", shape))
+        self._kept.append((f"{name}_keep", (channels, kept, width)))
         return whole
 
     def _split(self) -> list[Any]:

@@ -49,8 +49,10 @@ def patch_maker(architecture: Architecture) -> PatchMaker:
     return PatchMaker(parse_front_end(dict(architecture.front_end)), architecture.n_frames)
 
 
-def first_second(samples: Int16Array, n_samples: int = 16_000) -> Int16Array:
-    """The first `n_samples`, right-padded with zeros."""
-    out = np.zeros(n_samples, np.int16)
-    out[: min(n_samples, len(samples))] = samples[:n_samples]
+def first_second(samples: Int16Array, rate_hz: int = 16_000, n_samples: int = 0) -> Int16Array:
+    """The first second, right-padded with zeros; of a patch of more samples, in the middle of `n_samples`."""
+    out = np.zeros(max(rate_hz, n_samples), np.int16)
+    first = (len(out) - rate_hz) // 2
+    kept = samples[:rate_hz]
+    out[first : first + len(kept)] = kept
     return out

@@ -42,7 +42,7 @@ from kws_serve.messages import Float32Array, Int16Array, Int64Array
 NOISE_FOLDER = "_background_noise_"
 DIGITS_FOLDER, DIGITS_EVERY = "digits_fsdd_8k", 5  # four speakers: a fifth of their many clips
 UNKNOWN, SILENCE = "_unknown_", "_silence_"
-N_SAMPLES = 16_000
+N_SAMPLES = 16_000  # of a clip, and of what is drawn for a patch at least
 RATE_HZ = 16_000
 _SPEECH_HOURS = 0.5
 
@@ -102,6 +102,8 @@ class KeywordBatches:
     ) -> None:
         self.labels, self.seed, self.mix = architecture.labels, seed, mix or KeywordMix()
         self.maker = patch_maker(architecture)
+        self.n_samples = max(N_SAMPLES, self.maker.patch_samples)
+        self._room_ms = (self.n_samples - N_SAMPLES) / 2 * 1000 / RATE_HZ  # a clip stands anywhere in a longer patch
         hop_ms = 1000 * self.maker.spec.hop_samples / RATE_HZ
         self._mask_frames = max(1, round(self.mix.augment.mask_ms / hop_ms))
         root = keyword_root(data)
@@ -204,7 +206,7 @@ class KeywordBatches:
 
     def _noise_segments(self, rng: Generator, n: int) -> Float32Array:
         clips = np.searchsorted(self._noise_edges, rng.random(n), side="right")
-        return segments(rng, self.noise, clips, N_SAMPLES)
+        return segments(rng, self.noise, clips, self.n_samples)
 
     def _from_audio(self, rng: Generator, n: int) -> tuple[Float32Array, Int64Array]:
         spec = self.mix.augment
@@ -217,27 +219,28 @@ class KeywordBatches:
         spoken = classes != (self.labels.index(SILENCE) if SILENCE in self.labels else -1)
         rows = np.flatnonzero(spoken)
         clips = self._sampler.draw(rng, classes[rows])
-        clean = np.zeros((n, N_SAMPLES), np.float32)
+        clean = np.zeros((n, self.n_samples), np.float32)
         clean[rows] = self._spoken(rng, clips, spec)
         if self._running_speech is not None and len(running):
             pieces = rng.integers(0, len(self._running_speech), len(running))
-            clean[running] = segments(rng, self._running_speech, pieces, N_SAMPLES)
-        samples = np.empty((n, N_SAMPLES), np.int16)
+            clean[running] = segments(rng, self._running_speech, pieces, self.n_samples)
+        samples = np.empty((n, self.n_samples), np.int16)
         samples[rows] = with_gain(rng, mixed(rng, clean[rows], noise[rows], spec), spec.gain_db)
         samples[~spoken] = self._silence(rng, noise[~spoken])
         return self.maker.patches(samples), classes
 
     def _spoken(self, rng: Generator, clips: Int64Array, spec: AugmentSpec) -> Float32Array:
-        """The clips (n, N_SAMPLES), shifted and at another speed, some through Opus."""
+        """The clips (n, n_samples), shifted and at another speed, some through Opus."""
         n = len(clips)
         speed = rng.uniform(*spec.speed, n).astype(np.float32)
-        shift = rng.uniform(-spec.shift_ms, spec.shift_ms, n) * RATE_HZ / 1000
-        start = (N_SAMPLES / 2 * (1.0 - speed) + shift).astype(np.float32)
-        out = stretched(self.audio, clips, N_SAMPLES, speed, start)
+        most_ms = spec.shift_ms + self._room_ms
+        shift = rng.uniform(-most_ms, most_ms, n) * RATE_HZ / 1000
+        start = (N_SAMPLES / 2 - self.n_samples / 2 * speed + shift).astype(np.float32)
+        out = stretched(self.audio, clips, self.n_samples, speed, start)
         coded = np.flatnonzero((self._twin_of[clips] >= 0) & (rng.random(n) < self.mix.opus_share))
         if len(coded):
             twins = self._twin_of[clips[coded]]
-            out[coded] = stretched(self.twins, twins, N_SAMPLES, speed[coded], start[coded])
+            out[coded] = stretched(self.twins, twins, self.n_samples, speed[coded], start[coded])
         return in_rooms(rng, out, self._rooms, spec.room_share)
 
     def _silence(self, rng: Generator, noise: Float32Array) -> Int16Array:
@@ -251,6 +254,8 @@ class KeywordBatches:
         classes = self._classes(rng, n, 0.0)
         clean = self._log_mels[self._pack_sampler.draw(rng, classes)]
         noise = self._log_mel_maker.patches(self._noise_segments(rng, n).astype(np.int16))
-        place = FramePlace(self.maker.n_frames, *frame_line(self.maker.spec), PACK_HOP_MS)
+        slope, offset = frame_line(self.maker.spec)
+        place = FramePlace(self.maker.n_frames, slope, offset - self._room_ms / PACK_HOP_MS, PACK_HOP_MS)
+        spec = replace(spec, shift_ms=spec.shift_ms + self._room_ms)
         clean = warped_log_mel(rng, clean, spec, place, self._mel_step)
         return mixed_log_mel(rng, clean, noise, spec) @ self._dct, classes

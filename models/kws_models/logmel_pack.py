@@ -87,9 +87,9 @@ def fit_bands(
     both = both[:: max(1, len(both) // _FIT_CLIPS)]
     if not both:
         raise DataError(f"{folder}: found no clip that also exists as audio, wanted some to fit the scale")
+    ours = log_mel.frames(np.stack([first_second(audio.clip(i)) for _, i in both]))[:, : log_mel.n_frames]
     line = frame_line(log_mel.spec)
-    published = at_frames(read_log_mels(folder, [column for column, _ in both]), log_mel.n_frames, line)
-    ours = log_mel.patches(np.stack([first_second(audio.clip(i)) for _, i in both]))
+    published = at_frames(read_log_mels(folder, [column for column, _ in both]), ours.shape[1], line)
     x, y = (a.reshape(len(both), -1) - a.reshape(len(both), -1).mean(1, keepdims=True) for a in (published, ours))
     correlation = (x * y).sum(1) / np.sqrt((x * x).sum(1) * (y * y).sum(1) + 1e-9)
     same = correlation > SAME_CLIP_CORRELATION

@@ -178,16 +178,21 @@ def make_batches(
 
 
 def open_teacher(name: str, architecture: Architecture) -> Teacher:
-    """The model called `name`, or in that folder, as a teacher. Raises KwsError if it hears or says something else."""
+    """The model called `name`, or in that folder, as a teacher; one of shorter patches hears the middle.
+
+    Raises KwsError if it hears or says something else.
+    """
     folder = Path(name)
     spec = load_model(folder) if (folder / "model.json").is_file() else find_model(name, [shipped_models_dir()])
-    same_input = spec.front_end == patch_maker(architecture).spec and spec.n_frames == architecture.n_frames
+    same_input = spec.front_end == patch_maker(architecture).spec and spec.n_frames <= architecture.n_frames
+    first = (architecture.n_frames - spec.n_frames) // 2
     if spec.labels != architecture.labels or not same_input:
         raise KwsError(f"--teacher: {name} has other labels or another front end than {architecture.name}")
     infer = open_backend("onnx", spec).infer
 
     def taught(patches: Float32Array) -> Float32Array:
-        return np.asarray(np.log(infer(patches) + 1e-6), np.float32)
+        middle = patches[:, first : first + spec.n_frames]
+        return np.asarray(np.log(infer(middle) + 1e-6), np.float32)
 
     return taught
 
@@ -205,7 +210,8 @@ def keyword_validation(
         others = {n: rs for n, rs in found.items() if n not in labels and not n.startswith("_")}
         cases += [(r, labels.index(UNKNOWN)) for r in sample_unknown(others, round(UNKNOWN_SHARE * len(cases)))]
     maker = patch_maker(architecture)
-    samples = np.stack([first_second(decode(r.path, maker.spec.rate_hz)) for r, _ in cases])
+    rate_hz = maker.spec.rate_hz
+    samples = np.stack([first_second(decode(r.path, rate_hz), rate_hz, maker.patch_samples) for r, _ in cases])
     maps = to_input(maker.patches(samples), architecture.graph.axes)
     classes = torch.tensor([c for _, c in cases])
 

@@ -1,12 +1,7 @@
-"""A Scorer that computes only what new frames add: layers keep their last columns, stream by stream.
-
-A step file moves on by `stride` frames at once, all strides in time together; so that a patch may end at any frame each
-stream has `stride` states, one for each remainder, and a frame advances one of them.
-"""
+"""A Scorer that computes only what new frames add: layers keep their last columns, stream by stream."""
 
 from __future__ import annotations
 
-import math
 from typing import Protocol, runtime_checkable
 
 import numpy as np
@@ -22,12 +17,13 @@ from kws_serve.scorer import Scorer, WholePatch
 class StepBackend(Backend, Protocol):
     """A Backend that also goes on in time."""
 
-    stride: int
     state_size: int
 
-    def step(self, frames: Float32Array, state: Float32Array) -> tuple[Float32Array, Float32Array]:
-        """Frames (n, columns * stride, n_coeffs) after state (n, state_size), zeros before the stream began: scores
-        (n, columns, n_classes) of the patches that end with each column, and the next state. Raises BackendError.
+    def step(self, frames: Float32Array, states: Float32Array, slots: Int64Array) -> Float32Array:
+        """Frames (k, m, n_coeffs) of the streams `slots` (k,), whose states (n_streams, state_size) move on, zeros
+        before a stream begins: scores (k, m, n_classes) of the patches that end with each frame.
+
+        Raises BackendError; then any of these states may have moved or not.
         """
 
 
@@ -40,9 +36,7 @@ class Incremental:
         self.backend = backend
         self.tail = np.zeros((0, spec.n_frames, front_end.frame_width), np.float32)
         self.seen = np.zeros(0, np.int64)
-        self._stride = backend.stride
-        self._every = math.gcd(backend.stride, spec.frames_per_patch_hop)  # a frame in so many may end a patch
-        self._state = np.zeros((0, backend.stride, backend.state_size), np.float32)
+        self._state = np.zeros((0, backend.state_size), np.float32)
         self._stale = np.zeros(0, bool)  # the state is to be computed again from the tail
         self._last: tuple[Float32Array, list[int]] = (self.tail, [])  # frames of the last advance, where patches end
 
@@ -80,50 +74,30 @@ class Incremental:
     def advance(self, frames: Float32Array, slots: Int64Array) -> Float32Array:
         """See Scorer."""
         n_frames, hop = self.spec.n_frames, self.spec.frames_per_patch_hop
-        seen, m = self.seen[slots], frames.shape[1]
+        done = int(self.seen[slots[0]])
         history = self._hear(frames, slots)
         stale = self._stale[slots]
         self._stale[slots] = True  # should the backend fail
-        scores = np.empty((len(slots), m, len(self.spec.labels)), np.float32)
-        first = self._stride + n_frames  # of the new frames in history
-        if not stale.all():
-            scores[~stale] = self._steps(slots[~stale], history[~stale], first, seen[~stale])
-        if stale.any():
+        if not stale.any():
+            scores = self.backend.step(frames, self._state, slots)
+        else:
             self._state[slots[stale]] = 0
-            again = self._steps(slots[stale], history[stale], self._stride, seen[stale] - n_frames)
-            scores[stale] = again[:, n_frames:]
+            scores = np.empty((*frames.shape[:2], len(self.spec.labels)), np.float32)
+            scores[stale] = self.backend.step(history[stale], self._state, slots[stale])[:, n_frames:]
+            if not stale.all():
+                scores[~stale] = self.backend.step(frames[~stale], self._state, slots[~stale])
         self._stale[slots] = False
-        done = int(seen[0]) + 1
-        wanted = [j for j in range(m) if done + j >= n_frames and (done + j - n_frames) % hop == 0]
-        self._last = history, [first + j + 1 for j in wanted]
-        return scores[:, wanted]
+        ends = range(done + 1, done + 1 + frames.shape[1])
+        wanted = [j for j, end in enumerate(ends) if end >= n_frames and (end - n_frames) % hop == 0]
+        self._last = history, [n_frames + j + 1 for j in wanted]
+        return scores if len(wanted) == len(ends) else scores[:, wanted]
 
     def _hear(self, frames: Float32Array, slots: Int64Array) -> Float32Array:
-        """`stride` frames of zeros, the tails, the new frames: (k, stride + n_frames + m, frame_width)."""
-        zeros = np.zeros((len(slots), self._stride, self.tail.shape[2]), np.float32)
-        history = np.concatenate([zeros, self.tail[slots], frames], axis=1)
-        self.tail[slots] = history[:, self._stride + frames.shape[1] :]
+        """The tails, the new frames: (k, n_frames + m, frame_width)."""
+        history = np.concatenate([self.tail[slots], frames], axis=1)
+        self.tail[slots] = history[:, frames.shape[1] :]
         self.seen[slots] += frames.shape[1]
         return history
-
-    def _steps(self, slots: Int64Array, history: Float32Array, first: int, seen: Int64Array) -> Float32Array:
-        """Scores (k, m, n_classes) of the patches that end with each frame of `history` from `first` on, the streams'
-        frames from `seen` on; of those that no patch hop asks for, anything.
-        """
-        stride, m = self._stride, history.shape[1] - first
-        scores = np.zeros((len(slots), m, len(self.spec.labels)), np.float32)
-        for offset in range(min(stride, m)):
-            ends = seen + offset + 1
-            mine = np.flatnonzero((ends - self.spec.n_frames) % self._every == 0)
-            if not len(mine):
-                continue
-            columns = len(range(offset, m, stride))
-            at = first + offset + 1 - stride
-            rows, kept = slots[mine], ends[mine] % stride
-            new, state = self.backend.step(history[mine, at : at + columns * stride], self._state[rows, kept])
-            self._state[rows, kept] = state
-            scores[mine, offset::stride] = new
-        return scores
 
 
 def make_scorer(spec: ModelSpec, front_end: FrontEnd, backend: Backend) -> Scorer:

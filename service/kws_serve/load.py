@@ -65,11 +65,12 @@ def share_of_one(models: Sequence[LoadedModel]) -> float:
         spec = model.spec
         patches = np.zeros((_PROBE_PATCHES, spec.n_frames, spec.n_coeffs), np.float32)
         run: Callable[[], object] = partial(model.backend.infer, patches)
-        columns = 1.0
         if isinstance(model.backend, StepBackend):
-            stride, hop = model.backend.stride, spec.frames_per_patch_hop
-            state = np.zeros((_PROBE_PATCHES, model.backend.state_size), np.float32)
-            run, columns = partial(model.backend.step, patches[:, :stride], state), hop / math.gcd(stride, hop)
+            frames, states = (
+                patches[:, : spec.frames_per_patch_hop],
+                np.zeros((_PROBE_PATCHES, model.backend.state_size)),
+            )
+            run = partial(model.backend.step, frames, states.astype(np.float32), np.arange(_PROBE_PATCHES))
         took_s: list[float] = []
         try:
             while len(took_s) < 5 and sum(took_s) < _PROBE_S:  # the best of some: others may have the core meanwhile
@@ -78,5 +79,5 @@ def share_of_one(models: Sequence[LoadedModel]) -> float:
                 took_s.append(time.monotonic() - began_s)
         except BackendError:
             continue
-        share += columns * min(took_s) / _PROBE_PATCHES * 1000 / spec.patch_hop_ms
+        share += min(took_s) / _PROBE_PATCHES * 1000 / spec.patch_hop_ms
     return share

@@ -19,7 +19,7 @@ from kws_models.graph import Conv, Graph, Weights
 from tests.models.random_model import random_weights
 
 COLUMNS = 6  # of the last map: as many as its mean is over
-SIZES = {"dscnn-s": (10, 2), "dscnn-m": (10, 4), "dscnn-l": (40, 4)}  # coefficients, stride in time
+SIZES = {"dscnn-s": 10, "dscnn-m": 10, "dscnn-l": 40}  # coefficients
 
 
 def without_padding_in_time(name: str, n_coeffs: int) -> Graph:
@@ -37,7 +37,7 @@ class Pair:
     """A graph as a whole-patch session and as a step session."""
 
     def __init__(self, name: str) -> None:
-        graph = without_padding_in_time(name, SIZES[name][0])
+        graph = without_padding_in_time(name, SIZES[name])
         folded: tuple[Graph, Weights] = fold(graph, random_weights(graph))
         self.n_frames, self.n_coeffs = graph.input_shape[1:]
         self.step: StepFile = step_bytes(*folded)
@@ -55,22 +55,17 @@ def pairs() -> dict[str, Pair]:
 @settings(max_examples=12, deadline=None)
 def test_any_cuts_give_the_whole_patchs_scores(name, pairs, cuts, seed):
     pair = pairs[name]
-    stride = pair.step.stride
-    assert stride == SIZES[name][1]
-    n_columns = -(-pair.n_frames // stride) + sum(cuts)
-    frames = np.random.default_rng(seed).normal(0, 3, (2, n_columns * stride, pair.n_coeffs)).astype(np.float32)
+    n_frames = pair.n_frames + sum(cuts)
+    frames = np.random.default_rng(seed).normal(0, 3, (2, n_frames, pair.n_coeffs)).astype(np.float32)
     state = np.zeros((2, pair.step.state_size), np.float32)
     scores, at = [], 0
-    for size in [n_columns - sum(cuts), *cuts]:
-        part = frames[:, at : at + size * stride]
-        found, state = pair.stepping.run(None, {"frames": part, "state": state})
+    for size in [pair.n_frames, *cuts]:
+        found, state = pair.stepping.run(None, {"frames": frames[:, at : at + size], "state": state})
         scores.append(found)
-        at += size * stride
-    for i, column in enumerate(np.concatenate(scores, axis=1).swapaxes(0, 1)):
-        end = (i + 1) * stride
-        if end >= pair.n_frames:
-            (whole,) = pair.whole.run(None, {"input": frames[:, None, end - pair.n_frames : end]})
-            np.testing.assert_allclose(column, whole, atol=1e-5)
+        at += size
+    for end in range(pair.n_frames, n_frames + 1):
+        (whole,) = pair.whole.run(None, {"input": frames[:, None, end - pair.n_frames : end]})
+        np.testing.assert_allclose(np.concatenate(scores, axis=1)[:, end - 1], whole, atol=1e-5)
 
 
 def test_the_same_graph_and_weights_give_the_same_bytes(pairs):

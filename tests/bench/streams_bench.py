@@ -14,7 +14,6 @@ import asyncio
 import json
 import os
 import platform
-import random
 import signal
 import socket
 import subprocess
@@ -25,51 +24,19 @@ from pathlib import Path
 import numpy as np
 import onnxruntime
 import psutil
-import websockets
 
+from kws_serve.backends import open_backend
+from kws_serve.engine import Engine, LoadedModel
+from kws_serve.messages import Detection
+from kws_serve.model_folder import find_model, shipped_models_dir
+from tests.bench.raw_streams import run_streams
 from tests.scene import RATE_HZ, lay, load, noise_bed, validation_clips
 
 
-class Result:
-    """What one stream saw."""
-
-    def __init__(self) -> None:
-        self.latencies_ms: list[float] = []
-        self.dropped = 0
-        self.done: int | None = None
-
-
-async def run_stream(url: str, index: int, audio: np.ndarray, chunk: int, start_s: float, result: Result) -> None:
-    """Send one stream at the real time of each chunk's last sample; collect what comes back."""
-    target = f"{url}/v1/audio?stream=bench-{index}&rate={RATE_HZ}&format=s16le"
-    async with websockets.connect(target, compression=None, max_queue=None) as ws:
-
-        async def receive() -> None:
-            async for text in ws:
-                message = json.loads(text)
-                if message["type"] == "detection" and message["latency_ms"] is not None:
-                    result.latencies_ms.append(message["latency_ms"])
-                elif message["type"] == "gap":
-                    result.dropped += message["n"]
-                elif message["type"] == "done":
-                    result.done = message["samples"]
-                elif message["type"] == "error":
-                    raise RuntimeError(message["message"])
-
-        receiver = asyncio.create_task(receive())
-        offset = random.Random(index).random() * chunk / RATE_HZ  # real sources are not in step
-        for at in range(0, len(audio), chunk):
-            part = audio[at : at + chunk]
-            await asyncio.sleep(start_s + offset + (at + len(part)) / RATE_HZ - time.monotonic())
-            await ws.send(part.tobytes())
-        await ws.send('{"type":"end"}')
-        await receiver
-
-
-def start_service(port: int, model: str, backend: str, core: int) -> subprocess.Popen[bytes]:
+def start_service(port: int, models: list[str], backend: str, core: int) -> subprocess.Popen[bytes]:
     """The service as its own process, pinned to one core."""
     command = [sys.executable, "-m", "kws_serve", "--source", "none", "--port", str(port)]
-    command += ["--model", model, "--backend", backend]
+    command += ["--backend", backend, *(word for name in models for word in ("--model", name))]
     process = subprocess.Popen(
         command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, preexec_fn=lambda: os.sched_setaffinity(0, {core})
     )
@@ -84,6 +51,14 @@ def start_service(port: int, model: str, backend: str, core: int) -> subprocess.
     raise SystemExit("the service did not open its port")
 
 
+async def profile(pid: int, args: argparse.Namespace) -> None:
+    """py-spy's stacks of the service in the second half of the run."""
+    await asyncio.sleep(args.seconds / 2)
+    command = ["py-spy", "record", "--pid", str(pid), "--format", "raw", "--output", str(args.profile)]
+    command += ["--duration", str(max(1, args.seconds // 2 - 1)), "--rate", "200"]
+    await (await asyncio.create_subprocess_exec(*command, stdout=-3, stderr=-3)).wait()
+
+
 async def measure(args: argparse.Namespace, n: int, audio: list[np.ndarray], core: int) -> dict[str, float]:
     """One row of the table."""
     with socket.socket() as probe:
@@ -93,35 +68,54 @@ async def measure(args: argparse.Namespace, n: int, audio: list[np.ndarray], cor
     process = psutil.Process(service.pid)
     try:
         idle_mb = process.memory_info().rss / 1e6
-        results = [Result() for _ in range(n)]
         before = process.cpu_times()
-        began = time.monotonic()
-        chunk = RATE_HZ * args.chunk_ms // 1000
-        url = f"ws://127.0.0.1:{port}"
-        await asyncio.gather(
-            *(run_stream(url, i, audio[i], chunk, began + 1.0, results[i]) for i in range(n)),
-        )
+        running = asyncio.create_task(run_streams(f"127.0.0.1:{port}", audio[:n], RATE_HZ * args.chunk_ms // 1000))
+        if args.profile:
+            await profile(service.pid, args)
+        heard, late_ms = await running
         after = process.cpu_times()
         rss_mb = process.memory_info().rss / 1e6
     finally:
         service.send_signal(signal.SIGTERM)
         service.wait(10)
     cpu_s = after.user + after.system - before.user - before.system
-    seconds = sum(len(a) for a in audio[:n]) / RATE_HZ
-    latencies = np.array([x for r in results for x in r.latencies_ms]) if n else np.zeros(0)
+    latencies = np.array([x for h in heard for x in h.latencies_ms])
     p50, p99, worst = np.percentile(latencies, [50, 99, 100]) if len(latencies) else (np.nan,) * 3
+    for error in sorted({h.error for h in heard if h.error})[:3]:
+        print(f"{n} streams: {sum(h.error == error for h in heard)} were told: {error}", file=sys.stderr)
+    wanted = expected(args, audio[:n])
     return {
         "streams": n,
-        "cpu_ms_per_audio_s": 1000 * cpu_s / seconds,
+        "cpu_ms_per_audio_s": 1000 * cpu_s / (sum(map(len, audio[:n])) / RATE_HZ),
         "rss_idle_mb": idle_mb,
-        "rss_mb": rss_mb,
+        "rss_kb_per_stream": 1000 * (rss_mb - idle_mb) / n,
         "detections": len(latencies),
         "latency_p50_ms": float(p50),
         "latency_p99_ms": float(p99),
         "latency_max_ms": float(worst),
-        "dropped_samples": sum(r.dropped for r in results),
-        "unfinished": sum(r.done != len(audio[i]) for i, r in enumerate(results)),
+        "sent_late_p99_ms": late_ms,
+        "dropped_s": sum(h.dropped for h in heard) / RATE_HZ,
+        "unfinished": sum(h.done != len(a) for h, a in zip(heard, audio, strict=False)),
+        "other_detections": sum(h.detections != w for h, w in zip(heard, wanted, strict=True)),
     }
+
+
+def expected(args: argparse.Namespace, audio: list[np.ndarray]) -> list[list[tuple[str, int]]]:
+    """What `kws-detect` finds in each: the engine, each stream alone and whole."""
+    models = []
+    for name in args.model:
+        spec = find_model(name, [shipped_models_dir()])
+        models.append(LoadedModel(spec, open_backend(args.backend, spec), args.backend))
+    found = []
+    for samples in audio:
+        engine = Engine(models)
+        stream = engine.open_stream("whole", RATE_HZ, live=False)
+        stream.push(samples, 0.0)
+        stream.end()
+        found.append([])
+        while engine.busy:
+            found[-1] += [(e.label, e.start_sample) for e in engine.tick() if isinstance(e, Detection)]
+    return found
 
 
 def main() -> None:
@@ -131,9 +125,12 @@ def main() -> None:
     parser.add_argument("--streams", type=int, nargs="+", default=[1, 16, 100])
     parser.add_argument("--seconds", type=int, default=30)
     parser.add_argument("--chunk-ms", type=int, default=100)
-    parser.add_argument("--model", default="dscnn-s")
+    parser.add_argument("--model", nargs="+", default=["dscnn-s-stream"])
     parser.add_argument("--backend", default="onnx")
     parser.add_argument("--json", type=Path)
+    parser.add_argument(
+        "--profile", type=Path, help="py-spy's samples of the service, a stack a line (py-spy has to be there)"
+    )
     args = parser.parse_args()
     if args.data is None:
         raise SystemExit("streams_bench: needs recordings: --data DIR or KWS_DATA")

@@ -1,5 +1,8 @@
 """`WS /v1/audio`: binary PCM in; ready, ack, detection, scores, gap and done out.
 
+Audio goes from the connection straight to its stream, and messages straight back; only what is odd (text, a message in
+parts, a client too far ahead or too slow to read) goes through the queues and tasks of ASGI.
+
 A connection that breaks off without a word leaves its stream waiting for RESUME_S: a client that comes back with
 `resume` goes on at the next sample, as if nothing had happened. After a restart of the service the log knows the epoch.
 """
@@ -15,6 +18,9 @@ import numpy as np
 from starlette.types import Message
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
+from kws_serve.api.frames import Payload
+from kws_serve.api.protocols import CONNECTION
+from kws_serve.api.protocols import WebSocket as Connection
 from kws_serve.api.query import AudioQuery, audio_query
 from kws_serve.api.security import Access
 from kws_serve.api.sockets import converse, end, first_message
@@ -125,12 +131,17 @@ class AudioSocket:
         self.query = query
         self.replaced = False
         self.waiting: asyncio.TimerHandle | None = None  # for a client that has vanished
-        self._outbox: deque[str] = deque()
+        self._connection: Connection = ws.scope["extensions"][CONNECTION]
+        self._outbox: deque[str] = deque()  # what could not be written at once
         self._some = asyncio.Event()
+        self._sending = False
+        self._reading_late = False
+        self._acking: asyncio.TimerHandle | None = None
         self._done = False
         self._heard = False
         self._refused: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self.stream = self._taken_over(resume) or self._opened(resumed)
+        self._connection.stop_keepalive()  # acks make traffic enough
         ingest.feeding[query.stream] = self
         ingest.log.listen(self.stream.name, self.stream.epoch, self._events)
 
@@ -194,15 +205,22 @@ class AudioSocket:
         }
 
     def _say(self, message: JsonObject) -> None:
-        self._outbox.append(dumps(message))
-        self._some.set()
+        self._send(dumps(message))
+
+    def _send(self, text: str) -> None:
+        """At once where nothing waits, else in order behind what does."""
+        attached = not self._sending and self.waiting is None and not self.replaced
+        if self._outbox or not attached or not self._connection.send_now(text):
+            self._outbox.append(text)
+            self._some.set()
 
     def _events(self, events: list[Event]) -> None:
         """What the engine found in this stream. In the loop's thread."""
         for event in events:
-            self._outbox.append(dumps(event_json(event)))
+            self._send(dumps(event_json(event)))
             self._done |= isinstance(event, StreamDone)
-        self._some.set()
+        if self._done:
+            self._some.set()
         if self.waiting is not None:
             if self._done or len(self._outbox) > OUTBOX_MESSAGES:
                 self.give_up()
@@ -216,6 +234,8 @@ class AudioSocket:
 
     async def run(self, first: Message | None) -> None:
         """Read and write until `done`, a fault, or the client is gone. `first`: a message that came already."""
+        self._connection.take = self._take
+        self._acking = asyncio.get_running_loop().call_later(ACK_S, self._ack)
         reading = asyncio.create_task(self._read(first))
         writing = asyncio.create_task(self._write())
         try:
@@ -230,29 +250,47 @@ class AudioSocket:
                 self.stream.connected = False
             raise
         finally:
+            self._connection.take = None
+            if self._acking is not None:
+                self._acking.cancel()
             await end(reading, writing, self._refused)
             if not self.replaced and self.waiting is None:
                 self._leave()
 
+    def _ack(self) -> None:
+        """Every now and then; not behind what waits to be read."""
+        self._acking = asyncio.get_running_loop().call_later(ACK_S, self._ack)
+        if not self._outbox and not self._sending:
+            self._connection.send_now(f'{{"type":"ack","sample":{self.stream.received_samples}}}')
+
     async def _write(self) -> None:
-        """Send what is queued, and an ack at least every second."""
-        acked_s = time.monotonic()
+        """Send what could not be written at once."""
         while True:
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(ACK_S):  # not wait_for, see first_message
-                    await self._some.wait()
+            await self._some.wait()
             self._some.clear()
             if self.replaced:
                 raise WireError(4409, "stream: found a new connection that resumes it, wanted one at a time")
+            self._sending = True
             while self._outbox:
                 await self.ws.send_text(self._outbox.popleft())
+            self._sending = False
             if self._done:
                 await self.ws.close(1000)
                 raise WebSocketDisconnect(1000)
-            now_s = time.monotonic()
-            if now_s - acked_s >= ACK_S:
-                acked_s = now_s
-                await self.ws.send_text(dumps({"type": "ack", "sample": self.stream.received_samples}))
+
+    def _take(self, payload: Payload) -> bool:
+        """Audio straight from the connection; False where `_read` has to have it."""
+        now_s = time.monotonic()
+        stream = self.stream
+        if self._reading_late or stream.ending or self.replaced or stream.ahead_s(now_s) > MAX_AHEAD_S:
+            return False
+        try:
+            samples = self._samples(payload)
+        except WireError:
+            return False
+        stream.push(samples, now_s)
+        self._heard = True
+        return True
 
     async def _read(self, first: Message | None) -> None:
         """Take messages; a stream too far ahead of its own clock is not read."""
@@ -273,7 +311,9 @@ class AudioSocket:
                 self._heard = True
                 early_s = self.stream.ahead_s(now_s) - MAX_AHEAD_S
                 if early_s > 0:
+                    self._reading_late = True
                     await asyncio.sleep(early_s)
+                    self._reading_late = False
 
     def _control(self, message: JsonObject) -> None:
         if message["type"] == "end":
@@ -284,7 +324,7 @@ class AudioSocket:
         elif message["type"] != "auth":
             raise WireError(4400, f"message: found type {message['type'][:40]!r}, wanted binary PCM, resume or end")
 
-    def _samples(self, data: bytes) -> Float32Array | Int16Array:
+    def _samples(self, data: bytes | Payload) -> Float32Array | Int16Array:
         """The picked channel of a binary message. Raises WireError 4400."""
         q = self.query
         if len(data) > MAX_MESSAGE_BYTES:

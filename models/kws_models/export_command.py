@@ -97,7 +97,7 @@ def export_command(name: str, options: ExportOptions) -> None:
     if options.qdq:
         files[QDQ_FILE] = qdq_bytes(made.graph, made.weights, made.quantised.ranges)
     if options.step:
-        files[STEP_FILE] = step_bytes(made.graph, made.weights).data
+        files[STEP_FILE] = step_bytes(made.graph, made.weights)
     old = json.loads((out / "model.json").read_text()) if (out / "model.json").is_file() else {}
     facts = ModelFacts(
         version=options.model_version,

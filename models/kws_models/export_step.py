@@ -1,16 +1,15 @@
 """Folded graph without padding in time -> ONNX that takes new frames only: layers keep their last columns.
 
-The file: `frames` (n, m, n_coeffs) and `state` (n, state_size) -> `scores` (n, m, n_classes), of the patches that end
-with each of the frames, and `next_state`. A patch may end at any frame, so layers do not stride in time: those behind a
-stride are dilated by it instead.
+The file: `frames` (n, m, n_coeffs) and, for each layer that looks back, `LAYER_past` (n, ...) -> `scores` (n, m,
+n_classes), of the patches that end with each of the frames, and `LAYER_next`, the past of the call to come. A patch may
+end at any frame, so layers do not stride in time: those behind a stride are dilated by it instead. The mean over time
+and the linear layer behind it change places, so that what is kept for the mean is a score a class and frame.
 
-A state of zeros is a stream that has not begun: scores are those of whole patches once as many frames have come.
+A past of zeros is a stream that has not begun: scores are those of whole patches once as many frames have come.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from math import prod
 from typing import Any
 
 import numpy as np
@@ -19,20 +18,14 @@ from onnx import TensorProto, helper, numpy_helper
 
 from kws_models.export_onnx import IR_VERSION, OPSET
 from kws_models.graph import Conv, Graph, Linear, MapMean, Node, Relu, Softmax, Weights
+from kws_serve.backends.onnx_step import NEXT, PAST
+
+_LANES = 16  # channels that ONNX Runtime computes at once; of fewer it makes slower work
 
 
-@dataclass(frozen=True)
-class StepFile:
-    """What `step_bytes` made, and what a scorer has to know of it."""
-
-    data: bytes
-    state_size: int  # float32 values of a stream
-
-
-def step_bytes(graph: Graph, weights: Weights) -> StepFile:
+def step_bytes(graph: Graph, weights: Weights) -> bytes:
     """Raises ValueError for a graph that pads in time or has layers that look at the whole patch."""
-    made = _Step(graph, weights)
-    return StepFile(made.bytes(), made.state_size)
+    return _Step(graph, weights).bytes()
 
 
 class _Step:
@@ -43,25 +36,23 @@ class _Step:
         self._apart = 1  # frames from one column of the graph's map to the next
         self._nodes: list[Any] = []
         self._arrays: dict[str, Any] = {name: np.ascontiguousarray(a, np.float32) for name, a in weights.items()}
-        self._kept: list[tuple[str, tuple[int, int, int]]] = []  # state of a node: (channels, columns, width)
-        self._fed: list[tuple[str, tuple[int, int, int]]] = []
+        self._kept: dict[str, tuple[int, int, int]] = {}  # of a layer: (channels, columns, width)
+        self._mean: MapMean | None = None
         self._constant("axis1", [1])
         self._constant("axis2", [2])
         self._add("Unsqueeze", ["frames", "axis1"], "input")
         for node in graph.nodes:
             self._layer(node)
-        self.state_size = sum(prod(shape) for _, shape in self._kept)
 
     def bytes(self) -> bytes:
         """The file."""
-        nodes = [*self._split(), *self._nodes, *self._join()]
         n_coeffs, n_classes = self.graph.shapes["input"][2], self.graph.shapes[self.graph.nodes[-1].name][0]
         model = helper.make_model(
             helper.make_graph(
-                nodes,
+                self._nodes,
                 f"{self.graph.name}-step",
-                [_value("frames", ["n", "m", n_coeffs]), _value("state", ["n", self.state_size])],
-                [_value("scores", ["n", "m", n_classes]), _value("next_state", ["n", self.state_size])],
+                [_value("frames", ["n", "m", n_coeffs]), *self._values(PAST)],
+                [_value("scores", ["n", "m", n_classes]), *self._values(NEXT)],
                 [numpy_helper.from_array(self._arrays[name], name) for name in sorted(self._arrays)],
             ),
             opset_imports=[helper.make_opsetid("", OPSET)],
@@ -78,11 +69,9 @@ class _Step:
             case Relu():
                 self._add("Relu", list(node.inputs), node.name)
             case MapMean():
-                self._mean(node)
-            case Linear():  # over (n, m, channels)
-                self._arrays[f"{node.name}.weight"] = np.ascontiguousarray(self._arrays[f"{node.name}.weight"].T)
-                self._add("MatMul", [node.inputs[0], f"{node.name}.weight"], f"{node.name}_product")
-                self._add("Add", [f"{node.name}_product", f"{node.name}.bias"], node.name)
+                self._mean = node
+            case Linear() if self._mean is not None and node.inputs == (self._mean.name,):
+                self._mean_of_linear(self._mean, node)
             case Softmax():
                 self._add("Softmax", list(node.inputs), "scores", axis=-1)
             case _:
@@ -100,16 +89,28 @@ class _Step:
         self._over_time(node.name, [source, *named], node.kernel, node.channels if node.depthwise else 1, in_frequency)
         self._apart *= node.stride[0]
 
-    def _mean(self, node: MapMean) -> None:
-        """The mean over width, then over the graph's last columns: (n, m, channels)."""
-        channels, columns, _ = self.graph.shapes[node.inputs[0]]
-        self._add("ReduceMean", list(node.inputs), f"{node.name}_width", axes=[3], keepdims=1)
-        source = self._with_past(node.name, f"{node.name}_width", columns, channels, 1)
-        self._arrays[f"{node.name}_shares"] = np.full((channels, 1, columns, 1), 1 / columns, np.float32)
-        self._over_time(f"{node.name}_time", [source, f"{node.name}_shares"], (columns, 1), channels, {})
+    def _mean_of_linear(self, mean: MapMean, linear: Linear) -> None:
+        """The linear layer at each frame, its mean over the graph's last columns: (n, m, n_classes)."""
+        channels, columns, width = self.graph.shapes[mean.inputs[0]]
+        n_classes = linear.channels
+        lanes = -(-n_classes // _LANES) * _LANES
+        weight = np.zeros((lanes, channels, 1, width), np.float32)
+        weight[:n_classes] = self._arrays.pop(f"{linear.name}.weight")[:, :, None, None] / width
+        bias = np.zeros(lanes, np.float32)
+        bias[:n_classes] = self._arrays.pop(f"{linear.name}.bias")
+        shares = np.full((lanes, 1, columns, 1), 1 / columns, np.float32)
+        self._arrays |= {f"{linear.name}_weight": weight, f"{linear.name}_bias": bias, f"{mean.name}_shares": shares}
+        self._add("Conv", [mean.inputs[0], f"{linear.name}_weight"], f"{linear.name}_each", kernel_shape=[1, width])
+        source = self._with_past(mean.name, f"{linear.name}_each", columns, lanes, 1)
+        self._over_time(
+            f"{mean.name}_all", [source, f"{mean.name}_shares", f"{linear.name}_bias"], (columns, 1), lanes, {}
+        )
         self._constant("axis3", [3])
-        self._add("Squeeze", [f"{node.name}_time", "axis3"], f"{node.name}_columns")
-        self._add("Transpose", [f"{node.name}_columns"], node.name, perm=[0, 2, 1])
+        self._add("Squeeze", [f"{mean.name}_all", "axis3"], f"{mean.name}_columns")
+        self._constant("begin", [0])
+        self._constant("classes", [n_classes])
+        self._add("Slice", [f"{mean.name}_columns", "begin", "classes", "axis1"], f"{mean.name}_classes")
+        self._add("Transpose", [f"{mean.name}_classes"], linear.name, perm=[0, 2, 1])
 
     def _over_time(
         self, name: str, inputs: list[str], kernel: tuple[int, int], group: int, options: dict[str, Any]
@@ -123,28 +124,15 @@ class _Step:
         if not kept:
             return source
         whole = f"{name}_whole"
-        self._fed.append((f"{name}_past", (channels, kept, width)))
-        self._add("Concat", [f"{name}_past", source], whole, axis=2)
+        self._kept[name] = channels, kept, width
+        self._add("Concat", [name + PAST, source], whole, axis=2)
         self._constant(f"{name}_from", [-kept])
         self._constant("end", [np.iinfo(np.int64).max])
-        self._add("Slice", [whole, f"{name}_from", "end", "axis2"], f"{name}_keep")
-        self._kept.append((f"{name}_keep", (channels, kept, width)))
+        self._add("Slice", [whole, f"{name}_from", "end", "axis2"], name + NEXT)
         return whole
 
-    def _split(self) -> list[Any]:
-        """`state` -> each layer's past."""
-        self._constant("sizes", [prod(shape) for _, shape in self._fed])
-        parts = [f"{name}_flat" for name, _ in self._fed]
-        nodes = [helper.make_node("Split", ["state", "sizes"], parts, name="split", axis=1)]
-        for name, shape in self._fed:
-            self._constant(f"{name}_shape", [-1, *shape])
-            nodes.append(_node("Reshape", [f"{name}_flat", f"{name}_shape"], name))
-        return nodes
-
-    def _join(self) -> list[Any]:
-        """What is kept -> `next_state`."""
-        nodes = [_node("Flatten", [name], f"{name}_flat", axis=1) for name, _ in self._kept]
-        return [*nodes, _node("Concat", [f"{name}_flat" for name, _ in self._kept], "next_state", axis=1)]
+    def _values(self, ending: str) -> list[Any]:
+        return [_value(name + ending, ["n", *shape]) for name, shape in self._kept.items()]
 
     def _add(self, operator: str, inputs: list[str], output: str, **attributes: Any) -> None:
         self._nodes.append(_node(operator, inputs, output, **attributes))

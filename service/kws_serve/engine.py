@@ -41,6 +41,8 @@ __all__ = ["Engine", "LoadedModel", "Stream"]
 
 _log = logging.getLogger(__name__)
 
+_CHECKED = 16
+
 Decided = ScoresRow | Detection
 """What a lane's outcome becomes."""
 
@@ -78,6 +80,8 @@ class Engine:
         self.evidence = EvidenceBook()
         self.viewers = Viewers()
         self._lock = threading.Lock()
+        self._ticks = 0
+        self._scored: set[int] = set()  # slots of streams that are told their scores
 
     def open_stream(
         self,
@@ -262,6 +266,19 @@ class Engine:
         for fault in faults:
             _log.warning("model %s: a setting of before does not fit: %s", model, fault)
 
+    def top(self, stream: Stream) -> dict[str, tuple[str, float]]:
+        """Per model, the label with the highest score of the stream's last patch, and that score. Any thread."""
+        found: dict[str, tuple[str, float]] = {}
+        for lane in self.lanes:
+            for model in lane.models:
+                if stream.slot >= len(model.enabled) or model.name not in stream.models:
+                    continue
+                scores = model.recent.last(stream.slot)
+                if len(scores):
+                    best = int(scores[-1].argmax())
+                    found[model.name] = model.loaded.spec.labels[best], float(scores[-1, best])
+        return found
+
     def disagreements(self) -> dict[str, dict[str, tuple[int, int]]]:
         """Per model and second backend: (patches with another top label, patches compared)."""
         models = [m for lane in self.lanes for m in lane.models]
@@ -288,8 +305,9 @@ class Engine:
         return lost + sum(abs(stream.unaccounted_samples) for stream in streams)
 
     def _check_accounts(self, streams: Sequence[Stream]) -> None:
-        """Say aloud, once a stream, where samples are missing."""
-        for stream in streams:
+        """Say aloud, once a stream, where samples are missing. A tick looks at one stream in so many."""
+        self._ticks += 1
+        for stream in streams[self._ticks % _CHECKED :: _CHECKED]:
             if (lost := stream.unaccounted_samples) and not stream.faulted:
                 stream.faulted = True
                 _log.error("stream %s: %d samples are not accounted for: %s", stream.name, lost, stream.counts)
@@ -351,6 +369,8 @@ class Engine:
             for lane in self.lanes:
                 lane.ensure(len(self._ring.written))
         for stream in joining:
+            if stream.scores:
+                self._scored.add(stream.slot)
             for lane in self.lanes:
                 for model in lane.models:
                     model.enabled[stream.slot] = model.name in stream.models
@@ -400,6 +420,7 @@ class Engine:
             self._closed_s += stream.totals_s
             self._closed_unaccounted += abs(stream.unaccounted_samples)
             self._by_slot[stream.slot] = None
+            self._scored.discard(stream.slot)
             self._free.append(stream.slot)
 
     def _show_frames(self, lane: Lane, slots: Int64Array, frames: Float32Array, first_end: Int64Array) -> None:
@@ -419,10 +440,9 @@ class Engine:
         spec = model.loaded.spec
         p = scores.shape[1]
         self.evidence.follow(spec, slots, scores)
-        for i, slot in enumerate(slots):
+        for i, slot in enumerate(slots.tolist() if self._scored or self.viewers else ()):
             stream = self._by_slot[slot]
             assert stream is not None
-            stream.last_scores[spec.name] = (spec.labels, scores[i, -1])
             viewed = stream.name in self.viewers
             if stream.scores or viewed:
                 for j in range(p):

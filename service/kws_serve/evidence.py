@@ -60,7 +60,7 @@ class EvidenceBook:
 
     def __init__(self) -> None:
         self._found: dict[str, Evidence] = {}
-        self._open: dict[tuple[str, int], list[Evidence]] = {}  # those that wait for scores after them
+        self._open: dict[str, dict[int, list[Evidence]]] = {}  # model -> slot -> those that wait for scores after them
 
     def get(self, uid: str) -> Evidence | None:
         """What is kept of a detection. Any thread."""
@@ -79,25 +79,28 @@ class EvidenceBook:
         self._found[d.uid] = evidence
         while len(self._found) > KEPT:
             del self._found[next(iter(self._found))]
-        self._open.setdefault((spec.name, slot), []).append(evidence)
+        self._open.setdefault(spec.name, {}).setdefault(slot, []).append(evidence)
 
     def follow(self, spec: ModelSpec, slots: Int64Array, scores: Float32Array) -> None:
         """Scores (k, p, n_classes) of streams' next patches."""
-        if not self._open:
+        waiting = self._open.get(spec.name)
+        if not waiting:
             return
         wanted = math.ceil(AFTER_S * 1000 / spec.patch_hop_ms)
-        for slot, mine in zip(slots.tolist(), scores, strict=True):
-            waiting = self._open.pop((spec.name, slot), ())
-            for evidence in waiting:
-                new = mine[: max(0, wanted - len(evidence.after))]
+        for i, slot in enumerate(slots.tolist()):
+            if slot not in waiting:
+                continue
+            for evidence in waiting[slot]:
+                new = scores[i, : max(0, wanted - len(evidence.after))]
                 evidence.after += list(new.copy())  # a view would keep the scores of all streams
-            if still := [e for e in waiting if len(e.after) < wanted]:
-                self._open[spec.name, slot] = still
+            waiting[slot] = [e for e in waiting[slot] if len(e.after) < wanted]
+            if not waiting[slot]:
+                del waiting[slot]
 
     def reset(self, slot: int) -> None:
         """The stream has ended, or goes on elsewhere: nothing follows."""
-        for key in [key for key in self._open if key[1] == slot]:
-            del self._open[key]
+        for waiting in self._open.values():
+            waiting.pop(slot, None)
 
 
 def envelope(samples: Float32Array, points: int = ENVELOPE) -> Float32Array:

@@ -17,11 +17,11 @@ from kws_serve.scorer import Scorer, WholePatch
 class StepBackend(Backend, Protocol):
     """A Backend that also goes on in time."""
 
-    state_size: int
+    state_shapes: list[tuple[int, ...]]  # what each layer keeps of a stream
 
-    def step(self, frames: Float32Array, states: Float32Array, slots: Int64Array) -> Float32Array:
-        """Frames (k, m, n_coeffs) of the streams `slots` (k,), whose states (n_streams, state_size) move on, zeros
-        before a stream begins: scores (k, m, n_classes) of the patches that end with each frame.
+    def step(self, frames: Float32Array, states: list[Float32Array], slots: Int64Array) -> Float32Array:
+        """Frames (k, m, n_coeffs) of the streams `slots` (k,), whose states (n_streams, *shape) move on, zeros before a
+        stream begins: scores (k, m, n_classes) of the patches that end with each frame.
 
         Raises BackendError; then any of these states may have moved or not.
         """
@@ -36,7 +36,7 @@ class Incremental:
         self.backend = backend
         self.tail = np.zeros((0, spec.n_frames, front_end.frame_width), np.float32)
         self.seen = np.zeros(0, np.int64)
-        self._state = np.zeros((0, backend.state_size), np.float32)
+        self._states = [np.zeros((0, *shape), np.float32) for shape in backend.state_shapes]
         self._stale = np.zeros(0, bool)  # the state is to be computed again from the tail
         self._last: tuple[Float32Array, list[int]] = (self.tail, [])  # frames of the last advance, where patches end
 
@@ -46,14 +46,14 @@ class Incremental:
         if more > 0:
             self.tail = np.concatenate([self.tail, np.zeros((more, *self.tail.shape[1:]), np.float32)])
             self.seen = np.concatenate([self.seen, np.zeros(more, np.int64)])
-            self._state = np.concatenate([self._state, np.zeros((more, *self._state.shape[1:]), np.float32)])
+            self._states = [np.concatenate([s, np.zeros((more, *s.shape[1:]), np.float32)]) for s in self._states]
             self._stale = np.concatenate([self._stale, np.zeros(more, bool)])
 
     def reset(self, slots: Int64Array) -> None:
         """Forget these streams."""
         self.seen[slots] = 0
         self.tail[slots] = 0
-        self._state[slots] = 0
+        self._forget(slots)
         self._stale[slots] = False
 
     def heard(self, tail: Float32Array, seen: Int64Array) -> None:
@@ -79,18 +79,22 @@ class Incremental:
         stale = self._stale[slots]
         self._stale[slots] = True  # should the backend fail
         if not stale.any():
-            scores = self.backend.step(frames, self._state, slots)
+            scores = self.backend.step(frames, self._states, slots)
         else:
-            self._state[slots[stale]] = 0
+            self._forget(slots[stale])
             scores = np.empty((*frames.shape[:2], len(self.spec.labels)), np.float32)
-            scores[stale] = self.backend.step(history[stale], self._state, slots[stale])[:, n_frames:]
+            scores[stale] = self.backend.step(history[stale], self._states, slots[stale])[:, n_frames:]
             if not stale.all():
-                scores[~stale] = self.backend.step(frames[~stale], self._state, slots[~stale])
+                scores[~stale] = self.backend.step(frames[~stale], self._states, slots[~stale])
         self._stale[slots] = False
         ends = range(done + 1, done + 1 + frames.shape[1])
         wanted = [j for j, end in enumerate(ends) if end >= n_frames and (end - n_frames) % hop == 0]
         self._last = history, [n_frames + j + 1 for j in wanted]
         return scores if len(wanted) == len(ends) else scores[:, wanted]
+
+    def _forget(self, slots: Int64Array) -> None:
+        for state in self._states:
+            state[slots] = 0
 
     def _hear(self, frames: Float32Array, slots: Int64Array) -> Float32Array:
         """The tails, the new frames: (k, n_frames + m, frame_width)."""

@@ -265,7 +265,9 @@ class Lane:
         upto = np.where(filling & (complete < self.n_frames), complete, to_boundary)
         m = upto - done
         key = np.where(filling, done, -1)
-        for m_one, done_one in {(int(a), int(b)) for a, b in zip(m, key, strict=True) if a > 0}:
+        for m_one, done_one in set(zip(m.tolist(), key.tolist(), strict=True)):
+            if m_one <= 0:
+                continue
             group = slots[(m == m_one) & (key == done_one)]
             size = max(1, MAX_WINDOWS // m_one)
             for i in range(0, len(group), size):

@@ -66,11 +66,9 @@ def share_of_one(models: Sequence[LoadedModel]) -> float:
         patches = np.zeros((_PROBE_PATCHES, spec.n_frames, spec.n_coeffs), np.float32)
         run: Callable[[], object] = partial(model.backend.infer, patches)
         if isinstance(model.backend, StepBackend):
-            frames, states = (
-                patches[:, : spec.frames_per_patch_hop],
-                np.zeros((_PROBE_PATCHES, model.backend.state_size)),
-            )
-            run = partial(model.backend.step, frames, states.astype(np.float32), np.arange(_PROBE_PATCHES))
+            frames = patches[:, : spec.frames_per_patch_hop]
+            states = [np.zeros((_PROBE_PATCHES, *shape), np.float32) for shape in model.backend.state_shapes]
+            run = partial(model.backend.step, frames, states, np.arange(_PROBE_PATCHES))
         took_s: list[float] = []
         try:
             while len(took_s) < 5 and sum(took_s) < _PROBE_S:  # the best of some: others may have the core meanwhile

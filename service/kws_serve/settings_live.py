@@ -15,6 +15,7 @@ class LiveSettings:
     def __init__(self, spec: ModelSpec) -> None:
         self.spec = spec
         self.overrides: JsonObject = {}
+        self._in_force = self._effective({})
 
     def patch(self, merge_patch: object) -> None:
         """Apply an RFC 7396 merge patch: null takes an override back. Raises ValueError; then nothing has changed."""
@@ -38,7 +39,7 @@ class LiveSettings:
                     entry[key] = _checked(f"detection.{label}.{key}", key, value)
             if not entry:
                 del merged[label]
-        self._effective(merged)
+        self._in_force = self._effective(merged)
         self.overrides = merged
 
     def restore(self, overrides: JsonObject) -> list[str]:
@@ -53,7 +54,7 @@ class LiveSettings:
 
     def effective(self) -> dict[str, DetectionSpec]:
         """The settings in force, per label that may fire."""
-        return self._effective(self.overrides)
+        return self._in_force
 
     def _effective(self, overrides: JsonObject) -> dict[str, DetectionSpec]:
         result = {}

@@ -48,6 +48,7 @@ class _Part:
     samples: Float32Array | Int16Array | None
     n: int
     arrived_s: float
+    peak: float = 0.0
     reason: str = ""
 
 
@@ -87,7 +88,6 @@ class Stream:
         self.dropped_samples = 0
         self.told_s = dict(resumed.decided_s) if resumed else {}  # what the log has: see `is_told`
         self.level = 0.0
-        self.last_scores: dict[str, tuple[tuple[str, ...], Float32Array]] = {}
         self.ending = False  # no more input will come
         self.abandoned = False  # nobody waits for StreamDone
         self.resampler = StreamResampler(rate_hz)
@@ -134,24 +134,20 @@ class Stream:
         base = self.base_sample
         return np.array([received - base, processed - base, dropped]) / self.rate_hz
 
-    @property
-    def top(self) -> dict[str, tuple[str, float]]:
-        """Per model, the label with the highest score of the last patch, and that score."""
-        return {
-            model: (labels[int(values.argmax())], float(values.max()))
-            for model, (labels, values) in list(self.last_scores.items())
-        }
-
-    def push(self, samples: Float32Array | Int16Array, arrived_s: float) -> None:
-        """Take samples (n,), float32 in [-1, 1) or int16; `arrived_s`: time.monotonic() when the last one came."""
+    def push(self, samples: Float32Array | Int16Array, arrived_s: float, peak: float | None = None) -> None:
+        """Take samples (n,), float32 in [-1, 1) or int16; `arrived_s`: time.monotonic() when the last one came; `peak`
+        where it is known: the highest magnitude, 1.0 full scale.
+        """
         n = len(samples)
         if not n or self.ending:
             return
+        if peak is None:
+            peak = peak_of(samples)
         with self._lock:
             if self._first_at is None:
                 self._first_at = arrived_s - n / self.rate_hz - (RESEND_S if self._resumed else 0.0)
             self.received_samples += n
-            self._inbox.append(_Part(samples, n, arrived_s))
+            self._inbox.append(_Part(samples, n, arrived_s, peak))
             self._shed(arrived_s)
         self._wake(self)
 
@@ -161,7 +157,7 @@ class Stream:
             return
         with self._lock:
             self.received_samples += n
-            self._inbox.append(_Part(None, n, time.monotonic(), reason))
+            self._inbox.append(_Part(None, n, time.monotonic(), reason=reason))
         self._wake(self)
 
     def end(self) -> None:
@@ -193,7 +189,7 @@ class Stream:
             lost += part.n
             self._inbox.popleft()
         if lost:
-            self._inbox.appendleft(_Part(None, lost, now_s, "overload"))
+            self._inbox.appendleft(_Part(None, lost, now_s, reason="overload"))
 
     def take(self, max_samples: int, now_s: float) -> tuple[list[Float32Array | Int16Array], Gap | None]:
         """Up to `max_samples` (or one part) of waiting samples in order; a gap comes alone, before what follows it."""
@@ -214,17 +210,17 @@ class Stream:
                 room = max_samples - taken
                 if room <= 0:
                     break
-                samples = part.samples[:room]
-                if len(samples) == part.n:
+                if part.n <= room:
+                    samples = part.samples
                     self._inbox.popleft()
                 else:
+                    samples = part.samples[:room]
                     part.samples, part.n = part.samples[room:], part.n - room
                 taken += len(samples)
                 self.processed_samples += len(samples)
                 self._marks.append((self.processed_samples + self.dropped_samples, part.arrived_s))
                 parts.append(samples)
-                scale = 32768.0 if samples.dtype == np.int16 else 1.0
-                peak = max(peak, max(float(samples.max()), -float(samples.min())) / scale)
+                peak = max(peak, part.peak)
         if taken:
             self.level = max(peak, self.level * 0.5 ** (taken / self.rate_hz / 0.1))
         return parts, None
@@ -251,3 +247,9 @@ class Stream:
         if self.end_tick is not None:
             tick = min(tick, self.end_tick)
         return self.segment_first + (tick * self.rate_hz + 8000) // 16000
+
+
+def peak_of(samples: Float32Array | Int16Array) -> float:
+    """The highest magnitude of samples (n >= 1,), 1.0 full scale."""
+    highest = max(float(np.maximum.reduce(samples)), -float(np.minimum.reduce(samples)))
+    return highest / 32768 if samples.dtype == np.int16 else highest

@@ -83,7 +83,7 @@ class Terminal:
         if loudest is None:
             text = "waiting for audio"
         else:
-            tops = [(score, label) for label, score in loudest.top.values() if not label.startswith("_")]
+            tops = [(score, label) for label, score in self.engine.top(loudest).values() if not label.startswith("_")]
             score, label = max(tops, default=(0.0, "-"))
             db = 20 * math.log10(max(loudest.level, 1e-5))
             bar = "#" * round(_BAR * (1 + max(-60.0, db) / 60))

@@ -1,6 +1,8 @@
-"""The short way of audio: what is taken and what the library gets are together what the library alone would have got."""
+"""The short way of audio: what is taken and what the library gets are together what it alone would have got."""
 
 from __future__ import annotations
+
+from itertools import pairwise
 
 import numpy as np
 from hypothesis import given, settings
@@ -67,7 +69,7 @@ def both(data: bytes, cuts: list[int], takes: list[bool]) -> tuple[Library, Libr
 
     splitter = FrameSplitter(take, behind.feed, MOST)
     edges = sorted({0, len(data), *(c % (len(data) + 1) for c in cuts)})
-    for first, last in zip(edges, edges[1:], strict=False):
+    for first, last in pairwise(edges):
         splitter.feed(data[first:last])
     return alone, behind, len(taken)
 

@@ -12,7 +12,9 @@ import json
 import os
 import struct
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 
 import numpy as np
 
@@ -142,21 +144,29 @@ def server_frame(data: bytes) -> tuple[int, bytes, bytes] | None:
     return (data[0] & 15, data[at : at + n], data[at + n :]) if len(data) >= at + n else None
 
 
-async def run_streams(host: str, audio: list[np.ndarray], chunk: int) -> tuple[list[Heard], float]:
-    """All streams at once, each chunk at the real time of its last sample; what each heard, and the 99th percentile of
-    how late (ms) chunks were sent.
-    """
+@dataclass
+class Run:
+    """What all streams heard, and what `cpu_s` told before they connected, when the audio began and when it ended."""
+
+    heard: list[Heard]
+    cpu_s: tuple[float, float, float]
+    late_p99_ms: float  # how late chunks were sent
+
+
+async def run_streams(host: str, audio: list[np.ndarray], chunk: int, cpu_s: Callable[[], float]) -> Run:
+    """All streams at once, each chunk at the real time of its last sample."""
+    before_s = cpu_s()
     address, port = host.rsplit(":", 1)
     loop = asyncio.get_running_loop()
     streams: list[RawStream] = []
     for i, samples in enumerate(audio):
-        _, stream = await loop.create_connection(
-            lambda i=i, s=samples: RawStream(f"s{i}", host, s, chunk), address, port
-        )
+        make = partial(RawStream, f"s{i}", host, samples, chunk)
+        _, stream = await loop.create_connection(make, address, int(port))
         streams.append(stream)
         await stream.ready
         if len(streams) % 8 == 0:
             await asyncio.sleep(0.05)  # a service that counts who joined lately lets in a crowd little by little
+    connected_s = cpu_s()
     period_s = chunk / RATE_HZ
     began_s = time.monotonic() + 0.5
     due = sorted((began_s + period_s * (1 + i / len(streams)), i) for i in range(len(streams)))  # evenly out of step
@@ -171,10 +181,12 @@ async def run_streams(host: str, audio: list[np.ndarray], chunk: int) -> tuple[l
                 stream.send_chunk(k)
                 late_s.append(stream.sent_s[-1] - at_s)
         await asyncio.sleep(0)
+    sent_s = cpu_s()
     for stream in streams:
         if not stream.closed.done():
             stream.end()
     await asyncio.wait([stream.closed for stream in streams], timeout=20)
     for stream in streams:
         stream.transport.close()
-    return [stream.heard for stream in streams], 1000 * float(np.percentile(late_s, 99))
+    late_ms = 1000 * float(np.percentile(late_s, 99))
+    return Run([stream.heard for stream in streams], (before_s, connected_s, sent_s), late_ms)

@@ -19,6 +19,7 @@ import socket
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -68,17 +69,16 @@ async def measure(args: argparse.Namespace, n: int, audio: list[np.ndarray], cor
     process = psutil.Process(service.pid)
     try:
         idle_mb = process.memory_info().rss / 1e6
-        before = process.cpu_times()
-        running = asyncio.create_task(run_streams(f"127.0.0.1:{port}", audio[:n], RATE_HZ * args.chunk_ms // 1000))
+        chunk, cpu = RATE_HZ * args.chunk_ms // 1000, partial(cpu_s, process)
+        running = asyncio.create_task(run_streams(f"127.0.0.1:{port}", audio[:n], chunk, cpu))
         if args.profile:
             await profile(service.pid, args)
-        heard, late_ms = await running
-        after = process.cpu_times()
+        run = await running
         rss_mb = process.memory_info().rss / 1e6
     finally:
         service.send_signal(signal.SIGTERM)
         service.wait(10)
-    cpu_s = after.user + after.system - before.user - before.system
+    heard, (before_s, connected_s, sent_s) = run.heard, run.cpu_s
     latencies = np.array([x for h in heard for x in h.latencies_ms])
     p50, p99, worst = np.percentile(latencies, [50, 99, 100]) if len(latencies) else (np.nan,) * 3
     for error in sorted({h.error for h in heard if h.error})[:3]:
@@ -86,18 +86,25 @@ async def measure(args: argparse.Namespace, n: int, audio: list[np.ndarray], cor
     wanted = expected(args, audio[:n])
     return {
         "streams": n,
-        "cpu_ms_per_audio_s": 1000 * cpu_s / (sum(map(len, audio[:n])) / RATE_HZ),
+        "cpu_ms_per_audio_s": 1000 * (sent_s - connected_s) / (sum(map(len, audio[:n])) / RATE_HZ),
+        "cpu_ms_to_connect": 1000 * (connected_s - before_s) / n,
         "rss_idle_mb": idle_mb,
         "rss_kb_per_stream": 1000 * (rss_mb - idle_mb) / n,
         "detections": len(latencies),
         "latency_p50_ms": float(p50),
         "latency_p99_ms": float(p99),
         "latency_max_ms": float(worst),
-        "sent_late_p99_ms": late_ms,
+        "sent_late_p99_ms": run.late_p99_ms,
         "dropped_s": sum(h.dropped for h in heard) / RATE_HZ,
         "unfinished": sum(h.done != len(a) for h, a in zip(heard, audio, strict=False)),
         "other_detections": sum(h.detections != w for h, w in zip(heard, wanted, strict=True)),
     }
+
+
+def cpu_s(process: psutil.Process) -> float:
+    """What it has used so far."""
+    used = process.cpu_times()
+    return float(used.user + used.system)
 
 
 def expected(args: argparse.Namespace, audio: list[np.ndarray]) -> list[list[tuple[str, int]]]:

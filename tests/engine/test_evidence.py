@@ -83,7 +83,7 @@ def test_scores_after_it_come_while_they_come_and_end_with_the_stream(bank):
     assert after[0] < after[-1] == 50
     other = engine.open_stream("t", 16000, live=False)
     (d,) = [e for e in feed(engine, other, loud) if isinstance(e, Detection)]
-    assert not engine.evidence._open
+    assert not any(engine.evidence._open.values())
     assert engine.evidence.get(d.uid).after
 
 

@@ -38,7 +38,7 @@ class Streaming:
         shipped = find_model(name, [shipped_models_dir()])
         graph = without_padding_in_time(name, shipped.n_coeffs)
         folded = fold(graph, random_weights(graph))
-        self.step_data = step_bytes(*folded).data
+        self.step_data = step_bytes(*folded)
         files = {}
         for kind, axes, data in (("onnx", "NCTF", onnx_bytes(*folded)), ("onnx_step", "NTF", self.step_data)):
             path = folder / f"{kind}.onnx"
@@ -142,7 +142,7 @@ def test_after_a_fault_it_says_what_it_would_have_said(streaming, monkeypatch):
         wanted = whole.advance(frames, np.arange(2))
         if i in (3, 4, 8):
 
-            def breaks(frames: np.ndarray, states: np.ndarray, slots: np.ndarray) -> np.ndarray:
+            def breaks(frames: np.ndarray, states: list[np.ndarray], slots: np.ndarray) -> np.ndarray:
                 OnnxStep.step(backend, frames[:1], states, slots[:1])
                 raise BackendError("no more")  # in the middle
 
@@ -193,7 +193,7 @@ def test_a_step_file_that_says_something_else_is_refused(streaming, tmp_path):
     weights = dict(random_weights(graph))
     weights["linear.bias"] = weights["linear.bias"] + np.arange(12, dtype=np.float32)
     with pytest.raises(BackendError, match="away from the whole file's"):
-        streaming.open(step_bytes(*fold(graph, weights)).data)
+        streaming.open(step_bytes(*fold(graph, weights)))
     whole_file = streaming.spec.files["onnx"].path.read_bytes()
     with pytest.raises(BackendError, match=r"frames: found None"):
         streaming.open(whole_file)

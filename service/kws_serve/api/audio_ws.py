@@ -30,7 +30,7 @@ from kws_serve.engine import Engine
 from kws_serve.load import MAX_LOAD
 from kws_serve.messages import Event, Float32Array, Int16Array, JsonObject, StreamDone
 from kws_serve.sinks.event_log import EventLog
-from kws_serve.stream import MAX_AHEAD_S, Resumed, Stream
+from kws_serve.stream import MAX_AHEAD_S, Resumed, Stream, peak_of
 
 MAX_MESSAGE_BYTES = 256 * 1024
 ACK_S = 0.8
@@ -285,10 +285,10 @@ class AudioSocket:
         if self._reading_late or stream.ending or self.replaced or stream.ahead_s(now_s) > MAX_AHEAD_S:
             return False
         try:
-            samples = self._samples(payload)
+            samples, peak = self._samples(payload)
         except WireError:
             return False
-        stream.push(samples, now_s)
+        stream.push(samples, now_s, peak)
         self._heard = True
         return True
 
@@ -306,8 +306,8 @@ class AudioSocket:
             if data is None:
                 self._control(parse_message(message.get("text") or ""))
             else:
-                samples = self._samples(data)
-                self.stream.push(samples, now_s)
+                samples, peak = self._samples(data)
+                self.stream.push(samples, now_s, peak)
                 self._heard = True
                 early_s = self.stream.ahead_s(now_s) - MAX_AHEAD_S
                 if early_s > 0:
@@ -324,22 +324,25 @@ class AudioSocket:
         elif message["type"] != "auth":
             raise WireError(4400, f"message: found type {message['type'][:40]!r}, wanted binary PCM, resume or end")
 
-    def _samples(self, data: bytes | Payload) -> Float32Array | Int16Array:
-        """The picked channel of a binary message. Raises WireError 4400."""
+    def _samples(self, data: bytes | Payload) -> tuple[Float32Array | Int16Array, float | None]:
+        """The picked channel of a binary message, and its peak where that is known already. Raises WireError 4400."""
         q = self.query
         if len(data) > MAX_MESSAGE_BYTES:
             raise WireError(4400, f"audio: found {len(data)} bytes, wanted at most {MAX_MESSAGE_BYTES}")
         if len(data) % q.sample_size:
             raise WireError(4400, f"audio: found {len(data)} bytes, wanted a multiple of {q.sample_size}")
-        if len(data) // q.sample_size > q.rate_hz:
-            n = len(data) // q.sample_size
+        n = len(data) // q.sample_size
+        if n > q.rate_hz:
             raise WireError(4400, f"audio: found {n} samples in one message, wanted at most {q.rate_hz} (1 s)")
         if q.sample_bytes == 2:
             pcm = np.frombuffer(data, "<i2")[q.channel :: q.channels].astype(np.int16, copy=False)
-            if len(pcm) and (pcm.max() == 32767 or pcm.min() == -32768):
+            if not n:
+                return pcm, None
+            peak = peak_of(pcm)
+            if peak >= 32767 / 32768:
                 self.ingest.clipped_samples += int(np.count_nonzero((pcm == 32767) | (pcm == -32768)))
-            return pcm
-        return self._checked(np.frombuffer(data, "<f4")[q.channel :: q.channels].astype(np.float32, copy=False))
+            return pcm, peak
+        return self._checked(np.frombuffer(data, "<f4")[q.channel :: q.channels].astype(np.float32, copy=False)), None
 
     def _checked(self, samples: Float32Array) -> Float32Array:
         """NaN becomes 0 and what is outside (-1, 1) saturates: both are counted."""

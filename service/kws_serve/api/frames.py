@@ -35,6 +35,11 @@ class FrameSplitter:
 
     def feed(self, data: bytes) -> None:
         """The next bytes."""
+        if self._passing == 0 and not self._held and not self._in_fragments and _is_one_message(data, self._most):
+            n = _payload_size(data, 0)  # as nearly always
+            if not self._take(_unmasked(data, len(data) - n, n)):
+                self._other(data)
+            return
         if self._held:
             self._held += data
             if len(self._held) < self._wanted:
@@ -70,6 +75,14 @@ class FrameSplitter:
         if at > passed:
             self._other(data[passed:at])
         self._held += data[at:]
+
+
+def _is_one_message(data: bytes, most: int) -> bool:
+    """Whether this is just one whole binary message of a size that takes a 16-bit length."""
+    if len(data) < 134 or data[0] != _WHOLE_BINARY or data[1] != _MASKED | 126:
+        return False
+    n = data[2] << 8 | data[3]
+    return len(data) == 8 + n and n <= most
 
 
 def _head_size(data: bytes, at: int) -> int:

@@ -129,7 +129,8 @@ class WebSocket(_Reading, WebSocketsSansIOProtocol):
         """See uvicorn."""
         super().handle_connect(event)
         if hasattr(self, "scope"):
-            self.scope["extensions"][CONNECTION] = self  # type: ignore[typeddict-unknown-key]
+            extensions: dict[str, Any] = self.scope["extensions"]
+            extensions[CONNECTION] = self
 
     def _taken(self, payload: Payload) -> bool:
         free = self.queue.empty() and self.conn.state is State.OPEN and not self.close_sent

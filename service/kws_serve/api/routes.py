@@ -129,7 +129,7 @@ def make_router(service: Service) -> APIRouter:
         """The open streams."""
         grant = _grant(request)
         names = [s for s in list(service.engine.streams.values()) if grant.may_touch(s.name)]
-        return JSONResponse({"items": [stream_json(s) for s in names]})
+        return JSONResponse({"items": [stream_json(service.engine, s) for s in names]})
 
     @router.get("/v1/models", response_model=ModelList)
     def models() -> Response:

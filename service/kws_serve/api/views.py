@@ -45,10 +45,10 @@ class Service:
     began_s: float = field(default_factory=time.monotonic)
 
 
-def stream_json(stream: Stream) -> JsonObject:
+def stream_json(engine: Engine, stream: Stream) -> JsonObject:
     """One stream, counts in samples at its own rate."""
     received, processed, dropped, buffered = stream.counts
-    top = {model: {"label": label, "score": round(score, 4)} for model, (label, score) in stream.top.items()}
+    top = {model: {"label": label, "score": round(score, 4)} for model, (label, score) in engine.top(stream).items()}
     return {
         "name": stream.name,
         "epoch": stream.epoch,
@@ -164,7 +164,7 @@ def status_json(service: Service, grant: Grant = EVERYTHING) -> JsonObject:
         "models": [{"name": m.spec.name, "backend": m.backend_name} for m in engine.loaded],
         "boards": _boards(engine),
         "sources": [asdict(source) for source in service.sources() if grant.may_touch(source.name)],
-        "streams": [stream_json(stream) for stream in streams if grant.may_touch(stream.name)],
+        "streams": [stream_json(engine, stream) for stream in streams if grant.may_touch(stream.name)],
         "audio_s": {"received": received_s, "processed": processed_s, "dropped": dropped_s},
         "bad_samples": service.ingest.bad_samples,
         "clipped_samples": service.ingest.clipped_samples,

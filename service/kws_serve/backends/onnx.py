@@ -1,4 +1,4 @@
-"""ONNX Runtime on the CPU, set for small memory: no arena, no spinning threads."""
+"""ONNX Runtime on the CPU, set for small memory: an arena only where it pays, no spinning threads."""
 
 from __future__ import annotations
 
@@ -28,10 +28,10 @@ def open(spec: ModelSpec, *, threads: int = 1) -> PatchModel | OnnxStep:
         raise BackendError(
             f"backend onnx: model {spec.name}: {file.path.name}: found per-patch operations, wanted none"
         )
-    return OnnxStep(spec, file, _session(spec, file, threads)[0], whole)
+    return OnnxStep(spec, file, _session(spec, file, threads, arena=True)[0], whole)
 
 
-def _session(spec: ModelSpec, file: FileSpec, threads: int) -> tuple[Any, OnnxFile, str]:
+def _session(spec: ModelSpec, file: FileSpec, threads: int, *, arena: bool = False) -> tuple[Any, OnnxFile, str]:
     """The opened file, what it says of itself, and how a refusal begins. Raises BackendError."""
     data = read_model(file)
     what = f"backend onnx: model {spec.name}: {file.path.name}"
@@ -46,18 +46,19 @@ def _session(spec: ModelSpec, file: FileSpec, threads: int) -> tuple[Any, OnnxFi
             f"backend onnx: found no onnxruntime ({one_line(error)}), wanted: pip install onnxruntime"
         ) from error
     try:
-        session = onnxruntime.InferenceSession(data, _options(onnxruntime, threads), providers=["CPUExecutionProvider"])
+        options = _options(onnxruntime, threads, arena)
+        session = onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
     except Exception as error:
         raise BackendError(f"{what}: found a file that ONNX Runtime refuses: {one_line(error)}") from error
     return session, described, what
 
 
-def _options(onnxruntime: Any, threads: int) -> Any:
+def _options(onnxruntime: Any, threads: int, arena: bool) -> Any:
+    """`arena`: keep the largest batch's memory for ever, which a file that runs all the time needs at once again."""
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
-    options.enable_cpu_mem_arena = False  # an arena keeps the largest batch's memory for ever
-    options.enable_mem_pattern = False
+    options.enable_cpu_mem_arena = options.enable_mem_pattern = arena
     options.log_severity_level = 4  # what matters comes as an exception
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     return options

@@ -12,6 +12,8 @@ from kws_serve.manifest import FileSpec, ModelSpec
 from kws_serve.messages import BackendError, Float32Array, Int64Array
 
 _TOLERANCE = 1e-4
+PAST, NEXT = "_past", "_next"
+"""Endings of the inputs that a call gives and of the outputs that it leaves for the next one."""
 
 
 class OnnxStep:
@@ -26,15 +28,18 @@ class OnnxStep:
         self._whole = whole
         self._output = file.output
         self._n_coeffs, self._n_classes = spec.n_coeffs, len(spec.labels)
-        self.state_size = self._state_size()
-        self._batches = {size: np.zeros((size, self.state_size), np.float32) for size in BATCH_SIZES}
+        self._layers, self.state_shapes = self._state()
+        self._outputs = ["scores", *(layer + NEXT for layer in self._layers)]
+        self._batches = {
+            size: [np.zeros((size, *shape), np.float32) for shape in self.state_shapes] for size in BATCH_SIZES
+        }
         self._check_against(whole, spec)
 
     def infer(self, patches: Float32Array) -> Float32Array:
         """See Backend."""
         return self._whole.infer(patches)
 
-    def step(self, frames: Float32Array, states: Float32Array, slots: Int64Array) -> Float32Array:
+    def step(self, frames: Float32Array, states: list[Float32Array], slots: Int64Array) -> Float32Array:
         """See StepBackend."""
         n, m, _ = frames.shape
         scores = np.empty((n, m, self._n_classes), np.float32)
@@ -43,13 +48,15 @@ class OnnxStep:
             size = next_size(n - first, BATCH_SIZES)
             mine = slots[first : first + size]
             k = len(mine)
-            batch, state = frames[first : first + k], self._batches[size]
+            batch, pasts = frames[first : first + k], self._batches[size]
             if k < size:
                 batch = np.concatenate([batch, np.zeros((size - k, m, self._n_coeffs), np.float32)])
-            np.take(states, mine, axis=0, out=state[:k], mode="clip")  # "raise" would copy
-            found, kept = self._run(batch, state)
+            for state, past in zip(states, pasts, strict=True):
+                np.take(state, mine, axis=0, out=past[:k], mode="clip")  # "raise" would copy
+            found, *nexts = self._run(batch, pasts)
             scores[first : first + k] = found[:k]
-            states[mine] = kept[:k]
+            for state, kept in zip(states, nexts, strict=True):
+                state[mine] = kept[:k]
             first += size
         return as_scores(scores.reshape(-1, self._n_classes), self._output).reshape(scores.shape)
 
@@ -58,32 +65,38 @@ class OnnxStep:
         self._session = None
         self._whole.close()
 
-    def _run(self, frames: Float32Array, state: Float32Array) -> tuple[Float32Array, Float32Array]:
+    def _run(self, frames: Float32Array, pasts: list[Float32Array]) -> list[Float32Array]:
+        """Scores and what the layers keep."""
         if self._session is None:
             raise BackendError(f"{self._what}: found a closed backend, wanted an open one")
+        fed = {layer + PAST: past for layer, past in zip(self._layers, pasts, strict=True)}
         try:
-            found, kept = self._session.run(["scores", "next_state"], {"frames": frames, "state": state})
+            found: list[Float32Array] = self._session.run(self._outputs, {"frames": frames, **fed})
         except Exception as error:
             raise BackendError(f"{self._what}: inference failed: {one_line(error)}") from error
-        return found, kept
+        return found
 
-    def _state_size(self) -> int:
-        """Of the file, whose ends are what they have to be. Raises BackendError."""
-        ends = {end.name: end.shape for end in (*self._session.get_inputs(), *self._session.get_outputs())}
-        for name, last in (("frames", self._n_coeffs), ("scores", self._n_classes)):
+    def _state(self) -> tuple[list[str], list[tuple[int, ...]]]:
+        """The layers that look back, and the shape of what each keeps of a stream. Raises BackendError."""
+        inputs = {end.name: end.shape for end in self._session.get_inputs()}
+        outputs = {end.name: end.shape for end in self._session.get_outputs()}
+        for ends, name, last in ((inputs, "frames", self._n_coeffs), (outputs, "scores", self._n_classes)):
             found = ends.get(name)
             if found is None or len(found) != 3 or found[-1] != last:
                 raise BackendError(f"{self._what}: {name}: found {found}, wanted n x m x {last}")
-        state = ends.get("state")
-        if state is None or ends.get("next_state") != state or len(state) != 2 or not isinstance(state[1], int):
-            raise BackendError(f"{self._what}: state: found {state}, wanted n x its size, as next_state")
-        return state[1]
+        layers = [name.removesuffix(PAST) for name in inputs if name != "frames"]
+        for layer in layers:
+            past, kept = inputs.get(layer + PAST), outputs.get(layer + NEXT)
+            if past is None or past != kept or not all(isinstance(d, int) and d > 0 for d in past[1:]):
+                found = f"input {past} and output {kept}"
+                raise BackendError(f"{self._what}: {layer}: found {found}, wanted {PAST} and {NEXT} of one shape")
+        return layers, [tuple(inputs[layer + PAST][1:]) for layer in layers]
 
     def _check_against(self, whole: PatchModel, spec: ModelSpec) -> None:
         """The same frames, whole and step by step, give the same scores. Raises BackendError."""
         m = spec.n_frames + 2
         frames = np.random.default_rng(0).normal(0, 3, (1, m, spec.n_coeffs)).astype(np.float32)
-        scores = self.step(frames, np.zeros((1, self.state_size), np.float32), np.zeros(1, np.int64))
+        scores = self.step(frames, new_states(self, 1), np.zeros(1, np.int64))
         for end in range(spec.n_frames, m + 1):
             wanted = whole.infer(frames[:, end - spec.n_frames : end])
             worst = float(np.abs(scores[0, end - 1] - wanted[0]).max())
@@ -91,3 +104,8 @@ class OnnxStep:
                 raise BackendError(
                     f"{self._what}: found scores {worst:.2g} away from the whole file's, wanted the same"
                 )
+
+
+def new_states(backend: OnnxStep, n_streams: int) -> list[Float32Array]:
+    """Of streams that have not begun."""
+    return [np.zeros((n_streams, *shape), np.float32) for shape in backend.state_shapes]

@@ -181,7 +181,7 @@ def as_scores(real: Float32Array, kind: Output) -> Float32Array:
         with np.errstate(invalid="ignore"):
             real = np.exp(real - real.max(axis=1, keepdims=True))
         real = real / real.sum(axis=1, keepdims=True)
-    return np.clip(np.nan_to_num(real, nan=0.0), 0.0, 1.0)
+    return np.fmin(np.fmax(real, 0.0), 1.0)  # fmax: what is not a number is 0
 
 
 def shown(shape: tuple[int | None, ...]) -> str:

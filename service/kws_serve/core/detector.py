@@ -118,9 +118,11 @@ class Detector:
 
     def reset(self, slot: int, tick: int) -> list[Firing]:
         """Forget stream `slot`; an event that is on ends at its last patch. `tick`: where the stream stopped."""
-        ends = [self._end(0, slot, int(c), tick) for c in np.flatnonzero(self._active[slot])] if self.sustained else []
-        for state in (self._scores, self._above, self._active, self._quiet_until):
-            state[slot] = 0
+        on = np.flatnonzero(self._active[slot]).tolist() if self.sustained else []
+        state = self._peak[slot].tolist(), self._start[slot].tolist(), self._last_on[slot].tolist()
+        ends = [self._end(0, c, state[0][c], state[1][c], tick, state[2][c]) for c in on]
+        for array in (self._scores, self._above, self._active, self._quiet_until):
+            array[slot] = 0
         self._start[slot] = -1
         return ends
 
@@ -134,50 +136,60 @@ class Detector:
         above = np.concatenate([self._above[slots], smooth >= rules.on], axis=1)
         self._scores[slots] = history[:, p:]
         self._above[slots] = above[:, p:]
-        active = self._active[slots]
-        if not (above[:, -p:].any() or active.any()):
+        busy = above[:, -p:].any(axis=(1, 2)) | self._active[slots].any(axis=1)
+        rows = np.flatnonzero(busy)
+        if not len(rows):
             return []
+        ticks = decided_ticks[rows, None] - self.hop * np.arange(p - 1, -1, -1)
+        return self._steps(rows, slots[rows], smooth[rows], above[rows], ticks)
+
+    def _steps(
+        self, rows: Int64Array, slots: Int64Array, smooth: Float32Array, above: BoolArray, ticks: Int64Array
+    ) -> list[Firing]:
+        """The patches of streams in which something is on or may go on, `ticks` (r, p) their ends: one after another,
+        all streams at once.
+        """
+        rules, n = self._rules, self._rules.recent.shape[0]
+        active, quiet_until = self._active[slots], self._quiet_until[slots]
+        last_on, peak = self._last_on[slots], self._peak[slots]
         firings: list[Firing] = []
-        n = rules.recent.shape[0]
-        rows = np.flatnonzero(above[:, -p:].any(axis=(1, 2)) | active.any(axis=1))
-        for row in rows:
-            for j in range(p):
-                tick = int(decided_ticks[row]) - (p - 1 - j) * self.hop
-                firings += self._step(int(row), int(slots[row]), smooth[row, j], above[row, j : j + n], tick)
+        for j in range(smooth.shape[1]):
+            now, tick = smooth[:, j], ticks[:, j, None]
+            still = now >= rules.off
+            np.copyto(last_on, tick, where=still)
+            np.maximum(peak, now, out=peak)
+            recent = above[:, j : j + n] & rules.recent
+            enough = recent.sum(axis=1) >= rules.k
+            ready = above[:, j + n - 1] & enough & ~active & (tick >= quiet_until)
+            ended = active & ~still
+            if not (ready.any() or ended.any()):
+                continue
+            for i, c in zip(*np.nonzero(ended), strict=True):
+                if self.sustained:
+                    start = int(self._start[slots[i], c])
+                    times = start, int(tick[i, 0]), int(last_on[i, c])
+                    firings.append(self._end(int(rows[i]), int(c), float(peak[i, c]), *times))
+                    quiet_until[i, c] = tick[i, 0] + rules.refractory[c]
+                active[i, c] = False
+            for i, c in zip(*np.nonzero(ready), strict=True):
+                age = n - 1 - int(np.argmax(recent[i, :, c]))
+                onset = int(tick[i, 0]) - age * self.hop - int(rules.onset[c])
+                start = max(0, onset, int(self._start[slots[i], c]) + 1)  # each its own: it is part of the uid
+                active[i, c] = True
+                self._start[slots[i], c] = start
+                peak[i, c] = now[i, c]
+                quiet_until[i, c] = tick[i, 0] + rules.refractory[c]
+                phase: Phase = "start" if self.sustained else "once"
+                firings.append(Firing(int(rows[i]), self.labels[c], phase, float(now[i, c]), start, int(tick[i, 0])))
+        self._active[slots], self._quiet_until[slots] = active, quiet_until
+        self._last_on[slots], self._peak[slots] = last_on, peak
+        firings.sort(key=lambda firing: firing.row)  # each stream's in order
         return firings
 
-    def _step(self, row: int, slot: int, smooth: Float32Array, above: BoolArray, tick: int) -> list[Firing]:
-        """One patch of one stream: smooth (n_classes,), above (n, n_classes) of the last n patches."""
-        rules = self._rules
-        active = self._active[slot]
-        firings: list[Firing] = []
-        still = smooth >= rules.off
-        self._last_on[slot][still] = tick
-        np.maximum(self._peak[slot], smooth, out=self._peak[slot])
-        for c in np.flatnonzero(active & ~still):
-            if self.sustained:
-                firings.append(self._end(row, slot, int(c), tick))
-                self._quiet_until[slot, c] = tick + rules.refractory[c]
-            active[c] = False
-        recent = above & rules.recent
-        ready = above[-1] & (recent.sum(axis=0) >= rules.k) & ~active & (tick >= self._quiet_until[slot])
-        for c in np.flatnonzero(ready):
-            age = len(recent) - 1 - int(np.argmax(recent[:, c]))
-            onset = tick - age * self.hop - int(rules.onset[c])
-            start = max(0, onset, int(self._start[slot, c]) + 1)  # each its own: it is part of the uid
-            active[c] = True
-            self._start[slot, c] = start
-            self._peak[slot, c] = smooth[c]
-            self._quiet_until[slot, c] = tick + rules.refractory[c]
-            phase: Phase = "start" if self.sustained else "once"
-            firings.append(Firing(row, self.labels[c], phase, float(smooth[c]), start, tick))
-        return firings
-
-    def _end(self, row: int, slot: int, c: int, tick: int) -> Firing:
+    def _end(self, row: int, c: int, peak: float, start: int, tick: int, last_on: int) -> Firing:
         """The end of an event: as far before the last patch's end as its start lies after a patch's beginning."""
-        start = int(self._start[slot, c])
-        end = int(self._last_on[slot, c]) - (self.patch - int(self._rules.onset[c]))
-        return Firing(row, self.labels[c], "end", float(self._peak[slot, c]), start, tick, max(start, end))
+        end = last_on - (self.patch - int(self._rules.onset[c]))
+        return Firing(row, self.labels[c], "end", peak, start, tick, max(start, end))
 
 
 def mean_width(smoothing_ms: float, hop_ms: float) -> int:

@@ -99,14 +99,15 @@ class FrontEnd:
             scaled = tiles[:, self.lead_samples :] * spec.sample_scale
             energy = (scaled * scaled).sum(axis=1)
         spectrum = np.fft.rfft(self._emphasised(tiles) * self._window, spec.fft_size)
-        kept = spectrum if self._energy == "energy" else spectrum[:, self._bins]
-        power = np.square(kept.real) + np.square(kept.imag)
+        if self._energy == "energy":
+            whole = np.square(spectrum.real) + np.square(spectrum.imag)
+            energy = (np.sqrt(whole) if spec.spectrum == "magnitude" else whole).sum(axis=1) * spec.spectrum_scale
+        parts = spectrum.view(np.float64)[:, 2 * self._bins.start : 2 * self._bins.stop].astype(np.float32)
+        np.square(parts, out=parts)
+        power = parts[:, ::2] + parts[:, 1::2]
         if spec.spectrum == "magnitude":
             np.sqrt(power, out=power)
-        if self._energy == "energy":
-            energy = power.sum(axis=1) * spec.spectrum_scale
-            power = power[:, self._bins]
-        mel = _tiled_product(power.astype(np.float32), self._mel)
+        mel = _tiled_product(power, self._mel)
         columns = [mel]
         if energy is not None:
             columns.append(energy.astype(np.float32)[:, None])

@@ -45,14 +45,17 @@ class SampleRing:
         """Append `samples` (n,), any n >= 0; of more than `n_samples` only the last stay readable."""
         if samples.dtype != np.int16:  # a silent cast of floats in [-1, 1) would store zeros
             raise ValueError(f"samples: found {samples.dtype}, wanted int16")
-        first = int(self.written[slot]) + max(0, len(samples) - self.n_samples)
-        kept = samples[max(0, len(samples) - self.n_samples) :]
-        at = first % self.n_samples
-        head = min(len(kept), self.n_samples - at)
-        row = self._samples[slot]
-        row[at : at + head] = kept[:head]
-        row[: len(kept) - head] = kept[head:]
-        self.written[slot] = first + len(kept)
+        n, written, row = len(samples), int(self.written[slot]), self._samples[slot]
+        at = written % self.n_samples
+        if at + n <= self.n_samples:
+            row[at : at + n] = samples
+        else:
+            kept = samples[-self.n_samples :]
+            at = (written + n - len(kept)) % self.n_samples
+            head = min(len(kept), self.n_samples - at)
+            row[at : at + head] = kept[:head]
+            row[: len(kept) - head] = kept[head:]
+        self.written[slot] = written + n
 
     def span(self, slots: Int64Array, first_sample: Int64Array, n: int) -> Int16Array:
         """Samples `[first_sample, first_sample + n)` of each slot: (k, n); zero before the stream began.

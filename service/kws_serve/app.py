@@ -153,11 +153,15 @@ class Server:
             asyncio.constants.SSL_HANDSHAKE_TIMEOUT = REQUEST_S  # 60 s otherwise
         self._uvicorn = uvicorn.Server(config)
         self._loop: asyncio.AbstractEventLoop | None = None
+        self._service: Service = app.state.service
+        self._selector = self._service.ingest.selector
         self._beat_s = time.monotonic()
 
     async def serve(self) -> None:
         """Until `stop`."""
         self._loop = asyncio.get_running_loop()
+        self._service.runner.read_by_this_thread()
+        self._selector.on_read = self._service.runner.release
         beating = asyncio.create_task(self._beat())
         await self._uvicorn.serve(sockets=[self.socket])
         beating.cancel()
@@ -169,7 +173,8 @@ class Server:
 
     def run(self) -> None:
         """Serve in this thread, stopping cleanly at SIGINT and SIGTERM."""
-        asyncio.run(self.serve())
+        with asyncio.Runner(loop_factory=lambda: asyncio.SelectorEventLoop(self._selector)) as runner:
+            runner.run(self.serve())
 
     def accept_no_more(self) -> None:
         """Close the door; those inside go on. Any thread."""

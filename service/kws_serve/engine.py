@@ -10,7 +10,7 @@ import logging
 import math
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import Future
 from dataclasses import asdict, replace
 
@@ -156,9 +156,10 @@ class Engine:
         grid = ticks * rate_hz // TICKS_PER_S
         return grid if grid <= 2 * rate_hz else 1
 
-    def positions(self) -> list[tuple[str, str, int]]:
-        """(name, epoch, next sample to process) of the streams that clients feed. Any thread."""
-        streams = list(self.streams.values())
+    def positions(self, names: Collection[str] | None = None) -> list[tuple[str, str, int]]:
+        """(name, epoch, next sample to process) of the streams that clients feed, or of those named. Any thread."""
+        some = list(self.streams.values()) if names is None else [self.streams.get(name) for name in names]
+        streams = [s for s in some if s is not None]
         return [(s.name, s.epoch, s.processed_samples + s.dropped_samples) for s in streams if s.kind == "websocket"]
 
     def _woken(self, stream: Stream) -> None:

@@ -25,6 +25,8 @@ class EngineRunner:
         self.sink = sink
         self.last_tick_s = time.monotonic()  # progress, for readiness
         self._input = threading.Event()
+        self._reader = 0  # the thread that says when it has read enough
+        self._read = False
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
 
@@ -34,8 +36,22 @@ class EngineRunner:
         self.engine.on_input = self._woken
         self._thread.start()
 
+    def read_by_this_thread(self) -> None:
+        """Input of this thread begins a tick only once it calls `release`, so that what it reads together is computed
+        together.
+        """
+        self._reader = threading.get_ident()
+
+    def release(self) -> None:
+        """See `read_by_this_thread`."""
+        if self._read:
+            self._read = False
+            self._input.set()
+
     def _woken(self) -> None:
-        if not self._input.is_set():  # many streams a tick: asking costs a tenth of setting
+        if threading.get_ident() == self._reader:
+            self._read = True
+        elif not self._input.is_set():  # asking costs less than setting
             self._input.set()
 
     def drain(self, timeout_s: float) -> None:

@@ -159,13 +159,12 @@ async def run_streams(host: str, audio: list[np.ndarray], chunk: int, cpu_s: Cal
     address, port = host.rsplit(":", 1)
     loop = asyncio.get_running_loop()
     streams: list[RawStream] = []
-    for i, samples in enumerate(audio):
-        make = partial(RawStream, f"s{i}", host, samples, chunk)
-        _, stream = await loop.create_connection(make, address, int(port))
-        streams.append(stream)
-        await stream.ready
-        if len(streams) % 8 == 0:
-            await asyncio.sleep(0.05)  # a service that counts who joined lately lets in a crowd little by little
+    for first in range(0, len(audio), 8):  # a service that counts who joined lately lets a crowd in little by little
+        makers = [partial(RawStream, f"s{i}", host, audio[i], chunk) for i in range(first, min(first + 8, len(audio)))]
+        made = await asyncio.gather(*(loop.create_connection(make, address, int(port)) for make in makers))
+        streams += [stream for _, stream in made]
+        await asyncio.gather(*(stream.ready for stream in streams[first:]))
+        await asyncio.sleep(0.05)
     connected_s = cpu_s()
     period_s = chunk / RATE_HZ
     began_s = time.monotonic() + 0.5

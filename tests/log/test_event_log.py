@@ -252,7 +252,7 @@ def test_files_are_the_users_alone(log):
 
 
 def test_the_streams_of_an_earlier_run_are_known(log, tmp_path):
-    log.positions = lambda: [("a", "e1", 16000), ("b", "e2", 5)]
+    log.positions = lambda _: [("a", "e1", 16000), ("b", "e2", 5)]
     log.publish([replace(detection(1, stream="a"), epoch="e1")])
     log.flush(10)
     log.close()

@@ -136,6 +136,10 @@ class WebSocket(_Reading, WebSocketsSansIOProtocol):
         free = self.queue.empty() and self.conn.state is State.OPEN and not self.close_sent
         return free and self.take is not None and self.take(payload)
 
+    def fileno(self) -> int:
+        """Of its socket."""
+        return int(self.transport.get_extra_info("socket").fileno())
+
     def send_now(self, text: str) -> bool:
         """Write a text message at once; False, and nothing written, where it has to wait."""
         if self.close_sent or self.disconnected or not self.writable.is_set() or self.transport.is_closing():

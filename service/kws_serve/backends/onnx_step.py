@@ -7,11 +7,12 @@ from typing import Any
 import numpy as np
 
 from kws_serve.backends.model_bytes import one_line
-from kws_serve.backends.patch_model import BATCH_SIZES, PatchModel, as_scores, next_size
+from kws_serve.backends.patch_model import PatchModel, as_scores, next_size
 from kws_serve.manifest import FileSpec, ModelSpec
 from kws_serve.messages import BackendError, Float32Array, Int64Array
 
 _TOLERANCE = 1e-4
+_BATCH_SIZES = (1, 4, 16)  # more at once is no faster, and keeps more memory
 PAST, NEXT = "_past", "_next"
 """Endings of the inputs that a call gives and of the outputs that it leaves for the next one."""
 
@@ -31,7 +32,7 @@ class OnnxStep:
         self._layers, self.state_shapes = self._state()
         self._outputs = ["scores", *(layer + NEXT for layer in self._layers)]
         self._batches = {
-            size: [np.zeros((size, *shape), np.float32) for shape in self.state_shapes] for size in BATCH_SIZES
+            size: [np.zeros((size, *shape), np.float32) for shape in self.state_shapes] for size in _BATCH_SIZES
         }
         self._check_against(whole, spec)
 
@@ -45,7 +46,7 @@ class OnnxStep:
         scores = np.empty((n, m, self._n_classes), np.float32)
         first = 0
         while first < n:
-            size = next_size(n - first, BATCH_SIZES)
+            size = next_size(n - first, _BATCH_SIZES)
             mine = slots[first : first + size]
             k = len(mine)
             batch, pasts = frames[first : first + k], self._batches[size]

@@ -16,7 +16,7 @@ import sqlite3
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from concurrent.futures import Future
 from dataclasses import replace
 from math import ceil
@@ -55,7 +55,7 @@ class EventLog:
         self.keep = keep
         self.fault = ""  # why commits fail; empty: they do not
         self.on_commit: Callable[[list[Event]], None] = lambda _: None
-        self.positions: Callable[[], Iterable[tuple[str, str, int]]] = lambda: ()
+        self.positions: Callable[[Collection[str] | None], Iterable[tuple[str, str, int]]] = lambda _: ()
         self.counts: dict[tuple[str, str], int] = {}  # (model, label) -> detections
         self._last_id = self.store.last_id
         self._delivered_id = self._last_id
@@ -306,13 +306,13 @@ class EventLog:
         known by the log that has its detections.
         """
         wanted = {(d.stream, d.epoch) for d in detections}
-        found = [p for p in self.positions() if p[:2] in wanted]
+        found = [p for p in self.positions({name for name, _ in wanted}) if p[:2] in wanted]
         self._heard |= {(name, epoch): sample for name, epoch, sample in found}
         return found
 
     def _note_heard(self, *, all_moved: bool = True) -> None:
         """Note how far the streams of clients have got, for those who resume after a restart; new ones at once."""
-        moved = {(name, epoch): sample for name, epoch, sample in self.positions()}
+        moved = {(name, epoch): sample for name, epoch, sample in self.positions(None)}
         old = self._heard
         new = {key: at for key, at in moved.items() if key not in old or (all_moved and old[key] != at)}
         gone = [key for key in old if key not in moved]

@@ -1,0 +1,96 @@
+"""Reading many streams at once: a selector that looks at the sockets of live audio only every so often.
+
+Each message alone wakes the loop's thread, which finds its caches cold and the engine's thread in its way. With many
+streams their sockets are read together, just before the engine's next tick, for which they would have waited anyway;
+all other sockets, and what other threads want of the loop, are seen at once as ever.
+"""
+
+from __future__ import annotations
+
+import selectors
+import time
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+MANY = 16
+"""From so many streams on their sockets are read together."""
+
+TOGETHER_S = 0.020
+
+
+class BatchingSelector(selectors.BaseSelector):
+    """See the module. Its owner is the loop's thread."""
+
+    def __init__(self) -> None:
+        self.on_read: Callable[[], None] = lambda: None  # called when all that was found has been seen to
+        self._at_once = selectors.DefaultSelector()
+        self._together = selectors.DefaultSelector()
+        self._streams: set[int] = set()  # descriptors of live audio
+        self._many = False
+        self._next_s = 0.0
+
+    def add(self, fd: int) -> None:
+        """This descriptor carries live audio."""
+        self._streams.add(fd)
+        if self._many:
+            self._move([fd], self._at_once, self._together)
+        elif len(self._streams) >= MANY:
+            self._many = True
+            self._move(self._streams, self._at_once, self._together)
+
+    def discard(self, fd: int) -> None:
+        """It does no longer."""
+        self._streams.discard(fd)
+        self._move([fd], self._together, self._at_once)
+        if self._many and len(self._streams) < MANY // 2:
+            self._many = False
+            self._move(self._streams, self._together, self._at_once)
+
+    @staticmethod
+    def _move(fds: Iterable[int], source: selectors.BaseSelector, to: selectors.BaseSelector) -> None:
+        for fd in fds:
+            if fd in source.get_map():
+                key = source.unregister(fd)
+                to.register(key.fileobj, key.events, key.data)
+
+    def _of(self, fileobj: Any) -> selectors.BaseSelector:
+        """Where it is, or would be, registered."""
+        fd = fileobj if isinstance(fileobj, int) else fileobj.fileno()
+        return self._together if self._many and fd in self._streams else self._at_once
+
+    def register(self, fileobj: Any, events: int, data: Any = None) -> selectors.SelectorKey:
+        """See selectors."""
+        return self._of(fileobj).register(fileobj, events, data)
+
+    def unregister(self, fileobj: Any) -> selectors.SelectorKey:
+        """See selectors."""
+        return self._of(fileobj).unregister(fileobj)
+
+    def modify(self, fileobj: Any, events: int, data: Any = None) -> selectors.SelectorKey:
+        """See selectors."""
+        return self._of(fileobj).modify(fileobj, events, data)
+
+    def get_key(self, fileobj: Any) -> selectors.SelectorKey:
+        """See selectors."""
+        return self._of(fileobj).get_key(fileobj)
+
+    def get_map(self) -> Mapping[Any, selectors.SelectorKey]:
+        """See selectors."""
+        return {**self._at_once.get_map(), **self._together.get_map()}
+
+    def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
+        """See selectors."""
+        self.on_read()
+        if not self._many:
+            return self._at_once.select(timeout)
+        wait_s = max(0.0, self._next_s - time.monotonic())
+        found = self._at_once.select(wait_s if timeout is None else min(wait_s, timeout))
+        if time.monotonic() >= self._next_s:
+            found += self._together.select(0)
+            self._next_s = time.monotonic() + TOGETHER_S
+        return found
+
+    def close(self) -> None:
+        """See selectors."""
+        self._at_once.close()
+        self._together.close()

@@ -25,6 +25,7 @@ from starlette.staticfiles import StaticFiles
 
 from kws_serve import __version__
 from kws_serve.api.audio_ws import MAX_MESSAGE_BYTES, Ingest
+from kws_serve.api.batching import StreamLoop
 from kws_serve.api.detections_ws import detections
 from kws_serve.api.live_ws import live
 from kws_serve.api.protocols import REQUEST_S, Http, WebSocket
@@ -79,7 +80,11 @@ def build_app(engine: Engine, runner: EngineRunner, log: EventLog, options: Serv
 
     @contextlib.asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        log.bind(asyncio.get_running_loop())
+        loop = asyncio.get_running_loop()
+        log.bind(loop)
+        if isinstance(loop, StreamLoop):
+            runner.read_by_this_thread()
+            loop.streams.on_read = runner.release
         watching = asyncio.create_task(ingest.watch())
         yield
         watching.cancel()
@@ -153,15 +158,11 @@ class Server:
             asyncio.constants.SSL_HANDSHAKE_TIMEOUT = REQUEST_S  # 60 s otherwise
         self._uvicorn = uvicorn.Server(config)
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._service: Service = app.state.service
-        self._selector = self._service.ingest.selector
         self._beat_s = time.monotonic()
 
     async def serve(self) -> None:
         """Until `stop`."""
         self._loop = asyncio.get_running_loop()
-        self._service.runner.read_by_this_thread()
-        self._selector.on_read = self._service.runner.release
         beating = asyncio.create_task(self._beat())
         await self._uvicorn.serve(sockets=[self.socket])
         beating.cancel()
@@ -173,7 +174,7 @@ class Server:
 
     def run(self) -> None:
         """Serve in this thread, stopping cleanly at SIGINT and SIGTERM."""
-        with asyncio.Runner(loop_factory=lambda: asyncio.SelectorEventLoop(self._selector)) as runner:
+        with asyncio.Runner(loop_factory=StreamLoop) as runner:
             runner.run(self.serve())
 
     def accept_no_more(self) -> None:

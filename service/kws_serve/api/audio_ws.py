@@ -18,7 +18,6 @@ import numpy as np
 from starlette.types import Message
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
-from kws_serve.api.batching import BatchingSelector
 from kws_serve.api.frames import Payload
 from kws_serve.api.protocols import CONNECTION
 from kws_serve.api.protocols import WebSocket as Connection
@@ -51,7 +50,6 @@ class Ingest:
         self.engine = engine
         self.log = log
         self.access = access
-        self.selector = BatchingSelector()
         self.feeding: dict[str, AudioSocket] = {}
         self.earlier = log.store.streams()
         """Streams that an earlier run had: name -> epoch -> how far it got."""
@@ -236,9 +234,7 @@ class AudioSocket:
 
     async def run(self, first: Message | None) -> None:
         """Read and write until `done`, a fault, or the client is gone. `first`: a message that came already."""
-        self._connection.take = self._take
-        fd = self._connection.fileno()
-        self.ingest.selector.add(fd)
+        self._connection.give_audio(self._take)
         self._acking = asyncio.get_running_loop().call_later(ACK_S, self._ack)
         reading = asyncio.create_task(self._read(first))
         writing = asyncio.create_task(self._write())
@@ -254,8 +250,7 @@ class AudioSocket:
                 self.stream.connected = False
             raise
         finally:
-            self._connection.take = None
-            self.ingest.selector.discard(fd)
+            self._connection.give_audio(None)
             if self._acking is not None:
                 self._acking.cancel()
             await end(reading, writing, self._refused)

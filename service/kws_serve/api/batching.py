@@ -7,6 +7,7 @@ all other sockets, and what other threads want of the loop, are seen at once as 
 
 from __future__ import annotations
 
+import asyncio
 import selectors
 import time
 from collections.abc import Callable, Iterable, Mapping
@@ -94,3 +95,11 @@ class BatchingSelector(selectors.BaseSelector):
         """See selectors."""
         self._at_once.close()
         self._together.close()
+
+
+class StreamLoop(asyncio.SelectorEventLoop):
+    """An event loop whose `streams` reads many streams together."""
+
+    def __init__(self) -> None:
+        self.streams = BatchingSelector()
+        super().__init__(self.streams)

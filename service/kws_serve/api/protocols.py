@@ -14,6 +14,7 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 from websockets.protocol import State
 
+from kws_serve.api.batching import StreamLoop
 from kws_serve.api.frames import FrameSplitter, Payload
 
 REQUEST_S = 6.0
@@ -106,12 +107,12 @@ MAX_TAKEN_BYTES = 256 * 1024
 
 
 class WebSocket(_Reading, WebSocketsSansIOProtocol):
-    """A WebSocket after its handshake. What costs most with many streams has a short way: audio in by `take`, text out
+    """A WebSocket after its handshake. What costs most with many streams has a short way: audio by `give_audio`, answers
     by `send_now`. Neither overtakes what is under way through uvicorn's queue and ASGI.
     """
 
-    take: Callable[[Payload], bool] | None = None
-    """Who gets a whole binary message at once, and answers whether it has taken it."""
+    _take: Callable[[Payload], bool] | None = None
+    _fd = -1
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -134,11 +135,17 @@ class WebSocket(_Reading, WebSocketsSansIOProtocol):
 
     def _taken(self, payload: Payload) -> bool:
         free = self.queue.empty() and self.conn.state is State.OPEN and not self.close_sent
-        return free and self.take is not None and self.take(payload)
+        return free and self._take is not None and self._take(payload)
 
-    def fileno(self) -> int:
-        """Of its socket."""
-        return int(self.transport.get_extra_info("socket").fileno())
+    def give_audio(self, take: Callable[[Payload], bool] | None) -> None:
+        """Hand each whole binary message to `take`, which answers whether it has taken it; None: to nobody."""
+        self._take = take
+        if not isinstance(self.loop, StreamLoop):
+            return
+        if take is not None:
+            self._fd = self.transport.get_extra_info("socket").fileno()  # -1: closed already
+        if self._fd >= 0:
+            (self.loop.streams.discard if take is None else self.loop.streams.add)(self._fd)
 
     def send_now(self, text: str) -> bool:
         """Write a text message at once; False, and nothing written, where it has to wait."""

@@ -4,7 +4,10 @@ The service is a process of its own pinned to one core; this load generator runs
 different audio, cut from recordings with at least 30 % speech, sent as 16 kHz s16le in chunks at the real time of
 their last sample. No energy gate, no result reuse.
 
-    python -m tests.bench.streams_bench --data DIR [--streams 1 16 100] [--seconds 30] [--chunk-ms 100]
+    python -m tests.bench.streams_bench --data DIR [--streams 1 16 100] [--seconds 30] [--chunk-ms 100] [--peers PYTHON]
+
+Latency is from the sending of the chunk with the deciding sample to the arrival of the detection. `other_detections`:
+streams that were told other detections than `kws-detect` finds in the same audio.
 """
 
 from __future__ import annotations
@@ -18,7 +21,9 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
@@ -30,6 +35,7 @@ from kws_serve.backends import open_backend
 from kws_serve.engine import Engine, LoadedModel
 from kws_serve.messages import Detection
 from kws_serve.model_folder import find_model, shipped_models_dir
+from tests.bench.peers import PEERS
 from tests.bench.raw_streams import run_streams
 from tests.scene import RATE_HZ, lay, load, noise_bed, validation_clips
 
@@ -107,12 +113,15 @@ def cpu_s(process: psutil.Process) -> float:
     return float(used.user + used.system)
 
 
+def loaded(args: argparse.Namespace) -> list[LoadedModel]:
+    """The models as the service has them."""
+    specs = [find_model(name, [shipped_models_dir()]) for name in args.model]
+    return [LoadedModel(spec, open_backend(args.backend, spec), args.backend) for spec in specs]
+
+
 def expected(args: argparse.Namespace, audio: list[np.ndarray]) -> list[list[tuple[str, int]]]:
     """What `kws-detect` finds in each: the engine, each stream alone and whole."""
-    models = []
-    for name in args.model:
-        spec = find_model(name, [shipped_models_dir()])
-        models.append(LoadedModel(spec, open_backend(args.backend, spec), args.backend))
+    models = loaded(args)
     found = []
     for samples in audio:
         engine = Engine(models)
@@ -125,19 +134,90 @@ def expected(args: argparse.Namespace, audio: list[np.ndarray]) -> list[list[tup
     return found
 
 
+def kb_per_stream(args: argparse.Namespace) -> dict[str, float]:
+    """Arrays of the engine by part, of one stream."""
+    engine, n = Engine(loaded(args)), 64
+    for i in range(n):
+        engine.open_stream(f"s{i}", RATE_HZ).push(np.zeros(1600, np.int16), time.monotonic())
+    engine.tick()
+    rings = [engine._ring, *(lane.ring for lane in engine.lanes if lane.ring)]
+    models = [model for lane in engine.lanes for model in lane.models]
+    slots = len(engine._ring.written)
+    return {
+        "ring": array_bytes(rings) / slots / 1000,
+        "model state": array_bytes([m.scorer for m in models]) / slots / 1000,
+        "detector and scores": array_bytes([part for m in models for part in (m.detector, m.recent)]) / slots / 1000,
+    }
+
+
+def array_bytes(parts: Sequence[object]) -> int:
+    """Of all arrays that these objects hold themselves."""
+    held = [value for part in parts for value in vars(part).values()]
+    arrays = [a for value in held for a in (value if isinstance(value, list) else [value])]
+    return sum(a.nbytes for a in arrays if isinstance(a, np.ndarray))
+
+
+def run_peers(python: str, audio: list[np.ndarray], core: int) -> list[dict[str, object]]:
+    """What each peer says of itself, on the service's core and audio."""
+    found = []
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "audio.npy"
+        np.save(path, np.stack(audio))
+        for name in PEERS:
+            command = [python, str(Path(__file__).with_name("peers.py")), name, str(path)]
+            done = subprocess.run(
+                command, capture_output=True, text=True, preexec_fn=lambda: os.sched_setaffinity(0, {core})
+            )
+            last = done.stdout.strip().splitlines()[-1:] or [json.dumps({"name": name, "not_run": done.stderr[-100:]})]
+            found.append(json.loads(last[0]))
+    return found
+
+
+def machine() -> str:
+    """Processor and versions in one line."""
+    cpu = next((x for x in Path("/proc/cpuinfo").read_text().splitlines() if x.startswith("model name")), "?: ?")
+    versions = f"Python {platform.python_version()}, numpy {np.__version__}, onnxruntime {onnxruntime.__version__}"
+    return f"{cpu.split(': ')[1]}, {os.cpu_count()} virtual cores; {versions}"
+
+
+def plot(rows: list[dict[str, float]], peers: list[dict[str, object]], title: str, path: Path) -> None:
+    """CPU a stream over the number of streams, and latency."""
+    import matplotlib
+
+    matplotlib.use("agg")
+    from matplotlib import pyplot
+
+    figure, (left, right) = pyplot.subplots(1, 2, figsize=(10, 4))
+    n = [row["streams"] for row in rows]
+    left.loglog(n, [row["cpu_ms_per_audio_s"] for row in rows], "o-", label="kws-serve, server included")
+    for peer in peers:
+        if "cpu_ms_per_audio_s" in peer:
+            left.axhline(peer["cpu_ms_per_audio_s"], ls="--", lw=1)
+            left.text(n[0], peer["cpu_ms_per_audio_s"], f"{peer['name']} {peer['version']}, library", va="bottom")
+    left.set(xlabel="streams", ylabel="CPU ms per audio second")
+    left.legend()
+    for key in ("p50", "p99", "max"):
+        right.loglog(n, [row[f"latency_{key}_ms"] for row in rows], "o-", label=key)
+    right.set(xlabel="streams", ylabel="ms from the deciding chunk to the detection")
+    right.legend()
+    figure.suptitle(title, fontsize=8)
+    figure.tight_layout()
+    figure.savefig(path, dpi=110)
+
+
 def main() -> None:
     """Print the table, and JSON on request."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, default=os.environ.get("KWS_DATA"), help="recordings (KWS_DATA)")
-    parser.add_argument("--streams", type=int, nargs="+", default=[1, 16, 100])
+    parser.add_argument("--streams", type=int, nargs="+", default=[1, 16, 100, 300, 1000])
     parser.add_argument("--seconds", type=int, default=30)
     parser.add_argument("--chunk-ms", type=int, default=100)
     parser.add_argument("--model", nargs="+", default=["dscnn-s-stream"])
     parser.add_argument("--backend", default="onnx")
+    parser.add_argument("--peers", help="a Python that has the peers' libraries")
+    parser.add_argument("--plot", type=Path)
     parser.add_argument("--json", type=Path)
-    parser.add_argument(
-        "--profile", type=Path, help="py-spy's samples of the service, a stack a line (py-spy has to be there)"
-    )
+    parser.add_argument("--profile", type=Path, help="py-spy's samples of the service, a stack a line")
     args = parser.parse_args()
     if args.data is None:
         raise SystemExit("streams_bench: needs recordings: --data DIR or KWS_DATA")
@@ -148,19 +228,25 @@ def main() -> None:
     noise = noise_bed(data)
     audio = [lay(clips, noise, args.seconds, seed)[0] for seed in range(max(args.streams))]
     rows = [asyncio.run(measure(args, n, audio, cores[0])) for n in args.streams]
-    cpu = next((x for x in Path("/proc/cpuinfo").read_text().splitlines() if x.startswith("model name")), "?: ?")
-    print(
-        f"{cpu.split(': ')[1]}, {len(cores)} cores; Python {platform.python_version()}, numpy {np.__version__}, ",
-        end="",
+    title = (
+        f"{machine()}; {', '.join(args.model)} on {args.backend}, {args.chunk_ms} ms chunks, {args.seconds} s a stream"
     )
-    print(f"onnxruntime {onnxruntime.__version__}; {args.model} on {args.backend}, {args.chunk_ms} ms chunks, ", end="")
-    print(f"{args.seconds} s a stream")
+    print(title)
     for key in rows[0]:
         print(
             f"{key:>20}", *(f"{row[key]:>10.2f}" if isinstance(row[key], float) else f"{row[key]:>10}" for row in rows)
         )
+    print("kB a stream:", ", ".join(f"{part} {kb:.1f}" for part, kb in kb_per_stream(args).items()))
+    peers = run_peers(args.peers, audio[:4], cores[0]) if args.peers else []
+    for peer in peers:
+        what = (
+            f"not run ({peer['not_run']})" if "not_run" in peer else f"{peer['cpu_ms_per_audio_s']:.2f} ms per audio s"
+        )
+        print(f"{peer['name']} {peer.get('version', '')}: {what}")
+    if args.plot:
+        plot(rows, peers, title, args.plot)
     if args.json:
-        args.json.write_text(json.dumps(rows, indent=1))
+        args.json.write_text(json.dumps({"title": title, "rows": rows, "peers": peers}, indent=1))
 
 
 if __name__ == "__main__":

@@ -107,8 +107,8 @@ MAX_TAKEN_BYTES = 256 * 1024
 
 
 class WebSocket(_Reading, WebSocketsSansIOProtocol):
-    """A WebSocket after its handshake. What costs most with many streams has a short way: audio by `give_audio`, answers
-    by `send_now`. Neither overtakes what is under way through uvicorn's queue and ASGI.
+    """A WebSocket after its handshake. What costs most with many streams has a short way: audio in by `give_audio`,
+    text out by `send_now`. Neither overtakes what is under way through uvicorn's queue and ASGI.
     """
 
     _take: Callable[[Payload], bool] | None = None

@@ -3,9 +3,9 @@
 The chain, each step left out where the spec does not ask for it (Kaldi's order):
 samples x scale - DC -> [raw energy] -> preemphasis -> window -> |FFT| -> [energy] -> mel -> log -> DCT -> c0 -> mean.
 
-Its bits do not depend on how many windows share a call: every step works on tiles of TILE rows. The FFT is in double
-precision (NumPy's single precision one is no faster), so quiet bands beside a loud tone stay exact; what follows it is
-float32 sums of positive terms.
+Its bits do not depend on how many windows share a call: every step works on tiles of TILE rows. An FFT is in double
+precision (NumPy's single precision one is no faster); where few bins of a large one are needed, two products of small
+matrices give them in single precision for less (core.spectrum). What follows is float32 sums of positive terms.
 """
 
 from __future__ import annotations
@@ -13,10 +13,10 @@ from __future__ import annotations
 import numpy as np
 
 from kws_serve.core.mel import Float64Array, dct_matrix, mel_weights, window_function
+from kws_serve.core.spectrum import TILE, LowSpectrum, suits
 from kws_serve.manifest import FrontEndSpec
 from kws_serve.messages import Float32Array
 
-TILE = 8  # rows of every matrix product: a BLAS product's bits depend on its row count
 BLOCK = 8 * TILE  # rows in one pass: its spectra stay in the cache
 _KEPT_BYTES = (
     4 << 20
@@ -51,7 +51,13 @@ class FrontEnd:
         weights = mel_weights(spec.mel, spec.fft_size, spec.rate_hz)
         used = np.flatnonzero(weights.any(axis=1))
         self._bins = slice(used[0], used[-1] + 1) if used.size else slice(0, 1)
-        self._mel = (weights[self._bins] * spec.spectrum_scale).astype(np.float32)
+        self._low: LowSpectrum | None = None
+        if self._energy != "energy" and suits(spec.fft_size, self._bins.stop - 1):
+            self._low = LowSpectrum(self._window, spec.fft_size, self._bins.stop - 1)
+            weights = self._low.rows_of(weights)
+        else:
+            weights = weights[self._bins]
+        self._mel = (weights * spec.spectrum_scale).astype(np.float32)
         self._dct: Float32Array | None = None
         if spec.kind == "mfcc" and spec.dct is not None:
             dct = dct_matrix(spec.dct, self._n_mels)[:, int(spec.c0 == "none") :]
@@ -98,13 +104,16 @@ class FrontEnd:
         if self._energy == "raw_energy":
             scaled = tiles[:, self.lead_samples :] * spec.sample_scale
             energy = (scaled * scaled).sum(axis=1)
-        spectrum = np.fft.rfft(self._emphasised(tiles) * self._window, spec.fft_size)
-        if self._energy == "energy":
-            whole = np.square(spectrum.real) + np.square(spectrum.imag)
-            energy = (np.sqrt(whole) if spec.spectrum == "magnitude" else whole).sum(axis=1) * spec.spectrum_scale
-        parts = spectrum.view(np.float64)[:, 2 * self._bins.start : 2 * self._bins.stop].astype(np.float32)
-        np.square(parts, out=parts)
-        power = parts[:, ::2] + parts[:, 1::2]
+        if self._low is not None:
+            power = self._low.power(self._emphasised(tiles).astype(np.float32))
+        else:
+            spectrum = np.fft.rfft(self._emphasised(tiles) * self._window, spec.fft_size)
+            if self._energy == "energy":
+                whole = np.square(spectrum.real) + np.square(spectrum.imag)
+                energy = (np.sqrt(whole) if spec.spectrum == "magnitude" else whole).sum(axis=1) * spec.spectrum_scale
+            parts = spectrum.view(np.float64)[:, 2 * self._bins.start : 2 * self._bins.stop].astype(np.float32)
+            np.square(parts, out=parts)
+            power = parts[:, ::2] + parts[:, 1::2]
         if spec.spectrum == "magnitude":
             np.sqrt(power, out=power)
         mel = _tiled_product(power, self._mel)

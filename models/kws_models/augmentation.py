@@ -112,16 +112,21 @@ class FramePlace:
 
 
 def warped_log_mel(
-    rng: Generator, log_mel: Float32Array, spec: AugmentSpec, place: FramePlace, mel_step: float
+    rng: Generator,
+    log_mel: Float32Array,
+    spec: AugmentSpec,
+    shift_ms: tuple[float, float],
+    place: FramePlace,
+    mel_step: float,
 ) -> Float32Array:
     """Shift, speed and a gentle tilt of log magnitudes (n, frames, n_mels) -> (n, place.n_frames, n_mels).
 
-    What lies outside becomes faint. Faster by r: output frame t reads t * r, output frequency f reads f / r.
+    `shift_ms`: drawn from, as far before its place. What lies outside becomes faint. Faster by r: output frame t reads t * r, output frequency f reads f / r.
     `mel_step`: mel from band to band (band b stands at 20 Hz's mel plus (b + 1) * mel_step).
     """
     n, n_frames, n_mels = log_mel.shape
     speed = drawn(rng, spec.speed, n)
-    shift = drawn(rng, (-spec.shift_ms, spec.shift_ms), n) / place.hop_ms
+    shift = drawn(rng, shift_ms, n) / place.hop_ms
     middle = (n_frames - 1) / 2
     at = place.slope * np.arange(place.n_frames) + place.offset
     frame = (at - middle) * speed[:, None] + middle + shift[:, None]

@@ -45,6 +45,7 @@ UNKNOWN, SILENCE = "_unknown_", "_silence_"
 N_SAMPLES = 16_000  # of a clip, and of what is drawn for a patch at least
 RATE_HZ = 16_000
 _SPEECH_HOURS = 0.5
+LATE_MS = 150.0  # a word ends about a quarter of a second before its clip does
 
 
 @dataclass(frozen=True)
@@ -103,7 +104,7 @@ class KeywordBatches:
         self.labels, self.seed, self.mix = architecture.labels, seed, mix or KeywordMix()
         self.maker = patch_maker(architecture)
         self.n_samples = max(N_SAMPLES, self.maker.patch_samples)
-        self._room_ms = (self.n_samples - N_SAMPLES) / 2 * 1000 / RATE_HZ  # a clip stands anywhere in a longer patch
+        self._room_ms = (self.n_samples - N_SAMPLES) / 2 * 1000 / RATE_HZ
         hop_ms = 1000 * self.maker.spec.hop_samples / RATE_HZ
         self._mask_frames = max(1, round(self.mix.augment.mask_ms / hop_ms))
         root = keyword_root(data)
@@ -233,8 +234,7 @@ class KeywordBatches:
         """The clips (n, n_samples), shifted and at another speed, some through Opus."""
         n = len(clips)
         speed = rng.uniform(*spec.speed, n).astype(np.float32)
-        most_ms = spec.shift_ms + self._room_ms
-        shift = rng.uniform(-most_ms, most_ms, n) * RATE_HZ / 1000
+        shift = rng.uniform(*self._shift_ms(spec), n) * RATE_HZ / 1000
         start = (N_SAMPLES / 2 - self.n_samples / 2 * speed + shift).astype(np.float32)
         out = stretched(self.audio, clips, self.n_samples, speed, start)
         coded = np.flatnonzero((self._twin_of[clips] >= 0) & (rng.random(n) < self.mix.opus_share))
@@ -242,6 +242,13 @@ class KeywordBatches:
             twins = self._twin_of[clips[coded]]
             out[coded] = stretched(self.twins, twins, self.n_samples, speed[coded], start[coded])
         return in_rooms(rng, out, self._rooms, spec.room_share)
+
+    def _shift_ms(self, spec: AugmentSpec) -> tuple[float, float]:
+        """By how much a clip stands before the patch's middle: in a patch of more than a second anywhere, and up to
+        where the word has just been said, so that a stream need not wait for what follows it.
+        """
+        most = spec.shift_ms + self._room_ms
+        return (-most - (LATE_MS if self._room_ms > 0 else 0.0), most)
 
     def _silence(self, rng: Generator, noise: Float32Array) -> Int16Array:
         """Noise alone, loud to inaudible; now and then nothing at all."""
@@ -256,6 +263,5 @@ class KeywordBatches:
         noise = self._log_mel_maker.patches(self._noise_segments(rng, n).astype(np.int16))
         slope, offset = frame_line(self.maker.spec)
         place = FramePlace(self.maker.n_frames, slope, offset - self._room_ms / PACK_HOP_MS, PACK_HOP_MS)
-        spec = replace(spec, shift_ms=spec.shift_ms + self._room_ms)
-        clean = warped_log_mel(rng, clean, spec, place, self._mel_step)
+        clean = warped_log_mel(rng, clean, spec, self._shift_ms(spec), place, self._mel_step)
         return mixed_log_mel(rng, clean, noise, spec) @ self._dct, classes

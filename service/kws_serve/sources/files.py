@@ -7,12 +7,15 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
-import soundfile
 
 from kws_serve.messages import Float32Array, SourceError
 from kws_serve.stream import Stream
+
+if TYPE_CHECKING:
+    import soundfile  # else only where a file is opened: small machines run without one
 
 _log = logging.getLogger(__name__)
 
@@ -29,6 +32,8 @@ def open_audio(path: Path) -> soundfile.SoundFile:
         raise SourceError(f"{path}: found a folder, wanted an audio file")
     if not path.exists():
         raise SourceError(f"{path}: no such file")
+    import soundfile
+
     try:
         size = path.stat().st_size
         if not size:
@@ -89,7 +94,7 @@ class AudioFile:
             while len(samples := self._file.read(n, dtype="float32", always_2d=True)):
                 position += len(samples)
                 yield self._clean(samples[:, self.channel])
-        except (soundfile.LibsndfileError, RuntimeError) as e:
+        except RuntimeError as e:  # as all of libsndfile's
             raise SourceError(f"{self.path}: broke off after {position} samples ({e})") from e
 
     def run(self, stream: Stream, stopping: threading.Event) -> None:

@@ -28,6 +28,7 @@ EXAMPLES: dict[str, tuple[str, str, Any]] = {
     "model": ("own", '["own"]', ("own",)),
     "backend": ("tflite", '["tflite"]', ("tflite",)),
     "board": ("gvsoc", '"gvsoc"', "gvsoc"),
+    "threads": ("2", "2", 2),
     "model_dir": ("/tmp/models", '"/tmp/models"', Path("/tmp/models")),
     "threshold": ("yes=0.7", '["yes=0.7"]', ("yes=0.7",)),
     "host": ("::1", '"::1"', "::1"),

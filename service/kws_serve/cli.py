@@ -90,7 +90,8 @@ def load_model(name: str, settings: Settings) -> list[Any]:
     group: list[LoadedModel] = []
     try:
         for kind in settings.backend:
-            group.append(LoadedModel(spec, open_backend(kind, spec, board=settings.board), kind))
+            backend = open_backend(kind, spec, threads=settings.threads, board=settings.board)
+            group.append(LoadedModel(spec, backend, kind))
     except KwsError:
         for model in group:
             model.backend.close()

@@ -81,6 +81,9 @@ class Settings(BaseSettings):
         metavar="BOARD",
         commands=_BOTH,
     )
+    threads: int = _setting(
+        1, "threads that compute one batch of a model (default: 1, the least work in all)", metavar="N", commands=_BOTH
+    )
     model_dir: Path | None = _setting(
         None, "a folder with models of your own, one folder each", metavar="DIR", commands=_BOTH
     )
@@ -140,7 +143,7 @@ class Settings(BaseSettings):
                 raise ValueError("values separated by commas, or a JSON list of texts") from None
         return tuple(part.strip() for part in value.split(",") if part.strip())
 
-    @field_validator("port", "channel", mode="before")
+    @field_validator("port", "channel", "threads", mode="before")
     @classmethod
     def _check_no_truth(cls, value: object) -> object:
         if isinstance(value, bool):  # it would count as 0 or 1
@@ -152,6 +155,13 @@ class Settings(BaseSettings):
     def _check_port(cls, value: int) -> int:
         if not 0 <= value <= 65535:
             raise ValueError("0 to 65535")
+        return value
+
+    @field_validator("threads")
+    @classmethod
+    def _check_threads(cls, value: int) -> int:
+        if not 1 <= value <= 256:
+            raise ValueError("1 to 256")
         return value
 
     @field_validator("keep_days", "keep_mb")

@@ -153,8 +153,10 @@ class Run:
     late_p99_ms: float  # how late chunks were sent
 
 
-async def run_streams(host: str, audio: list[np.ndarray], chunk: int, cpu_s: Callable[[], float]) -> Run:
-    """All streams at once, each chunk at the real time of its last sample."""
+async def run_streams(
+    host: str, audio: list[np.ndarray], chunk: int, cpu_s: Callable[[], float], rounds: int = 1
+) -> Run:
+    """All streams at once, each chunk at the real time of its last sample; the audio `rounds` times over."""
     before_s = cpu_s()
     address, port = host.rsplit(":", 1)
     loop = asyncio.get_running_loop()
@@ -170,14 +172,14 @@ async def run_streams(host: str, audio: list[np.ndarray], chunk: int, cpu_s: Cal
     began_s = time.monotonic() + 0.5
     due = sorted((began_s + period_s * (1 + i / len(streams)), i) for i in range(len(streams)))  # evenly out of step
     late_s: list[float] = []
-    for k in range(max(s.n_chunks for s in streams)):
+    for k in range(rounds * max(s.n_chunks for s in streams)):
         for first_s, i in due:
             at_s = first_s + k * period_s
             if at_s - time.monotonic() > 0.001:
                 await asyncio.sleep(at_s - time.monotonic())
             stream = streams[i]
-            if k < stream.n_chunks and not stream.closed.done():
-                stream.send_chunk(k)
+            if k < rounds * stream.n_chunks and not stream.closed.done():
+                stream.send_chunk(k % stream.n_chunks)
                 late_s.append(stream.sent_s[-1] - at_s)
         await asyncio.sleep(0)
     sent_s = cpu_s()

@@ -40,10 +40,11 @@ from tests.bench.raw_streams import run_streams
 from tests.scene import RATE_HZ, lay, load, noise_bed, validation_clips
 
 
-def start_service(port: int, models: list[str], backend: str, core: int) -> subprocess.Popen[bytes]:
+def start_service(port: int, args: argparse.Namespace, core: int) -> subprocess.Popen[bytes]:
     """The service as its own process, pinned to one core."""
     command = [sys.executable, "-m", "kws_serve", "--source", "none", "--port", str(port)]
-    command += ["--backend", backend, *(word for name in models for word in ("--model", name))]
+    command += ["--backend", args.backend, *(word for name in args.model for word in ("--model", name))]
+    command += ["--model-dir", str(args.model_dir)] if args.model_dir else []
     process = subprocess.Popen(
         command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, preexec_fn=lambda: os.sched_setaffinity(0, {core})
     )
@@ -71,15 +72,17 @@ async def measure(args: argparse.Namespace, n: int, audio: list[np.ndarray], cor
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    service = start_service(port, args.model, args.backend, core)
+    service = start_service(port, args, core)
     process = psutil.Process(service.pid)
     try:
         idle_mb = process.memory_info().rss / 1e6
         chunk, cpu = RATE_HZ * args.chunk_ms // 1000, partial(cpu_s, process)
-        running = asyncio.create_task(run_streams(f"127.0.0.1:{port}", audio[:n], chunk, cpu))
+        running = asyncio.create_task(run_streams(f"127.0.0.1:{port}", audio[:n], chunk, cpu, args.rounds))
+        watching = asyncio.create_task(watch_memory(process, args.seconds * args.rounds))
         if args.profile:
             await profile(service.pid, args)
         run = await running
+        watching.cancel()
         rss_mb = process.memory_info().rss / 1e6
     finally:
         service.send_signal(signal.SIGTERM)
@@ -89,10 +92,10 @@ async def measure(args: argparse.Namespace, n: int, audio: list[np.ndarray], cor
     p50, p99, worst = np.percentile(latencies, [50, 99, 100]) if len(latencies) else (np.nan,) * 3
     for error in sorted({h.error for h in heard if h.error})[:3]:
         print(f"{n} streams: {sum(h.error == error for h in heard)} were told: {error}", file=sys.stderr)
-    wanted = expected(args, audio[:n])
+    wanted = expected(args, audio[:n]) if args.rounds == 1 else [h.detections for h in heard]
     return {
         "streams": n,
-        "cpu_ms_per_audio_s": 1000 * (sent_s - connected_s) / (sum(map(len, audio[:n])) / RATE_HZ),
+        "cpu_ms_per_audio_s": 1000 * (sent_s - connected_s) / (args.rounds * sum(map(len, audio[:n])) / RATE_HZ),
         "cpu_ms_to_connect": 1000 * (connected_s - before_s) / n,
         "rss_idle_mb": idle_mb,
         "rss_kb_per_stream": 1000 * (rss_mb - idle_mb) / n,
@@ -102,9 +105,18 @@ async def measure(args: argparse.Namespace, n: int, audio: list[np.ndarray], cor
         "latency_max_ms": float(worst),
         "sent_late_p99_ms": run.late_p99_ms,
         "dropped_s": sum(h.dropped for h in heard) / RATE_HZ,
-        "unfinished": sum(h.done != len(a) for h, a in zip(heard, audio, strict=False)),
+        "unfinished": sum(h.done != args.rounds * len(a) for h, a in zip(heard, audio, strict=False)),
         "other_detections": sum(h.detections != w for h, w in zip(heard, wanted, strict=True)),
     }
+
+
+async def watch_memory(process: psutil.Process, seconds: float) -> None:
+    """Prints it every minute of a long run."""
+    for minute in range(1, int(seconds // 60) + 1):
+        before_s = cpu_s(process)
+        await asyncio.sleep(60)
+        load = (cpu_s(process) - before_s) / 60
+        print(f"minute {minute}: {process.memory_info().rss / 1e6:.1f} MB, {100 * load:.0f} % of a core", flush=True)
 
 
 def cpu_s(process: psutil.Process) -> float:
@@ -115,7 +127,9 @@ def cpu_s(process: psutil.Process) -> float:
 
 def loaded(args: argparse.Namespace) -> list[LoadedModel]:
     """The models as the service has them."""
-    specs = [find_model(name, [shipped_models_dir()]) for name in args.model]
+    specs = [
+        find_model(name, [*([args.model_dir] if args.model_dir else []), shipped_models_dir()]) for name in args.model
+    ]
     return [LoadedModel(spec, open_backend(args.backend, spec), args.backend) for spec in specs]
 
 
@@ -211,8 +225,10 @@ def main() -> None:
     parser.add_argument("--data", type=Path, default=os.environ.get("KWS_DATA"), help="recordings (KWS_DATA)")
     parser.add_argument("--streams", type=int, nargs="+", default=[1, 16, 100, 300, 1000])
     parser.add_argument("--seconds", type=int, default=30)
+    parser.add_argument("--rounds", type=int, default=1, help="play the audio so often (a soak)")
     parser.add_argument("--chunk-ms", type=int, default=100)
     parser.add_argument("--model", nargs="+", default=["dscnn-s-stream"])
+    parser.add_argument("--model-dir", type=Path, help="models of your own")
     parser.add_argument("--backend", default="onnx")
     parser.add_argument("--peers", help="a Python that has the peers' libraries")
     parser.add_argument("--plot", type=Path)

@@ -20,13 +20,13 @@ from kws_models.folding import fold
 from kws_serve.backends import open_backend
 from kws_serve.backends.onnx_step import OnnxStep
 from kws_serve.core.front_end import FrontEnd
-from kws_serve.engine import Engine
+from kws_serve.engine import Engine, LoadedModel, Stream
 from kws_serve.incremental import Incremental, goes_on
 from kws_serve.manifest import FileSpec, ModelSpec
-from kws_serve.messages import BackendError, Detection
+from kws_serve.messages import BackendError, Detection, ScoresRow
 from kws_serve.model_folder import find_model, shipped_models_dir
 from kws_serve.scorer import WholePatch
-from tests.engine.test_engine import feed, loaded
+from tests.engine.test_engine import feed, finish, loaded
 from tests.models.random_model import random_weights
 from tests.models.test_export_step import without_padding_in_time
 
@@ -186,6 +186,60 @@ def test_the_engine_takes_a_folder_with_a_step_file(streaming, tmp_path):
         found.append([(d.label, d.start_sample, round(d.score, 4)) for d in events if isinstance(d, Detection)])
         assert engine.evidence.get(next(d for d in events if isinstance(d, Detection)).uid) is not None
     assert found[0] == found[1] == found[2] != []
+
+
+OPERATIONS = st.lists(
+    st.tuples(
+        st.integers(0, 3),  # the stream
+        st.sampled_from(["push", "push", "push", "gap", "end", "close"]),
+        st.integers(1, 6000),  # samples
+        st.booleans(),  # whether the engine ticks then
+    ),
+    min_size=10, max_size=50,
+)  # fmt: skip
+
+
+@given(OPERATIONS)
+@settings(max_examples=15, deadline=None)
+def test_cuts_gaps_and_streams_that_join_and_leave(streaming, operations):
+    """Every score that a client is told, through the engine: the same with the step file as with whole patches."""
+    noise = np.random.default_rng(7).normal(0, 3000, 200_000).clip(-32768, 32767).astype(np.int16)
+    whole = open_backend("onnx", replace(streaming.spec, files={"onnx": streaming.spec.files["onnx"]}))
+    told: list[dict[tuple[str, int], np.ndarray]] = []
+    for backend in (whole, streaming.open()):
+        engine = Engine([LoadedModel(streaming.spec, backend, "onnx")])
+        streams: dict[int, Stream] = {}
+        at, joined, rows = [0] * 4, 0, {}
+
+        def tick(engine: Engine = engine, rows: dict[tuple[str, int], np.ndarray] = rows) -> None:
+            for event in finish(engine):
+                if isinstance(event, ScoresRow):
+                    rows[event.stream, event.end_sample] = event.values
+
+        for i, action, n, ticks in operations:
+            if i not in streams:
+                streams[i] = engine.open_stream(f"{i}-{joined}", 16000, scores=True, live=False)
+                at[i], joined = 0, joined + 1
+                streams[i].push(noise[i * 1000 : i * 1000 + 25_000], 0.0)  # longer than a patch
+            if action == "push":
+                first = 25_000 + i * 1000 + at[i]
+                streams[i].push(noise[first : first + n], 0.0)
+                at[i] += n
+            elif action == "gap":
+                streams[i].skip(n, "test")
+            else:
+                (streams[i].end if action == "end" else streams[i].close)()
+                del streams[i]
+                ticks = True
+            if ticks:
+                tick()
+        tick()
+        assert engine.unaccounted_samples == 0
+        told.append(rows)
+    assert told[0]
+    assert told[0].keys() == told[1].keys()
+    for key, values in told[0].items():
+        np.testing.assert_allclose(told[1][key], values, atol=1e-5)
 
 
 def test_a_step_file_that_says_something_else_is_refused(streaming, tmp_path):

@@ -28,7 +28,7 @@ MAX_AHEAD_S = 2.0
 RESEND_S = 10.0
 """What a client's ring holds: so much may come at once when it goes on after a restart of the service."""
 
-_MARKS = 512
+_MARKS = 128  # seconds of messages of 20 ms or more; only the last second is asked for
 
 
 @dataclass(frozen=True, slots=True)

@@ -148,7 +148,7 @@ def _list() -> None:
     shipped = list_models([shipped_models_dir()])
     for name, architecture in ARCHITECTURES.items():
         state = "weights" if name in shipped else "no weights"
-        print(f"{name:12} {architecture.task:8} {state:11} {' '.join(architecture.labels)}")
+        print(f"{name:20} {architecture.task:8} {state:11} {' '.join(architecture.labels)}")
 
 
 def _describe(name: str, batch_norm: bool | None, as_json: bool) -> None:

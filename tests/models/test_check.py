@@ -27,11 +27,12 @@ def edit(folder: Path, change: Callable[[dict[str, Any]], object]) -> None:
     (folder / "model.json").write_text(json.dumps(manifest))
 
 
-@pytest.mark.parametrize("name", ["dscnn-s", "resnetse"])
+@pytest.mark.parametrize("name", ["dscnn-s", "dscnn-s-stream", "resnetse"])
 def test_what_is_shipped_is_without_fault(name: str, capsys: pytest.CaptureFixture[str]) -> None:
     main(["check", str(shipped_models_dir() / name)])
     out = capsys.readouterr().out
     assert "fault" not in out and "files.onnx: runs" in out and "files.tflite: runs" in out
+    assert ("files.onnx_step: frame by frame" in out) == name.endswith("-stream")
 
 
 def test_every_fault_is_told(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:

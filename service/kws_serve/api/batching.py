@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import selectors
 import time
+from collections import ChainMap
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
@@ -77,7 +78,8 @@ class BatchingSelector(selectors.BaseSelector):
 
     def get_map(self) -> Mapping[Any, selectors.SelectorKey]:
         """See selectors."""
-        return {**self._at_once.get_map(), **self._together.get_map()}
+        maps: list[Any] = [self._at_once.get_map(), self._together.get_map()]
+        return ChainMap(*maps)
 
     def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
         """See selectors."""

@@ -100,6 +100,8 @@ MUTANTS = (
     Mutant("watched server", _S + "watch.py", "if self._missed >= MISSED else before", "if False else before",
            "tests/test_watch.py -k three_missed"),
     Mutant("watchdog", _S + "running.py", "return self.runner.alive and", "return True or", "tests/test_systemd.py"),
+    Mutant("order", _S + "api/protocols.py", "free = self.queue.empty() and", "free =",
+           "tests/api/test_frames.py -k overtakes"),
 )  # fmt: skip
 
 

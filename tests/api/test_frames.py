@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import socket
+import time
 from itertools import pairwise
+from pathlib import Path
 
 import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from websockets.frames import Frame, Opcode
@@ -12,12 +16,20 @@ from websockets.protocol import State
 from websockets.server import ServerProtocol
 
 from kws_serve.api.frames import FrameSplitter
+from tests.live_server import live_server
+from tests.tiny_model import write_level_model
 
 MOST = 500
 HANDSHAKE = (
     b"GET / HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
     b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n"
 )
+
+
+@pytest.fixture(scope="module")
+def level_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_level_model(tmp_path_factory.mktemp("models"))
+
 
 Seen = list[tuple[int, bool, bytes]]
 
@@ -106,3 +118,28 @@ def test_audio_goes_the_short_way():
     _, behind, taken = both(Frame(Opcode.BINARY, bytes(MOST + 1)).serialize(mask=True), [3, 100], [])
     assert taken == 0
     assert behind.seen == [(Opcode.BINARY, True, bytes(MOST + 1))]
+
+
+def test_nothing_overtakes_what_went_the_long_way(level_model):
+    """A message in parts goes through the library and a queue; one in one frame that came with it has to wait."""
+    pushed: list[int] = []
+    with live_server([level_model]) as server, socket.create_connection(("127.0.0.1", server.server.port)) as client:
+        client.sendall(HANDSHAKE.replace(b"GET /", b"GET /v1/audio?stream=parts").replace(b": x", b": localhost"))
+        client.recv(10_000)  # the handshake's answer, or more
+        while "parts" not in server.engine.streams:
+            time.sleep(0.01)
+        stream = server.engine.streams["parts"]
+        push = stream.push
+        stream.push = lambda samples, *rest: (pushed.append(int(samples[0])), push(samples, *rest))[1]
+        frames = []
+        for value in range(1, 7):
+            pcm = np.full(800, value, "<i2").tobytes()
+            if value % 2:
+                frames += [Frame(Opcode.BINARY, pcm[:600], False), Frame(Opcode.CONT, pcm[600:], True)]
+            else:
+                frames.append(Frame(Opcode.BINARY, pcm, True))
+        client.sendall(b"".join(frame.serialize(mask=True) for frame in frames))
+        until_s = time.monotonic() + 10
+        while len(pushed) < 6 and time.monotonic() < until_s:
+            time.sleep(0.01)
+    assert pushed == [1, 2, 3, 4, 5, 6]

@@ -24,11 +24,11 @@ from starlette.responses import JSONResponse
 from starlette.staticfiles import StaticFiles
 
 from kws_serve import __version__
-from kws_serve.api.audio_ws import MAX_MESSAGE_BYTES, Ingest
+from kws_serve.api.audio_ws import Ingest
 from kws_serve.api.batching import StreamLoop
 from kws_serve.api.detections_ws import detections
 from kws_serve.api.live_ws import live
-from kws_serve.api.protocols import REQUEST_S, Http, WebSocket
+from kws_serve.api.protocols import MAX_MESSAGE_BYTES, REQUEST_S, Http, WebSocket
 from kws_serve.api.routes import error, make_router, wire_error
 from kws_serve.api.security import Access, Guard, check_exposure
 from kws_serve.api.tokens import TokenFile

@@ -27,6 +27,11 @@ class StepBackend(Backend, Protocol):
         """
 
 
+def new_states(shapes: list[tuple[int, ...]], n_streams: int) -> list[Float32Array]:
+    """What layers keep of streams that have not begun: an array (n_streams, *shape) for each of `shapes`."""
+    return [np.zeros((n_streams, *shape), np.float32) for shape in shapes]
+
+
 class Incremental:
     """See the module, and scorer.Scorer."""
 
@@ -36,7 +41,7 @@ class Incremental:
         self.backend = backend
         self.tail = np.zeros((0, spec.n_frames, front_end.frame_width), np.float32)
         self.seen = np.zeros(0, np.int64)
-        self._states = [np.zeros((0, *shape), np.float32) for shape in backend.state_shapes]
+        self._states = new_states(backend.state_shapes, 0)
         self._stale = np.zeros(0, bool)  # the state is to be computed again from the tail
         self._last: tuple[Float32Array, list[int]] = (self.tail, [])  # frames of the last advance, where patches end
 
@@ -46,7 +51,8 @@ class Incremental:
         if more > 0:
             self.tail = np.concatenate([self.tail, np.zeros((more, *self.tail.shape[1:]), np.float32)])
             self.seen = np.concatenate([self.seen, np.zeros(more, np.int64)])
-            self._states = [np.concatenate([s, np.zeros((more, *s.shape[1:]), np.float32)]) for s in self._states]
+            new = new_states(self.backend.state_shapes, more)
+            self._states = [np.concatenate(both) for both in zip(self._states, new, strict=True)]
             self._stale = np.concatenate([self._stale, np.zeros(more, bool)])
 
     def reset(self, slots: Int64Array) -> None:

@@ -10,7 +10,7 @@ from functools import partial
 
 import numpy as np
 
-from kws_serve.incremental import StepBackend
+from kws_serve.incremental import StepBackend, new_states
 from kws_serve.lane import LoadedModel
 from kws_serve.messages import BackendError
 
@@ -67,7 +67,7 @@ def share_of_one(models: Sequence[LoadedModel]) -> float:
         run: Callable[[], object] = partial(model.backend.infer, patches)
         if isinstance(model.backend, StepBackend):
             frames = patches[:, : spec.frames_per_patch_hop]
-            states = [np.zeros((_PROBE_PATCHES, *shape), np.float32) for shape in model.backend.state_shapes]
+            states = new_states(model.backend.state_shapes, _PROBE_PATCHES)
             run = partial(model.backend.step, frames, states, np.arange(_PROBE_PATCHES))
         took_s: list[float] = []
         try:

@@ -19,7 +19,7 @@ from starlette.types import Message
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from kws_serve.api.frames import Payload
-from kws_serve.api.protocols import CONNECTION
+from kws_serve.api.protocols import CONNECTION, MAX_MESSAGE_BYTES
 from kws_serve.api.protocols import WebSocket as Connection
 from kws_serve.api.query import AudioQuery, audio_query
 from kws_serve.api.security import Access
@@ -32,7 +32,6 @@ from kws_serve.messages import Event, Float32Array, Int16Array, JsonObject, Stre
 from kws_serve.sinks.event_log import EventLog
 from kws_serve.stream import MAX_AHEAD_S, Resumed, Stream, peak_of
 
-MAX_MESSAGE_BYTES = 256 * 1024
 ACK_S = 0.8
 RESUME_WAIT_S = 1.0
 RESUME_S = 10.0

@@ -102,8 +102,8 @@ class Http(_Reading, H11Protocol):
 CONNECTION = "kws_serve.connection"
 """Key of the `extensions` of a WebSocket's ASGI scope: the `WebSocket` itself."""
 
-MAX_TAKEN_BYTES = 256 * 1024
-"""Of a message that goes straight to who takes audio."""
+MAX_MESSAGE_BYTES = 256 * 1024
+"""Of audio in one message."""
 
 
 class WebSocket(_Reading, WebSocketsSansIOProtocol):
@@ -117,7 +117,7 @@ class WebSocket(_Reading, WebSocketsSansIOProtocol):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.close_timeout = CLOSE_S
-        self._splitter = FrameSplitter(self._taken, super().data_received, MAX_TAKEN_BYTES)
+        self._splitter = FrameSplitter(self._taken, super().data_received, MAX_MESSAGE_BYTES)
 
     def data_received(self, data: bytes) -> None:
         """See asyncio.Protocol. What comes first is the handshake, whole."""

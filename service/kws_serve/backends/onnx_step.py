@@ -8,6 +8,7 @@ import numpy as np
 
 from kws_serve.backends.model_bytes import one_line
 from kws_serve.backends.patch_model import PatchModel, as_scores, next_size
+from kws_serve.incremental import new_states
 from kws_serve.manifest import FileSpec, ModelSpec
 from kws_serve.messages import BackendError, Float32Array, Int64Array
 
@@ -31,9 +32,7 @@ class OnnxStep:
         self._n_coeffs, self._n_classes = spec.n_coeffs, len(spec.labels)
         self._layers, self.state_shapes = self._state()
         self._outputs = ["scores", *(layer + NEXT for layer in self._layers)]
-        self._batches = {
-            size: [np.zeros((size, *shape), np.float32) for shape in self.state_shapes] for size in _BATCH_SIZES
-        }
+        self._batches = {size: new_states(self.state_shapes, size) for size in _BATCH_SIZES}
         self._check_against(whole, spec)
 
     def infer(self, patches: Float32Array) -> Float32Array:
@@ -97,7 +96,7 @@ class OnnxStep:
         """The same frames, whole and step by step, give the same scores. Raises BackendError."""
         m = spec.n_frames + 2
         frames = 4.0 * np.sin(np.arange(m * spec.n_coeffs, dtype=np.float32) ** 1.5).reshape(1, m, spec.n_coeffs)
-        scores = self.step(frames, new_states(self, 1), np.zeros(1, np.int64))
+        scores = self.step(frames, new_states(self.state_shapes, 1), np.zeros(1, np.int64))
         for end in range(spec.n_frames, m + 1):
             wanted = whole.infer(frames[:, end - spec.n_frames : end])
             worst = float(np.abs(scores[0, end - 1] - wanted[0]).max())
@@ -105,8 +104,3 @@ class OnnxStep:
                 raise BackendError(
                     f"{self._what}: found scores {worst:.2g} away from the whole file's, wanted the same"
                 )
-
-
-def new_states(backend: OnnxStep, n_streams: int) -> list[Float32Array]:
-    """Of streams that have not begun."""
-    return [np.zeros((n_streams, *shape), np.float32) for shape in backend.state_shapes]

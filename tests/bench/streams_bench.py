@@ -195,7 +195,8 @@ def machine() -> str:
 
 
 def plot(rows: list[dict[str, float]], peers: list[dict[str, object]], title: str, path: Path) -> None:
-    """CPU a stream over the number of streams, and latency."""
+    """CPU a stream over the number of streams, and latency, of what was carried whole."""
+    rows = [row for row in rows if not row["dropped_s"] and not row["unfinished"]]
     import matplotlib
 
     matplotlib.use("agg")

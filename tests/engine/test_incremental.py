@@ -200,7 +200,7 @@ OPERATIONS = st.lists(
 
 
 @given(OPERATIONS)
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=6, deadline=None)
 def test_cuts_gaps_and_streams_that_join_and_leave(streaming, operations):
     """Every score that a client is told, through the engine: the same with the step file as with whole patches."""
     noise = np.random.default_rng(7).normal(0, 3000, 200_000).clip(-32768, 32767).astype(np.int16)

@@ -42,6 +42,7 @@ __all__ = ["Engine", "LoadedModel", "Stream"]
 _log = logging.getLogger(__name__)
 
 _CHECKED = 16
+"""One stream in so many has its accounts checked at a tick."""
 
 Decided = ScoresRow | Detection
 """What a lane's outcome becomes."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import random
+from collections.abc import Callable
 
 import httpx
 import pytest
@@ -60,6 +61,36 @@ async def test_audio_that_the_clients_ring_has_lost_is_an_exact_gap(server):
     gaps = [m for m in messages if m["type"] == "gap"]
     assert [(g["first_sample"], g["n"], g["reason"]) for g in gaps] == [(8000, 2000, "client")]
     assert messages[-1] == {"type": "done", "samples": 10160}
+
+
+async def test_what_was_found_meanwhile_is_told_at_once(server):
+    """A client that comes back says nothing more, and yet hears what was found in what it had sent."""
+    tick = server.engine.tick
+    server.engine.tick = list  # it finds nothing until the client has gone
+    async with websockets.connect(f"{server.ws}/v1/audio?stream=back") as ws:
+        ready = json.loads(await ws.recv())
+        stream = server.engine.streams["back"]
+        await ws.send(words(1).tobytes())
+        await until(lambda: stream.received_samples == RATE)
+        ws.transport.abort()
+    await until(lambda: not stream.connected)
+    server.engine.tick = tick
+    socket = server.app.state.service.ingest.feeding["back"]
+    await until(lambda: any('"detection"' in text for text in socket._outbox))
+    async with websockets.connect(f"{server.ws}/v1/audio?stream=back") as ws:
+        await ws.send(json.dumps({"type": "resume", "epoch": ready["epoch"], "first_sample": RATE}))
+        async with asyncio.timeout(5):
+            while json.loads(await ws.recv())["type"] != "detection":
+                pass
+
+
+async def until(holds: Callable[[], bool]) -> None:
+    """Wait for something that comes soon."""
+    for _ in range(500):
+        if holds():
+            return
+        await asyncio.sleep(0.01)
+    raise AssertionError("it did not come")
 
 
 async def test_nobody_comes_back_and_the_stream_ends(server, monkeypatch):

@@ -134,7 +134,7 @@ class AudioSocket:
         self._outbox: deque[str] = deque()  # what could not be written at once
         self._some = asyncio.Event()
         self._sending = False
-        self._reading_late = False
+        self._reading_late = False  # a message that came before is still to be taken
         self._acking: asyncio.TimerHandle | None = None
         self._done = False
         self._heard = False
@@ -176,6 +176,7 @@ class AudioSocket:
         self._done = old._done
         self._say(self._ready(stream))
         self._outbox += old._outbox  # what was found meanwhile
+        self._some.set()
         return stream
 
     def give_up(self) -> None:
@@ -233,6 +234,7 @@ class AudioSocket:
 
     async def run(self, first: Message | None) -> None:
         """Read and write until `done`, a fault, or the client is gone. `first`: a message that came already."""
+        self._reading_late = first is not None
         self._connection.give_audio(self._take)
         self._acking = asyncio.get_running_loop().call_later(ACK_S, self._ack)
         reading = asyncio.create_task(self._read(first))
@@ -294,6 +296,8 @@ class AudioSocket:
     async def _read(self, first: Message | None) -> None:
         """Take messages; a stream too far ahead of its own clock is not read."""
         while True:
+            if first is None:
+                self._reading_late = False
             message = first or await self.ws.receive()
             first = None
             now_s = time.monotonic()
@@ -312,7 +316,6 @@ class AudioSocket:
                 if early_s > 0:
                     self._reading_late = True
                     await asyncio.sleep(early_s)
-                    self._reading_late = False
 
     def _control(self, message: JsonObject) -> None:
         if message["type"] == "end":

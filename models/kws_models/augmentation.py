@@ -121,7 +121,8 @@ def warped_log_mel(
 ) -> Float32Array:
     """Shift, speed and a gentle tilt of log magnitudes (n, frames, n_mels) -> (n, place.n_frames, n_mels).
 
-    `shift_ms`: drawn from, as far before its place. What lies outside becomes faint. Faster by r: output frame t reads t * r, output frequency f reads f / r.
+    `shift_ms`: drawn from, as far before its place. What lies outside becomes faint. Faster by r: output frame t reads
+    t * r, output frequency f reads f / r.
     `mel_step`: mel from band to band (band b stands at 20 Hz's mel plus (b + 1) * mel_step).
     """
     n, n_frames, n_mels = log_mel.shape

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Annotated, Any
 from urllib.parse import urlsplit
 
-from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
+from pydantic import Field, SecretStr, ValidationError, ValidationInfo, field_validator, model_validator
 from pydantic.fields import FieldInfo
 from pydantic_settings import (
     BaseSettings,
@@ -47,6 +47,14 @@ def _setting(default: Any, text: str, *, metavar: str = "", commands: Sequence[s
 _BOTH = (SERVE, DETECT)
 _Texts = Annotated[tuple[str, ...], NoDecode]
 _Secrets = Annotated[tuple[SecretStr, ...], NoDecode]
+
+
+_RANGES: dict[str, tuple[float, float]] = {
+    "port": (0, 65535),
+    "threads": (1, 256),
+    "keep_days": (0.001, 1000000),
+    "keep_mb": (0.001, 1000000),
+}
 
 
 class Settings(BaseSettings):
@@ -150,25 +158,12 @@ class Settings(BaseSettings):
             raise ValueError("a whole number")
         return value
 
-    @field_validator("port")
+    @field_validator(*_RANGES)
     @classmethod
-    def _check_port(cls, value: int) -> int:
-        if not 0 <= value <= 65535:
-            raise ValueError("0 to 65535")
-        return value
-
-    @field_validator("threads")
-    @classmethod
-    def _check_threads(cls, value: int) -> int:
-        if not 1 <= value <= 256:
-            raise ValueError("1 to 256")
-        return value
-
-    @field_validator("keep_days", "keep_mb")
-    @classmethod
-    def _check_kept(cls, value: float) -> float:
-        if not 0.001 <= value <= 1e6:
-            raise ValueError("0.001 to 1000000")
+    def _check_range(cls, value: float, info: ValidationInfo) -> float:
+        low, high = _RANGES[str(info.field_name)]
+        if not low <= value <= high:
+            raise ValueError(f"{low} to {high}")
         return value
 
     @field_validator("channel")

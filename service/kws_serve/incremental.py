@@ -10,7 +10,7 @@ from kws_serve.backends import Backend
 from kws_serve.core.front_end import FrontEnd
 from kws_serve.manifest import ModelSpec
 from kws_serve.messages import Float32Array, Int64Array
-from kws_serve.scorer import Scorer, WholePatch
+from kws_serve.scorer import Scorer, Tails, WholePatch
 
 
 @runtime_checkable
@@ -32,44 +32,40 @@ def new_states(shapes: list[tuple[int, ...]], n_streams: int) -> list[Float32Arr
     return [np.zeros((n_streams, *shape), np.float32) for shape in shapes]
 
 
-class Incremental:
+class Incremental(Tails):
     """See the module, and scorer.Scorer."""
 
     def __init__(self, spec: ModelSpec, front_end: FrontEnd, backend: StepBackend) -> None:
-        self.spec = spec
-        self.front_end = front_end
+        super().__init__(spec, front_end)
         self.backend = backend
-        self.tail = np.zeros((0, spec.n_frames, front_end.frame_width), np.float32)
-        self.seen = np.zeros(0, np.int64)
         self._states = new_states(backend.state_shapes, 0)
         self._stale = np.zeros(0, bool)  # the state is to be computed again from the tail
         self._last: tuple[Float32Array, list[int]] = (self.tail, [])  # frames of the last advance, where patches end
 
     def ensure(self, n_streams: int) -> None:
-        """Make room for slots 0..n_streams-1."""
-        more = n_streams - len(self.seen)
+        """See Scorer."""
+        super().ensure(n_streams)
+        more = n_streams - len(self._stale)
         if more > 0:
-            self.tail = np.concatenate([self.tail, np.zeros((more, *self.tail.shape[1:]), np.float32)])
-            self.seen = np.concatenate([self.seen, np.zeros(more, np.int64)])
             new = new_states(self.backend.state_shapes, more)
             self._states = [np.concatenate(both) for both in zip(self._states, new, strict=True)]
             self._stale = np.concatenate([self._stale, np.zeros(more, bool)])
 
     def reset(self, slots: Int64Array) -> None:
-        """Forget these streams."""
-        self.seen[slots] = 0
+        """See Scorer."""
+        super().reset(slots)
         self.tail[slots] = 0
         self._forget(slots)
         self._stale[slots] = False
 
     def heard(self, tail: Float32Array, seen: Int64Array) -> None:
         """See Scorer."""
-        self.tail, self.seen = tail.copy(), seen.copy()
+        super().heard(tail, seen)
         self._stale[:] = seen > 0
 
     def follow(self, frames: Float32Array, slots: Int64Array) -> None:
         """See Scorer."""
-        self._hear(frames, slots)
+        super().follow(frames, slots)
         self._stale[slots] = True
 
     def patch(self, row: int, j: int) -> Float32Array:
@@ -101,13 +97,6 @@ class Incremental:
     def _forget(self, slots: Int64Array) -> None:
         for state in self._states:
             state[slots] = 0
-
-    def _hear(self, frames: Float32Array, slots: Int64Array) -> Float32Array:
-        """The tails, the new frames: (k, n_frames + m, frame_width)."""
-        history = np.concatenate([self.tail[slots], frames], axis=1)
-        self.tail[slots] = history[:, frames.shape[1] :]
-        self.seen[slots] += frames.shape[1]
-        return history
 
 
 def make_scorer(spec: ModelSpec, front_end: FrontEnd, backend: Backend) -> Scorer:

@@ -45,51 +45,60 @@ class Scorer(Protocol):
         """Go on where another scorer of the same patches is."""
 
 
-class WholePatch:
-    """A Scorer that re-runs the whole patch at every patch hop."""
+class Tails:
+    """What every Scorer keeps: each stream's last frames."""
 
-    def __init__(self, spec: ModelSpec, front_end: FrontEnd, backend: Backend) -> None:
+    def __init__(self, spec: ModelSpec, front_end: FrontEnd) -> None:
         self.spec = spec
         self.front_end = front_end
-        self.backend = backend
         self.tail = np.zeros((0, spec.n_frames, front_end.frame_width), np.float32)
         self.seen = np.zeros(0, np.int64)
-        self._patches = np.zeros((0, 0, spec.n_frames, front_end.n_coeffs), np.float32)
 
     def ensure(self, n_streams: int) -> None:
-        """Make room for slots 0..n_streams-1."""
+        """See Scorer."""
         more = n_streams - len(self.seen)
         if more > 0:
             self.tail = np.concatenate([self.tail, np.zeros((more, *self.tail.shape[1:]), np.float32)])
             self.seen = np.concatenate([self.seen, np.zeros(more, np.int64)])
 
     def reset(self, slots: Int64Array) -> None:
-        """Forget these streams."""
+        """See Scorer."""
         self.seen[slots] = 0
+
+    def heard(self, tail: Float32Array, seen: Int64Array) -> None:
+        """See Scorer."""
+        self.tail, self.seen = tail.copy(), seen.copy()
+
+    def follow(self, frames: Float32Array, slots: Int64Array) -> None:
+        """See Scorer."""
+        self._hear(frames, slots)
+
+    def _hear(self, frames: Float32Array, slots: Int64Array) -> Float32Array:
+        """The tails, the new frames: (k, n_frames + m, frame_width)."""
+        history = np.concatenate([self.tail[slots], frames], axis=1)
+        self.tail[slots] = history[:, frames.shape[1] :]
+        self.seen[slots] += frames.shape[1]
+        return history
+
+
+class WholePatch(Tails):
+    """A Scorer that re-runs the whole patch at every patch hop."""
+
+    def __init__(self, spec: ModelSpec, front_end: FrontEnd, backend: Backend) -> None:
+        super().__init__(spec, front_end)
+        self.backend = backend
+        self._patches = np.zeros((0, 0, spec.n_frames, front_end.n_coeffs), np.float32)
 
     def patch(self, row: int, j: int) -> Float32Array:
         """Patch `j` of stream `row` of the last `advance`, as the backend got it: (n_frames, n_coeffs)."""
         return np.asarray(self._patches[row, j])
 
-    def follow(self, frames: Float32Array, slots: Int64Array) -> None:
-        """Hear frames as `advance` does, without computing."""
-        m = frames.shape[1]
-        self.tail[slots] = np.concatenate([self.tail[slots], frames], axis=1)[:, m:]
-        self.seen[slots] += m
-
-    def heard(self, tail: Float32Array, seen: Int64Array) -> None:
-        """Go on where another scorer of the same patches is."""
-        self.tail, self.seen = tail.copy(), seen.copy()
-
     def advance(self, frames: Float32Array, slots: Int64Array) -> Float32Array:
         """See Scorer."""
         n_frames, hop = self.spec.n_frames, self.spec.frames_per_patch_hop
         k, m, _ = frames.shape
-        seen = int(self.seen[slots[0]])
-        p = patches_completed(seen, m, n_frames, hop)
-        history = np.concatenate([self.tail[slots], frames], axis=1)
-        self.tail[slots] = history[:, m:]
-        self.seen[slots] += m
+        p = patches_completed(int(self.seen[slots[0]]), m, n_frames, hop)
+        history = self._hear(frames, slots)
         if p == 0:
             return np.empty((k, 0, len(self.spec.labels)), np.float32)
         last = n_frames + m

@@ -10,16 +10,17 @@ import asyncio
 import base64
 import json
 import os
-import struct
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
 
 import numpy as np
+from websockets.frames import Frame, Opcode
+
+from tests.api.test_rfc6455 import unpacked
 
 RATE_HZ = 16_000
-_TEXT, _CLOSE, _PING, _PONG, _BINARY = 1, 8, 9, 10, 2
 
 
 @dataclass
@@ -42,7 +43,9 @@ class RawStream(asyncio.Protocol):
         self.closed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self.sent_s: list[float] = []
         self._name, self._host, self._chunk = name, host, chunk
-        self._frames = [client_frame(_BINARY, audio[i : i + chunk].tobytes()) for i in range(0, len(audio), chunk)]
+        self._frames = [
+            _client_frame(Opcode.BINARY, audio[i : i + chunk].tobytes()) for i in range(0, len(audio), chunk)
+        ]
         self._buffer = b""
         self._upgraded = False
 
@@ -68,7 +71,7 @@ class RawStream(asyncio.Protocol):
 
     def end(self) -> None:
         """No more audio."""
-        self.transport.write(client_frame(_TEXT, b'{"type":"end"}'))
+        self.transport.write(_client_frame(Opcode.TEXT, b'{"type":"end"}'))
 
     def data_received(self, data: bytes) -> None:
         """See asyncio.Protocol."""
@@ -82,14 +85,14 @@ class RawStream(asyncio.Protocol):
                 self._fail(head[:80].decode())
                 return
             self._upgraded, data = True, rest
-        while (frame := server_frame(data)) is not None:
+        while (frame := unpacked(data)) is not None:
             opcode, payload, data = frame
-            if opcode == _TEXT:
+            if opcode == Opcode.TEXT:
                 self._message(json.loads(payload))
-            elif opcode == _PING:
-                self.transport.write(client_frame(_PONG, payload))
-            elif opcode == _CLOSE:
-                self.transport.write(client_frame(_CLOSE, payload))
+            elif opcode == Opcode.PING:
+                self.transport.write(_client_frame(Opcode.PONG, payload))
+            elif opcode == Opcode.CLOSE:
+                self.transport.write(_client_frame(Opcode.CLOSE, payload))
         self._buffer = data
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -120,28 +123,8 @@ class RawStream(asyncio.Protocol):
                 heard.error = message["message"]
 
 
-def client_frame(opcode: int, payload: bytes) -> bytes:
-    """A whole frame as clients send it: masked (RFC 6455, 5.2)."""
-    n = len(payload)
-    length = bytes([0x80 | n]) if n < 126 else b"\xfe" + struct.pack("!H", n)
-    if n > 0xFFFF:
-        length = b"\xff" + struct.pack("!Q", n)
-    mask = os.urandom(4)
-    padded = np.frombuffer(payload + bytes(-n % 4), np.uint32) ^ np.frombuffer(mask, np.uint32)
-    return bytes([0x80 | opcode]) + length + mask + padded.tobytes()[:n]
-
-
-def server_frame(data: bytes) -> tuple[int, bytes, bytes] | None:
-    """(opcode, payload, what follows) of the first whole frame of a server's, which are not masked."""
-    if len(data) < 2:
-        return None
-    n, at = data[1], 2
-    if n >= 126:
-        size = 2 if n == 126 else 8
-        if len(data) < 2 + size:
-            return None
-        n, at = int.from_bytes(data[2 : 2 + size], "big"), 2 + size
-    return (data[0] & 15, data[at : at + n], data[at + n :]) if len(data) >= at + n else None
+def _client_frame(opcode: Opcode, payload: bytes) -> bytes:
+    return Frame(opcode, payload).serialize(mask=True)
 
 
 @dataclass

@@ -262,7 +262,7 @@ class AudioSocket:
         """Every now and then; not behind what waits to be read."""
         self._acking = asyncio.get_running_loop().call_later(ACK_S, self._ack)
         if not self._outbox and not self._sending:
-            self._connection.send_now(f'{{"type":"ack","sample":{self.stream.received_samples}}}')
+            self._connection.send_now(dumps({"type": "ack", "sample": self.stream.received_samples}))
 
     async def _write(self) -> None:
         """Send what could not be written at once."""

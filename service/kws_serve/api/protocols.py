@@ -12,6 +12,7 @@ from typing import Any
 
 from uvicorn.protocols.http.h11_impl import H11Protocol
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
+from websockets.frames import Frame, Opcode
 from websockets.protocol import State
 
 from kws_serve.api.batching import StreamLoop
@@ -151,12 +152,7 @@ class WebSocket(_Reading, WebSocketsSansIOProtocol):
         """Write a text message at once; False, and nothing written, where it has to wait."""
         if self.close_sent or self.disconnected or not self.writable.is_set() or self.transport.is_closing():
             return False
-        payload = text.encode()
-        n = len(payload)
-        length = bytes([n]) if n < 126 else b"\x7e" + n.to_bytes(2, "big")
-        if n > 0xFFFF:
-            length = b"\x7f" + n.to_bytes(8, "big")
-        self.transport.write(b"\x81" + length + payload)  # RFC 6455, section 5.2: one frame, not masked
+        self.transport.write(Frame(Opcode.TEXT, text.encode()).serialize(mask=False))
         return True
 
     def send_receive_event_to_app(self) -> None:

@@ -11,12 +11,12 @@ from typing import Any
 
 import numpy as np
 import onnx
-import onnxruntime
 from onnx import helper, numpy_helper
 
 from kws_models.audio_cache import decode
 from kws_models.features import PatchMaker
 from kws_models.pictures import draw_images, draw_lines
+from kws_serve.backends.onnx_session import new_session
 from kws_serve.backends.patch_model import to_axes
 from kws_serve.manifest import ModelSpec
 from kws_serve.messages import Float32Array, KwsError
@@ -115,7 +115,7 @@ def _maps(spec: ModelSpec, model: Any, layers: list[Layer], clip: Path, axes: st
         outputs.append(relu.output[0] if relu is not None else layer.output)
     for name in outputs:
         model.graph.output.append(helper.make_empty_tensor_value_info(name))
-    session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+    session = new_session(model.SerializeToString())
     maker = PatchMaker(spec.front_end, spec.n_frames)
     samples = decode(clip, spec.front_end.rate_hz)[: maker.patch_samples]
     patch = maker.patches(np.pad(samples, (0, maker.patch_samples - len(samples)))[None])

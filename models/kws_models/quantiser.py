@@ -7,13 +7,13 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-import onnxruntime
 from ai_edge_litert.interpreter import Interpreter
 
 from kws_models.batch_workers import Batches
 from kws_models.export_onnx import onnx_bytes
 from kws_models.export_tflite import Ranges, tflite_bytes
 from kws_models.graph import Graph, Relu, Weights
+from kws_serve.backends.onnx_session import new_session
 from kws_serve.messages import Float32Array
 
 # percent of the values beyond an end of the range: what is cut there makes every step smaller
@@ -90,7 +90,7 @@ def calibration_patches(batches: Batches) -> Float32Array:
 def collect_maps(graph: Graph, weights: Weights, maps: Float32Array) -> dict[str, Any]:
     """Values of "input" and of each node's map, at most _KEPT_VALUES of each, and all "scores" (n, n_classes)."""
     names = tuple(node.name for node in graph.nodes)
-    session = onnxruntime.InferenceSession(onnx_bytes(graph, weights, keep=names), providers=["CPUExecutionProvider"])
+    session = new_session(onnx_bytes(graph, weights, keep=names), threads=0, arena=True)
     kept: dict[str, list[Any]] = {name: [] for name in ("input", *names)}
     scores = []
     rng = np.random.default_rng(0)

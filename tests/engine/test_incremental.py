@@ -9,7 +9,6 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-import onnxruntime
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -18,6 +17,7 @@ from kws_models.export_onnx import onnx_bytes
 from kws_models.export_step import step_bytes
 from kws_models.folding import fold
 from kws_serve.backends import open_backend
+from kws_serve.backends.onnx_session import new_session
 from kws_serve.backends.onnx_step import OnnxStep
 from kws_serve.core.front_end import FrontEnd
 from kws_serve.engine import Engine, LoadedModel, Stream
@@ -47,7 +47,7 @@ class Streaming:
         self.spec: ModelSpec = replace(shipped, n_frames=graph.input_shape[1], files=files)
 
     def open(self, data: bytes | None = None) -> OnnxStep:
-        session = onnxruntime.InferenceSession(data or self.step_data)
+        session = new_session(data or self.step_data)
         return OnnxStep(self.spec, self.spec.files["onnx_step"], session, open_backend("onnx", self.spec))
 
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import numpy as np
-import onnxruntime
 
 from kws_models.graph import BatchNorm, Graph
+from kws_serve.backends.onnx_session import new_session
 
 
 def random_weights(graph: Graph, seed: int = 0) -> dict[str, np.ndarray]:
@@ -34,5 +34,5 @@ def random_patches(graph: Graph, n: int) -> np.ndarray:
 
 def run_onnx(content: bytes, graph: Graph, patches: np.ndarray) -> np.ndarray:
     maps = patches if graph.axes == "NCTF" else patches.transpose(0, 2, 1)
-    session = onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
+    session = new_session(content)
     return session.run(None, {"input": np.ascontiguousarray(maps if graph.axes == "NCT" else maps[:, None])})[0]

@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import replace
 
 import numpy as np
-import onnxruntime
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -16,6 +15,7 @@ from kws_models.export_onnx import onnx_bytes
 from kws_models.export_step import step_bytes
 from kws_models.folding import fold
 from kws_models.graph import Conv, Graph, Weights
+from kws_serve.backends.onnx_session import new_session
 from tests.models.random_model import random_weights
 
 COLUMNS = 6  # of the last map: as many as its mean is over
@@ -42,7 +42,7 @@ class Pair:
         self.n_frames, self.n_coeffs = graph.input_shape[1:]
         self.step = step_bytes(*folded)
         sessions = [onnx_bytes(*folded), self.step]
-        self.whole, self.stepping = (onnxruntime.InferenceSession(data) for data in sessions)
+        self.whole, self.stepping = (new_session(data) for data in sessions)
 
 
 @pytest.fixture(scope="module")

@@ -20,6 +20,7 @@ import websockets
 from onnx import TensorProto, helper
 from websockets.exceptions import ConnectionClosed
 
+from kws_serve.backends.onnx_session import new_session
 from kws_serve.messages import Gap
 from tests.live_server import live_server
 from tests.proof import FULL, count, record
@@ -62,13 +63,9 @@ def write_heavy_model(folder: Path, name: str, ms: float) -> Path:
 
     import hashlib
 
-    import onnxruntime
-
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = 1
     while True:
         data = built(loops)
-        session = onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
+        session = new_session(data)
         patch = np.zeros((1, 1600, 1), np.float32)
         session.run(None, {"x": patch})
         began = time.perf_counter()

@@ -8,6 +8,7 @@ import numpy as np
 
 from kws_serve.backends.model_bytes import file_of, one_line, read_model
 from kws_serve.backends.onnx_file import NotOnnx, OnnxFile
+from kws_serve.backends.onnx_session import new_session
 from kws_serve.backends.onnx_step import OnnxStep
 from kws_serve.backends.patch_model import PatchModel, Tensor, TensorInfo
 from kws_serve.manifest import FileSpec, ModelSpec
@@ -40,28 +41,14 @@ def _session(spec: ModelSpec, file: FileSpec, threads: int, *, arena: bool = Fal
     except NotOnnx as error:
         raise BackendError(f"{what}: {error}") from error
     try:
-        import onnxruntime
+        session = new_session(data, threads=threads, arena=arena)
     except ImportError as error:
         raise BackendError(
             f"backend onnx: found no onnxruntime ({one_line(error)}), wanted: pip install onnxruntime"
         ) from error
-    try:
-        options = _options(onnxruntime, threads, arena)
-        session = onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
     except Exception as error:
         raise BackendError(f"{what}: found a file that ONNX Runtime refuses: {one_line(error)}") from error
     return session, described, what
-
-
-def _options(onnxruntime: Any, threads: int, arena: bool) -> Any:
-    """`arena`: keep the largest batch's memory for ever, which a file that runs all the time needs at once again."""
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads
-    options.inter_op_num_threads = 1
-    options.enable_cpu_mem_arena = options.enable_mem_pattern = arena
-    options.log_severity_level = 4  # what matters comes as an exception
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    return options
 
 
 class OnnxRuntime:

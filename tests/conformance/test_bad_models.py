@@ -19,7 +19,8 @@ from onnx import TensorProto, helper
 
 from kws_models.tflite_file import TfliteModel
 from kws_serve.backends import model_bytes, open_backend
-from kws_serve.backends.onnx_file import NotOnnx, OnnxFile
+from kws_serve.backends.onnx_file import OnnxFile
+from kws_serve.backends.protobuf_wire import NotOnnx
 from kws_serve.backends.tflite import LIBRARIES
 from kws_serve.manifest import ModelSpec
 from kws_serve.messages import BackendError

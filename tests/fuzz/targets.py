@@ -145,7 +145,8 @@ def _tflite() -> Target:
 
 
 def _onnx() -> Target:
-    from kws_serve.backends.onnx_file import NotOnnx, OnnxFile
+    from kws_serve.backends.onnx_file import OnnxFile
+    from kws_serve.backends.protobuf_wire import NotOnnx
 
     def run(data: bytes) -> None:
         file = OnnxFile(data)

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import logging
 from typing import Any
 
 import numpy as np
 
 from kws_serve.backends.model_bytes import file_of, one_line, read_model
-from kws_serve.backends.onnx_file import NotOnnx, OnnxFile
+from kws_serve.backends.onnx_file import OnnxFile
+from kws_serve.backends.onnx_reference import float_reference, is_integer
 from kws_serve.backends.onnx_session import new_session
 from kws_serve.backends.onnx_step import OnnxStep
 from kws_serve.backends.patch_model import PatchModel, Tensor, TensorInfo
+from kws_serve.backends.protobuf_wire import NotOnnx
 from kws_serve.manifest import FileSpec, ModelSpec
 from kws_serve.messages import BackendError
+
+_log = logging.getLogger(__name__)
 
 _TYPES = {"tensor(float)": np.float32, "tensor(int8)": np.int8, "tensor(uint8)": np.uint8, "tensor(int16)": np.int16}
 
@@ -22,6 +27,8 @@ def open(spec: ModelSpec, *, threads: int = 1) -> PatchModel | OnnxStep:
     file = file_of(spec, "onnx")
     session, described, what = _session(spec, file, threads)
     whole = PatchModel("onnx", spec, file, OnnxRuntime(session, described, what))
+    if is_integer(described):
+        _compare(whole, described, what)
     if "onnx_step" not in spec.files:
         return whole
     file = spec.files["onnx_step"]
@@ -49,6 +56,16 @@ def _session(spec: ModelSpec, file: FileSpec, threads: int, *, arena: bool = Fal
     except Exception as error:
         raise BackendError(f"{what}: found a file that ONNX Runtime refuses: {one_line(error)}") from error
     return session, described, what
+
+
+def _compare(whole: PatchModel, described: OnnxFile, what: str) -> None:
+    """Hold integer kernels to the same file in float. Raises BackendError."""
+    try:
+        session = new_session(float_reference(described), optimised=False)
+    except Exception as error:  # an operator not known here, or a float twin that ONNX Runtime refuses
+        _log.warning("%s: integer kernels not checked against float ones: %s", what, one_line(error))
+        return
+    whole.compare(OnnxRuntime(session, described, what), "the same file computed in float")
 
 
 class OnnxRuntime:

@@ -7,10 +7,13 @@ tells only through the node that reads or writes it. Field numbers: onnx.proto3 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
+
+from kws_serve.backends.protobuf_wire import NotOnnx, decoded, fields, integers, message, text_field
 
 MAX_DEPTH = 24
 """Messages within messages: Model, Graph, Node, Attribute, Graph, ..."""
@@ -31,37 +34,33 @@ _MOVES_VALUES = {"Transpose", "Reshape", "Squeeze", "Unsqueeze", "Identity", "Fl
 _INPUT_SCALE = {"DequantizeLinear": 1, "QLinearConv": 1, "QLinearMatMul": 1}  # operator -> index of its x_scale
 _OUTPUT_SCALE = {"QuantizeLinear": 1, "QLinearConv": 6, "QLinearMatMul": 6, "QLinearSoftmax": 3}  # ... of its y_scale
 
-Value = int | memoryview
-
-
-class NotOnnx(ValueError):
-    """The bytes are not an ONNX model, or one that a service does not load."""
-
 
 @dataclass(slots=True)
 class Node:
-    """A node of the main graph: its operator and the names it reads and writes."""
+    """A node of the main graph: its operator, the names it reads and writes, and its message."""
 
     operator: str = ""
     inputs: list[str] = field(default_factory=list)
     outputs: list[str] = field(default_factory=list)
+    data: memoryview = field(default_factory=lambda: memoryview(b""))
 
 
 class OnnxFile:
     """The nodes of the main graph and where its constants lie. Raises NotOnnx."""
 
     def __init__(self, data: bytes) -> None:
+        self.data = data
         self.nodes: list[Node] = []
         self._tensors: dict[str, memoryview] = {}
-        graphs = [v for number, v in _fields(memoryview(data)) if number == 7 and isinstance(v, memoryview)]
+        graphs = [v for number, v in fields(memoryview(data)) if number == 7 and isinstance(v, memoryview)]
         if len(graphs) != 1:
             raise NotOnnx(f"found {len(graphs)} graphs, wanted an ONNX model with one")
         _refuse_external_data(memoryview(data), "Model", 0)
-        for number, value in _fields(graphs[0]):
+        for number, value in fields(graphs[0]):
             if number == 1:
-                self._add_node(_message(value))
+                self._add_node(message(value))
             elif number == 5:
-                self._tensors[_text(value, 8)] = _message(value)
+                self._tensors[text_field(value, 8)] = message(value)
 
     def input_quantisation(self, name: str) -> tuple[float, int] | None:
         """Scale and zero point of integer input `name`, from the first node that reads its values; or None."""
@@ -92,34 +91,47 @@ class OnnxFile:
 
     def _constant(self, name: str) -> float | None:
         """The single value of initialiser or Constant node `name`."""
+        values = self.array(name)
+        return float(values.item()) if values is not None and values.size == 1 else None
+
+    def array(self, name: str) -> npt.NDArray[Any] | None:
+        """Values of initialiser or Constant node `name`; None where there are none of a known type."""
         tensor = self._tensors.get(name)
         if tensor is None:
             return None
-        code = next((v for n, v in _fields(tensor) if n == 2 and isinstance(v, int)), 0)
-        raw = next((bytes(v) for n, v in _fields(tensor) if n == 9 and isinstance(v, memoryview)), None)
-        dtype = _TENSOR_TYPES.get(code)
-        if raw is not None and dtype and len(raw) == np.dtype(dtype).itemsize:
-            return float(np.frombuffer(raw, dtype)[0])
-        for number, value in _fields(tensor):  # not raw: float_data packed or alone, int32_data packed or alone
-            if number == 4:
-                floats = np.frombuffer(_message(value), "<f4")
-                return float(floats[0]) if len(floats) == 1 else None
-            if number == 5:
-                whole = value if isinstance(value, int) else _varint(value, 0)[0]
-                return float(whole - (1 << 64) if whole >> 63 else whole)
-        return None
+        dims: list[int] = []
+        listed: list[float] = []  # float_data, int32_data, int64_data; most files have raw_data instead
+        raw: memoryview | None = None
+        dtype: str | None = None
+        try:
+            for number, value in fields(tensor):
+                if number == 1:
+                    dims += integers(value)
+                elif number == 2 and isinstance(value, int):
+                    dtype = _TENSOR_TYPES.get(value)
+                elif number == 4:
+                    listed += np.frombuffer(message(value), "<f4").tolist()
+                elif number in (5, 7):
+                    listed += integers(value)
+                elif number == 9:
+                    raw = message(value)
+            if dtype is None:
+                return None
+            return (np.array(listed, dtype) if raw is None else np.frombuffer(raw, dtype)).reshape(dims)
+        except (ValueError, OverflowError):  # as many values as the dimensions say, within the type
+            return None
 
     def _add_node(self, data: memoryview) -> None:
-        node = Node(_text(data, 4))
-        for number, value in _fields(data):
+        node = Node(text_field(data, 4), data=data)
+        for number, value in fields(data):
             if number == 1:
-                node.inputs.append(_decoded(value))
+                node.inputs.append(decoded(value))
             elif number == 2:
-                node.outputs.append(_decoded(value))
-            elif number == 5 and _text(value, 1) == "value":
-                tensor = next((v for n, v in _fields(_message(value)) if n == 5), None)
-                if tensor is not None and len(node.outputs) == 1 and _text(data, 4) == "Constant":
-                    self._tensors[node.outputs[0]] = _message(tensor)
+                node.outputs.append(decoded(value))
+            elif number == 5 and text_field(value, 1) == "value":
+                tensor = next((v for n, v in fields(message(value)) if n == 5), None)
+                if tensor is not None and len(node.outputs) == 1 and text_field(data, 4) == "Constant":
+                    self._tensors[node.outputs[0]] = message(tensor)
         self.nodes.append(node)
 
 
@@ -128,59 +140,10 @@ def _refuse_external_data(data: memoryview, kind: str, depth: int) -> None:
     if depth > MAX_DEPTH:
         raise NotOnnx(f"found messages nested deeper than {MAX_DEPTH}, wanted a plain model")
     inner = _MESSAGES[kind]
-    for number, value in _fields(data):
+    for number, value in fields(data):
         if kind == "Tensor" and (number == 13 or (number == 14 and value == 1)):
-            raise NotOnnx(f"found external data of tensor {_text(data, 8)[:80]!r}, wanted all data inside the file")
+            raise NotOnnx(
+                f"found external data of tensor {text_field(data, 8)[:80]!r}, wanted all data inside the file"
+            )
         if number in inner:
-            _refuse_external_data(_message(value), inner[number], depth + 1)
-
-
-def _fields(data: memoryview) -> Iterator[tuple[int, Value]]:
-    """Field numbers and values of a protobuf message: int for varints, bytes for everything else."""
-    at, end = 0, len(data)
-    while at < end:
-        tag, at = _varint(data, at)
-        wire = tag & 7
-        if wire == 0:
-            value, at = _varint(data, at)
-            yield tag >> 3, value
-            continue
-        if wire == 2:
-            size, at = _varint(data, at)
-        elif wire in (1, 5):
-            size = 8 if wire == 1 else 4
-        else:
-            raise NotOnnx(f"found wire type {wire} at byte {at}, wanted an ONNX model")
-        if size > end - at:
-            raise NotOnnx("found a file cut short or no ONNX model, wanted a whole ONNX model")
-        yield tag >> 3, data[at : at + size]
-        at += size
-
-
-def _varint(data: memoryview, at: int) -> tuple[int, int]:
-    """The integer at `at` and where it ends."""
-    value = 0
-    for shift in range(0, 70, 7):
-        if at >= len(data):
-            raise NotOnnx("found a file cut short or no ONNX model, wanted a whole ONNX model")
-        byte = data[at]
-        value |= (byte & 0x7F) << shift
-        at += 1
-        if byte < 0x80:
-            return value, at
-    raise NotOnnx(f"found no varint at byte {at}, wanted an ONNX model")
-
-
-def _message(value: Value) -> memoryview:
-    if isinstance(value, int):
-        raise NotOnnx("found a number where a message is due, wanted an ONNX model")
-    return value
-
-
-def _decoded(value: Value) -> str:
-    return bytes(_message(value)).decode("utf-8", "replace")
-
-
-def _text(data: Value, number: int) -> str:
-    """Text field `number` of a message; empty where it has none."""
-    return next((_decoded(v) for n, v in _fields(_message(data)) if n == number), "")
+            _refuse_external_data(message(value), inner[number], depth + 1)

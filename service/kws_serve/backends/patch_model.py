@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from kws_serve.backends.model_bytes import one_line
+from kws_serve.backends.self_test import difference, trial_patches
 from kws_serve.manifest import Axes, FileSpec, ModelSpec, Output
 from kws_serve.messages import BackendError, Float32Array
 
@@ -57,6 +58,7 @@ class PatchModel:
         """Check the file against the manifest and self-test it. Raises BackendError."""
         self.name = name
         self._what = f"backend {name}: model {spec.name}"
+        self._spec, self._file = spec, file.path.name
         self._runtime: Runtime | None = runtime
         self._axes, self._kind = file.axes, file.output
         self._patch_shape = (spec.n_frames, spec.n_coeffs)
@@ -70,14 +72,7 @@ class PatchModel:
         if patches.ndim != 3 or patches.shape[1:] != self._patch_shape:
             wanted = "n x {} x {}".format(*self._patch_shape)
             raise BackendError(f"{self._what}: patches: found {patches.shape}, wanted {wanted}")
-        out = np.empty((len(patches), self._n_classes), np.float32)
-        first = 0
-        while first < len(patches):
-            size = next_size(len(patches) - first, self._sizes)
-            part = patches[first : first + size]
-            out[first : first + size] = as_scores(self._run(part, size), self._kind)[: len(part)]
-            first += size
-        return out
+        return self._scores(patches, self._runtime)
 
     def close(self) -> None:
         """See Backend."""
@@ -85,9 +80,31 @@ class PatchModel:
             self._runtime.close()
             self._runtime = None
 
-    def _run(self, patches: Float32Array, size: int) -> Float32Array:
+    def compare(self, reference: Runtime, named: str) -> None:
+        """Refuse scores that are not those of `reference`, the same file in another way. Raises BackendError.
+
+        `named`: what the reference is, for the refusal.
+        """
+        patches = trial_patches(self._spec)
+        found, most = difference(self.infer, lambda patches: self._scores(patches, reference), patches)
+        if not found <= most:
+            raise BackendError(
+                f"{self._what}: {self._file}: self-test: found scores {found:.2g} away from {named}, wanted at most "
+                f"{most:.2g}: integer kernels are wrong on this processor; use a float file or another --backend"
+            )
+
+    def _scores(self, patches: Float32Array, runtime: Runtime | None) -> Float32Array:
+        out = np.empty((len(patches), self._n_classes), np.float32)
+        first = 0
+        while first < len(patches):
+            size = next_size(len(patches) - first, self._sizes)
+            part = patches[first : first + size]
+            out[first : first + size] = as_scores(self._run(part, size, runtime), self._kind)[: len(part)]
+            first += size
+        return out
+
+    def _run(self, patches: Float32Array, size: int, runtime: Runtime | None) -> Float32Array:
         """Real outputs (size, n_classes) of at most `size` patches, padded with zeros."""
-        runtime = self._runtime
         if runtime is None:
             raise BackendError(f"{self._what}: found a closed backend, wanted an open one")
         if len(patches) < size:
@@ -123,12 +140,12 @@ class PatchModel:
     def _self_test(self) -> None:
         """Patches of zeros through the model: the right shape, finite values; a file that cannot batch runs singly."""
         zeros = np.zeros((1, *self._patch_shape), np.float32)
-        real = self._run(zeros, self._sizes[0])
+        real = self._run(zeros, self._sizes[0], self._runtime)
         if not np.isfinite(real).all():
             raise BackendError(f"{self._what}: self-test: found scores that are not finite, wanted finite ones")
         if len(self._sizes) > 1:
             try:
-                batchable = np.allclose(self._run(zeros, self._sizes[1]), real, atol=1e-3)
+                batchable = np.allclose(self._run(zeros, self._sizes[1], self._runtime), real, atol=1e-3)
             except BackendError:  # some exporters write batch 1 into a reshape and call the axis free
                 batchable = False
             self._sizes = self._sizes if batchable else self._sizes[:1]

@@ -23,16 +23,22 @@ def open(spec: ModelSpec, *, threads: int = 1) -> PatchModel:
     what = f"backend tflite: model {spec.name}: {file.path.name}"
     if data[4:8] != b"TFL3":
         raise BackendError(f"{what}: found no TFLite file (bytes 4-8 are {data[4:8]!r}), wanted b'TFL3'")
-    return PatchModel("tflite", spec, file, TfliteRuntime(data, threads, what))
+    runtime = TfliteRuntime(data, threads, what)
+    model = PatchModel("tflite", spec, file, runtime)
+    if runtime.is_integer and runtime.has_plain_kernels:
+        model.compare(TfliteRuntime(data, threads, what, plain=True), "those of TFLite's own kernels, without XNNPACK")
+    return model
 
 
 class TfliteRuntime:
     """See patch_model.Runtime. One interpreter a batch size, made when first used; all share the file's bytes."""
 
-    def __init__(self, data: bytes, threads: int, what: str) -> None:
-        """`what`: how a refusal begins. Raises BackendError."""
-        self._data, self._threads = data, threads
+    def __init__(self, data: bytes, threads: int, what: str, *, plain: bool = False) -> None:
+        """`what`: how a refusal begins. `plain`: without XNNPACK. Raises BackendError."""
+        self._data, self._threads, self._plain = data, threads, plain
         self._library, interpreter = _first_working(data, threads, what)
+        self.has_plain_kernels = hasattr(self._library, "OpResolverType")
+        self.is_integer = any(details["quantization"][0] for details in interpreter.get_tensor_details())
         self.input = _tensor(interpreter.get_input_details(), "inputs", what)
         self.output = _tensor(interpreter.get_output_details(), "outputs", what)
         self._interpreters: dict[int, Any] = {}
@@ -52,14 +58,17 @@ class TfliteRuntime:
         self._interpreters.clear()
 
     def _of_batch(self, shape: tuple[int, ...]) -> Any:
-        interpreter = _interpreter(self._library, self._data, self._threads)
+        interpreter = _interpreter(self._library, self._data, self._threads, self._plain)
         interpreter.resize_tensor_input(interpreter.get_input_details()[0]["index"], shape, strict=True)
         interpreter.allocate_tensors()
         return interpreter
 
 
-def _interpreter(library: Any, data: bytes, threads: int) -> Any:
-    return library.Interpreter(model_content=data, num_threads=threads)
+def _interpreter(library: Any, data: bytes, threads: int, plain: bool = False) -> Any:
+    options: dict[str, Any] = {}
+    if plain:
+        options["experimental_op_resolver_type"] = library.OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES
+    return library.Interpreter(model_content=data, num_threads=threads, **options)
 
 
 def _first_working(data: bytes, threads: int, what: str) -> tuple[Any, Any]:

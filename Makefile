@@ -4,6 +4,7 @@
 # make proof   the guarantees at full counts; writes docs/guarantees.md (about an hour)
 # make mutants take each guard away: its test must fail
 # make soak    half an hour of kills, unplugged devices and crowds
+# make emulated  tests on an x86 without VNNI and on aarch64, emulated (an hour; installs QEMU)
 # make autobahn  Autobahn's WebSocket cases, where its wstest (Python 2) is installed
 # make parity  the board's arithmetic against TFLite's, at full counts (docs/board.md)
 PY ?= python3
@@ -12,7 +13,7 @@ BIN := $(VENV)/bin
 ARGS ?=
 export PY
 
-.PHONY: run test check test-train bench parity proof autobahn mutants soak clean
+.PHONY: run test check test-train bench parity proof autobahn emulated mutants soak clean
 .DELETE_ON_ERROR:
 
 run: $(VENV)/run.stamp
@@ -51,6 +52,9 @@ proof: $(VENV)/test.stamp
 
 autobahn: $(VENV)/test.stamp
 	@.ci/autobahn.sh $(BIN)/python
+
+emulated: $(VENV)/test.stamp
+	@.ci/emulated.sh $(BIN)/python $(ARGS)
 
 mutants: $(VENV)/test.stamp
 	$(BIN)/python -m tests.mutants $(ARGS)

@@ -34,6 +34,7 @@ _S = "service/kws_serve/"
 _SECURITY, _TOKENS = "tests/api/test_security.py", "tests/api/test_tokens.py"
 _LIVE = "tests/api/test_live.py"
 _LOG = "tests/log/test_event_log.py"
+_TERMINAL = "tests/test_terminal.py"
 
 MUTANTS = (
     Mutant("S1", _S + "api/security.py", "if not is_loopback(host) and not token", "if False and not token",
@@ -99,6 +100,13 @@ MUTANTS = (
            "tests/engine/test_evidence.py -k raw"),
     Mutant("watched server", _S + "watch.py", "if self._missed >= MISSED else before", "if False else before",
            "tests/test_watch.py -k three_missed"),
+    Mutant("output not taken", _S + "terminal.py", 'self._printer.put(_printable(text) + "\\n")',
+           'open(1, "w", closefd=False).write(text + "\\n")', f"{_TERMINAL} -k go_on and stdout"),
+    Mutant("output not taken", _S + "printer.py", "self._printer.put(whole + newline)",
+           "os.write(self._printer._fd, (whole + newline).encode())", f"{_TERMINAL} -k go_on and stderr"),
+    Mutant("output not taken", _S + "printer.py", "while len(self._texts) > 1 and (", "while False and (",
+           "tests/test_printer.py -k in_order"),
+    Mutant("watchdog", _S + "systemd.py", "socket.MSG_DONTWAIT", "0", "tests/test_systemd.py -k not_read"),
     Mutant("watchdog", _S + "running.py", "return self.runner.alive and", "return True or", "tests/test_systemd.py"),
     Mutant("order", _S + "api/protocols.py", "free = self.queue.empty() and", "free =",
            "tests/api/test_frames.py -k overtakes"),

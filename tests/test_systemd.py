@@ -20,6 +20,7 @@ from kws_serve.engine import Engine, LoadedModel
 from kws_serve.model_folder import load_model
 from kws_serve.running import Running
 from kws_serve.sinks.event_log import EventLog
+from kws_serve.systemd import Notifier
 from tests.reliability.service import Service, running
 from tests.tiny_model import write_level_model
 
@@ -50,6 +51,28 @@ def test_the_service_tells_ready_progress_and_stopping(tmp_path, level_model, fr
         rest = []
         while not rest or rest[-1] != "STOPPING=1":
             rest.append(sock.recv(100).decode())
+
+
+def test_a_systemd_that_does_not_read_delays_nobody_and_is_told_later(monkeypatch, notify_socket):
+    path, sock = notify_socket
+    monkeypatch.setenv("NOTIFY_SOCKET", str(path))
+    notifier = Notifier()
+
+    def tell_all() -> None:
+        notifier.tell("READY=1")
+        for _ in range(1000):  # more than net.unix.max_dgram_qlen
+            notifier.tell("WATCHDOG=1")
+        notifier.tell("STOPPING=1")
+
+    telling = threading.Thread(target=tell_all, daemon=True)
+    telling.start()
+    telling.join(20)
+    assert not telling.is_alive()
+    told = [sock.recv(100)]
+    while told[-1] != b"STOPPING=1":
+        told.append(sock.recv(100))
+        notifier.tell("WATCHDOG=1")
+    assert told[0] == b"READY=1"
 
 
 class Stuck:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import errno
 import shlex
 import sys
@@ -15,6 +16,7 @@ from kws_serve import __version__, log_format
 from kws_serve.config import DETECT, SERVE, Settings, add_flags, load_settings
 from kws_serve.log_format import printable
 from kws_serve.messages import KwsError
+from kws_serve.printer import Printer, printers
 
 _MICROPHONE_HELP = "open the page to use the browser's, or name a file with --source FILE, or --demo"
 
@@ -117,10 +119,14 @@ def apply_thresholds(engine: Any, settings: Settings) -> None:
 
 def _serve(arguments: dict[str, Any]) -> int:
     settings, warnings = load_settings(arguments)
-    for warning in warnings:
-        print(f"warning: {warning}", file=sys.stderr)
-    if arguments["list_devices"]:
-        return _list_devices()
+    with contextlib.nullcontext() if arguments["list_devices"] else printers() as printer:
+        for warning in warnings:
+            print(f"warning: {warning}", file=sys.stderr)
+        return _list_devices() if printer is None else _run_service(settings, printer)
+
+
+def _run_service(settings: Settings, printer: Printer) -> int:
+    """Open everything and serve until a signal comes. Raises KwsError."""
     from kws_serve.api.security import check_exposure
     from kws_serve.api.tokens import TokenFile
     from kws_serve.app import ServerOptions, bound_socket
@@ -167,6 +173,7 @@ def _serve(arguments: dict[str, Any]) -> int:
         loop=settings.loop or settings.demo,
         notice=notice,
         watch=(settings.watch, watch_tokens),
+        printer=printer,
     ).run()
 
 

@@ -59,3 +59,10 @@ def set_up(secrets: tuple[str, ...] = ()) -> None:
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(logging.WARNING)
+
+
+def line(level: int, name: str, message: str, *values: object) -> str:
+    """A record as the log's lines are, without its newline: for who writes to stderr past the log."""
+    record = logging.LogRecord(name, level, "", 0, message, values, None)
+    handlers = logging.getLogger().handlers
+    return handlers[0].format(record) if handlers else record.getMessage()

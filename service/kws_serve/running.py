@@ -8,6 +8,7 @@ import resource
 import signal
 import socket
 import sqlite3
+import sys
 import threading
 from collections.abc import Sequence
 from dataclasses import replace
@@ -17,6 +18,7 @@ from kws_serve.app import Server, ServerOptions, build_app
 from kws_serve.engine import Engine
 from kws_serve.engine_runner import EngineRunner
 from kws_serve.messages import Detection, Event
+from kws_serve.printer import Printer
 from kws_serve.sinks.event_log import EventLog
 from kws_serve.sources.spec import SourceSpec
 from kws_serve.sources.supervisor import Sources, SourceState
@@ -44,8 +46,10 @@ class Running:
         loop: bool,
         notice: str,
         watch: tuple[Sequence[str], Sequence[str]] = ((), ()),
+        printer: Printer | None = None,
     ) -> None:
-        """Everything that can be refused is refused here. `watch`: URLs and tokens of other servers.
+        """Everything that can be refused is refused here. `watch`: URLs and tokens of other servers. `printer`:
+        stdout's.
 
         Raises KwsError, OSError (address).
         """
@@ -53,7 +57,7 @@ class Running:
         self.log = log
         self.log.on_commit = self._committed
         self.runner = EngineRunner(engine, self.log.publish)
-        self.terminal = Terminal(engine, notice)
+        self.terminal = Terminal(engine, notice, printer or Printer(sys.stdout))
         self.sources = Sources(specs, engine, loop=loop, on_change=self._source_changed)
         self.watch = Watch(*watch, self.terminal.server)
         self.options = replace(options, sources=self.sources.states, watched=self.watch.rows)

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import math
 import shutil
-import sys
-import threading
 import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
@@ -13,6 +11,7 @@ from typing import TYPE_CHECKING
 from kws_serve import __version__
 from kws_serve.engine import Engine
 from kws_serve.messages import Detection, JsonObject
+from kws_serve.printer import Printer
 
 if TYPE_CHECKING:
     from kws_serve.sources.supervisor import SourceState
@@ -25,14 +24,13 @@ _BAR = 20
 
 
 class Terminal:
-    """Lines on stdout; safe from any thread."""
+    """Lines on stdout; safe from any thread, and none waits for the terminal."""
 
-    def __init__(self, engine: Engine, notice: str) -> None:
+    def __init__(self, engine: Engine, notice: str, printer: Printer) -> None:
         self.engine = engine
         self.notice = notice
-        self.tty = sys.stdout.isatty()
-        self._lock = threading.Lock()
-        self._shown = False
+        self.tty = printer.tty
+        self._printer = printer
         self._heard_s = time.monotonic()
         self._hinted = False
 
@@ -88,10 +86,7 @@ class Terminal:
             db = 20 * math.log10(max(loudest.level, 1e-5))
             bar = "#" * round(_BAR * (1 + max(-60.0, db) / 60))
             text = f"{loudest.name}  [{bar:<{_BAR}}] {db:4.0f} dB  {label} {score:.2f}  {len(streams)} stream(s)"
-        with self._lock:
-            sys.stdout.write("\r\x1b[2K" + _printable(text)[: shutil.get_terminal_size().columns - 1])
-            sys.stdout.flush()
-            self._shown = True
+        self._printer.live(_printable(text)[: shutil.get_terminal_size().columns - 1])
 
     def _hint(self, level: float) -> None:
         now_s = time.monotonic()
@@ -103,26 +98,10 @@ class Terminal:
 
     def clear(self) -> None:
         """Take the live line away."""
-        with self._lock:
-            self._erase()
-            sys.stdout.flush()
-
-    def _erase(self) -> None:
-        if self._shown:
-            sys.stdout.write("\r\x1b[2K")
-            self._shown = False
+        self._printer.live("")
 
     def _print(self, text: str) -> None:
-        with self._lock:
-            try:
-                self._erase()
-                sys.stdout.write(_printable(text) + "\n")
-                sys.stdout.flush()
-            except BrokenPipeError:  # nobody reads any more; the service goes on
-                sys.stdout = open("/dev/null", "w")  # noqa: PTH123, SIM115
-                self.tty = False
-            except OSError:  # into a file, on a full disk: the log says so
-                pass
+        self._printer.put(_printable(text) + "\n")
 
 
 def _printable(text: str) -> str:

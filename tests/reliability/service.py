@@ -36,12 +36,16 @@ class Service:
     def db(self) -> Path:
         return self.data / f"events-{self.port}.db"
 
-    def start(self, wait: bool = True) -> float:
-        """Seconds until it was ready."""
+    def start(self, wait: bool = True, *, stdout: int = subprocess.DEVNULL, stderr: int | None = None) -> float:
+        """Seconds until it was ready. `stderr`: into a file of its own, unless given."""
         began = time.monotonic()
         with self.stderr.open("ab") as errors:
             self.process = subprocess.Popen(
-                self._command, stdout=subprocess.DEVNULL, stderr=errors, env=self._environ, start_new_session=True
+                self._command,
+                stdout=stdout,
+                stderr=errors if stderr is None else stderr,
+                env=self._environ,
+                start_new_session=True,
             )
         while wait:
             assert self.process.poll() is None, self.stderr.read_text()

@@ -30,6 +30,7 @@ class Row:
 _SEC, _TOK = "tests/api/test_security.py", "tests/api/test_tokens.py"
 _MIC = "tests/sources/test_virtual_microphone.py"
 _LOG, _REL = "tests/log/test_event_log.py", "tests/reliability"
+_RETENTION = "tests/log/test_retention.py"
 
 SECURITY = (
     Row("S1", "Loopback by default; beyond it only with a token or `--insecure`", "`api/security.py` check_exposure",
@@ -123,6 +124,12 @@ DELIVERY = (
         ("tests/board/test_board.py::test_resets_lose_no_result",)),
     Row("clock jump", "Samples are the truth, wall time an annotation", "`stream.py`, `sinks/event_log.py`",
         (f"{_REL}/test_clock.py::test_the_wall_clock_jumps_an_hour",)),
+    Row("wrong clock", "Rows go for their own age only, after an hour of a steady clock; each deletion is logged",
+        "`sinks/clock_guard.py`, `sinks/expiry.py`",
+        (f"{_REL}/test_clock.py::test_a_clock_that_is_wrong_at_the_start_deletes_nothing",
+         f"{_RETENTION}::test_the_clock_is_believed_after_an_hour_in_which_both_agreed_and_never_else",
+         f"{_RETENTION}::test_only_rows_that_are_old_themselves_go_and_each_missing_id_is_told"),
+        "1970, 100 days ahead, one row of 1970; 500 random sequences of looks", "0 rows; as an oracle says"),
     Row("disk full", "Detections go on, `durable: false`; written on recovery or told as `log_gap`; not ready",
         "`sinks/event_log.py`, `sinks/store.py`",
         (f"{_REL}/test_disk_full.py::test_detections_go_on_and_are_written_when_there_is_room",

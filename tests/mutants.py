@@ -34,6 +34,7 @@ _S = "service/kws_serve/"
 _SECURITY, _TOKENS = "tests/api/test_security.py", "tests/api/test_tokens.py"
 _LIVE = "tests/api/test_live.py"
 _LOG = "tests/log/test_event_log.py"
+_RETENTION = "tests/log/test_retention.py"
 _TERMINAL = "tests/test_terminal.py"
 
 MUTANTS = (
@@ -83,6 +84,13 @@ MUTANTS = (
     Mutant("uid", _S + "sinks/event_log.py", "if uid in seen or self._known(uid):", "if False:", f"{_LOG} -k twice"),
     Mutant("disk full", _S + "sinks/event_log.py", "self.store.mark_all_logged(False)", "pass",
            "tests/reliability/test_disk_full.py -k killed"),
+    Mutant("wrong clock", _S + "sinks/clock_guard.py", "return agreed and", "return True or",
+           "tests/reliability/test_clock.py -k wrong_at_the_start"),
+    Mutant("wrong clock", _S + "sinks/clock_guard.py", "<= APART_S", "<= 1e18", f"{_RETENTION} -k step"),
+    Mutant("wrong clock", _S + "sinks/clock_guard.py", "wall_s > self._newest_s", "1", f"{_RETENTION} -k newest_row"),
+    Mutant("wrong clock", _S + "sinks/store.py", "WHERE logged_at < ? ORDER BY logged_at LIMIT ?",
+           "WHERE id <= (SELECT max(id) FROM detections WHERE logged_at < ?) LIMIT ?", f"{_RETENTION} -k 1970"),
+    Mutant("wrong clock", _S + "sinks/expiry.py", "_log.info(", "_log.debug(", f"{_RETENTION} -k 1970"),
     Mutant("slow subscriber", _S + "sinks/subscribers.py", "if len(self._queue) >= QUEUE_MESSAGES or", "if False and",
            "tests/api/test_streams.py -k slow_subscriber_gets"),
     Mutant("overload", _S + "stream.py", "self.dropped_samples += part.n", "pass",

@@ -1,14 +1,22 @@
-"""FIELD 7: the wall clock jumps an hour forth and back; samples are the truth, ids go on, nothing times out."""
+"""FIELD 7: the wall clock jumps an hour forth and back; samples are the truth, ids go on, nothing times out. A wrong
+clock deletes nothing.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
+import sqlite3
+import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 import websockets
 
+from kws_serve.messages import Detection
+from kws_serve.sinks.store import Store
 from tests.proof import count, record
 from tests.reliability.service import Service, running
 from tests.reliability.streams import RawSender, expected, feed, words
@@ -57,3 +65,43 @@ async def test_the_wall_clock_jumps_an_hour(level_model, tmp_path, free_port):
     assert status["log"]["durable"]
     assert not service.errors()
     record("clock jump", f"{jumps} jumps of 1 to 2 h", f"{len(pushed)} ids in order, 0 gaps, 0 timeouts")
+
+
+DAY_S = 86400.0
+
+
+def write_log(service: Service, logged_at: Sequence[float]) -> None:
+    """A log of an earlier run: a detection, or so, for each of these times (s since 1970)."""
+    store = Store(service.db)
+    store.append(
+        [
+            Detection("s", "e", "m", "1", "onnx", "yes", 0.9, "once", i, i / 16000, i / 16000 + 1, 0.0, id=i)
+            for i in range(1, len(logged_at) + 1)
+        ],
+        heard=[("s", "e", 16000)],
+    )
+    store.close()
+    with contextlib.closing(sqlite3.connect(service.db)) as db:
+        db.executemany(
+            "UPDATE detections SET logged_at = ? WHERE id = ?", [(at, i + 1) for i, at in enumerate(logged_at)]
+        )
+        db.commit()
+
+
+@pytest.mark.parametrize("clock", ["@1970-01-01 00:05:00", "+100d", "+0"])
+def test_a_clock_that_is_wrong_at_the_start_deletes_nothing(level_model, tmp_path, free_port, clock):
+    """One that is right neither, in its first hour; not for one row of 1970 either."""
+    environ = {"LD_PRELOAD": faketime_library(), "FAKETIME": clock, "FAKETIME_DONT_FAKE_MONOTONIC": "1"}
+    service = Service(level_model.parent, free_port, tmp_path / "log", **environ)
+    now_s = time.time()
+    logged_at = [now_s - 50 * DAY_S + i for i in range(500)]
+    logged_at[490] = 300.0
+    write_log(service, logged_at)
+    with running(service):
+        assert service.terminate() == 0
+    assert [row["logged_at"] for row in service.rows()] == logged_at
+    store = Store(service.db)
+    assert store.streams() == {"s": {"e": 16000}}
+    store.close()
+    told = [m["message"] for m in service.errors()]
+    assert ["the clock" in message for message in told] == ([True] if "1970" in clock else [])

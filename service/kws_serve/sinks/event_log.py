@@ -25,6 +25,7 @@ from typing import TypeVar
 
 from kws_serve.api.wire import detection_json, dumps, hole_json
 from kws_serve.messages import Detection, Event, JsonObject
+from kws_serve.sinks.expiry import Expiry
 from kws_serve.sinks.store import Filter, Hole, Logged, Retention, Review, Store
 from kws_serve.sinks.subscribers import Subscriber
 
@@ -52,7 +53,7 @@ class EventLog:
     def __init__(self, path: Path, keep: Retention = Retention()) -> None:  # noqa: B008 (frozen)
         """Open the log at `path`. Raises LogError."""
         self.store = Store(path)
-        self.keep = keep
+        self._expiry = Expiry(self.store, keep, time.time())
         self.fault = ""  # why commits fail; empty: they do not
         self.on_commit: Callable[[list[Event]], None] = lambda _: None
         self.positions: Callable[[Collection[str] | None], Iterable[tuple[str, str, int]]] = lambda _: ()
@@ -195,7 +196,7 @@ class EventLog:
                         next_heard_s = now_s + (NOTE_S if young else HEARD_S)
                 if now_s >= next_expire_s and not self.fault:
                     next_expire_s = now_s + EXPIRE_S
-                    self.store.expire(self.keep)
+                    self._expiry.look(time.time(), time.monotonic())
                     self.store.keep_reserve()
             except Exception:  # a fault of ours must not stop the log
                 _log.exception("the event log's writer failed")

@@ -16,6 +16,7 @@ import threading
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from math import ceil
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -54,6 +55,7 @@ MIGRATIONS: tuple[str, ...] = (
         PRIMARY KEY (name, epoch)) WITHOUT ROWID;
     CREATE TABLE overrides (model TEXT PRIMARY KEY, settings TEXT NOT NULL) WITHOUT ROWID;
     """,
+    "CREATE INDEX detections_logged_at ON detections (logged_at)",  # what is too old is found without reading all
 )
 """Schema changes in order; `PRAGMA user_version` counts those that a file has had. Only ever append."""
 
@@ -324,29 +326,47 @@ class Store:
             db.executemany("DELETE FROM streams WHERE name = ? AND epoch = ?", list(gone))
             db.executemany("INSERT OR REPLACE INTO streams VALUES (?, ?, ?, ?)", [(*p, now_s) for p in positions])
 
-    def expire(self, keep: Retention) -> int:
-        """Forget what is too old or too much, oldest first and a part at a time; returns how many."""
-        db = self._writer
-        row = db.execute("SELECT max(id) FROM detections WHERE logged_at < ?", (time.time() - keep.days * 86400,))
-        upto = int(row.fetchone()[0] or 0)
+    def older_than(self, at_s: float) -> list[int]:
+        """Ids of rows that were logged before `at_s` (s since 1970) themselves, ascending; at most EXPIRE_ROWS."""
+        rows = self._writer.execute(
+            "SELECT id FROM detections WHERE logged_at < ? ORDER BY logged_at LIMIT ?", (at_s, EXPIRE_ROWS)
+        )
+        return sorted(id_ for (id_,) in rows)
+
+    def oldest_beyond(self, megabytes: float) -> list[int]:
+        """The oldest ids, if the file holds more than so much: down to nine tenths of it, but at most EXPIRE_ROWS."""
+        most = megabytes * 1e6
         used = self.used_bytes
-        if used > keep.megabytes * 1e6:
-            first, last, n = db.execute("SELECT min(id), max(id), count(*) FROM detections").fetchone()
-            if n:
-                share = min(1.0, 1 - 0.9 * keep.megabytes * 1e6 / used)
-                upto = max(upto, first + int((last - first + 1) * share))
-        oldest = db.execute("SELECT min(id) FROM detections").fetchone()[0] or 0
-        upto = min(upto, oldest + EXPIRE_ROWS)
+        if used <= most:
+            return []
+        (n,) = self._writer.execute("SELECT count(*) FROM detections").fetchone()
+        wanted = min(EXPIRE_ROWS, ceil(n * (1 - 0.9 * most / used)))
+        return [id_ for (id_,) in self._writer.execute("SELECT id FROM detections ORDER BY id LIMIT ?", (wanted,))]
+
+    def forget(self, ids: Sequence[int]) -> None:
+        """Delete these rows, with their marks; a hole without a gap's reason is told as retention."""
+        db = self._writer
         with self._transaction():
-            gone = int(db.execute("DELETE FROM detections WHERE id <= ?", (upto,)).rowcount) if upto else 0
-            db.execute("DELETE FROM gaps WHERE last <= ?", (upto,))
-            db.execute("DELETE FROM streams WHERE seen_at < ?", (time.time() - 86400,))
-        if gone:
-            db.execute("PRAGMA incremental_vacuum(1000)").fetchall()
-            db.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
-        return gone
+            db.executemany("DELETE FROM detections WHERE id = ?", [(id_,) for id_ in ids])
+            db.execute(  # below all rows, every missing id is told as retention
+                "DELETE FROM gaps WHERE last < ? AND NOT EXISTS (SELECT 1 FROM detections WHERE id < gaps.first)",
+                (max(ids),),
+            )
+        db.execute("PRAGMA incremental_vacuum(1000)").fetchall()
+        db.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
+
+    def forget_streams(self, seen_before_s: float) -> None:
+        """Forget the positions of streams that were last heard before then (s since 1970)."""
+        with self._transaction() as db:
+            db.execute("DELETE FROM streams WHERE seen_at < ?", (seen_before_s,))
 
     # reading
+
+    @property
+    def newest_at_s(self) -> float:
+        """When the row of the highest id was logged, s since 1970; 0 without rows."""
+        rows = self._reader_rows("SELECT logged_at FROM detections ORDER BY id DESC LIMIT 1")
+        return float(rows[0][0]) if rows else 0.0
 
     @property
     def used_bytes(self) -> int:

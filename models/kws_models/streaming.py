@@ -103,10 +103,13 @@ def _onset_s(signal: Float32Array, rate_hz: int) -> float:
 
 
 def stream_scores(spec: ModelSpec, infer: Infer, samples: Int16Array) -> Float32Array:
-    """Scores (k, n_classes) of every patch of a stream at the model's rate, one each patch hop."""
+    """Scores (k, n_classes) of every patch of a stream at the model's rate: patch i ends (i + 1) patch hops after its
+    beginning, before which the service hears a patch of zeros.
+    """
     maker = PatchMaker(spec.front_end, spec.n_frames)
     hop_samples = spec.frames_per_patch_hop * spec.front_end.hop_samples
-    scores = []
+    samples = np.concatenate([np.zeros(maker.patch_samples, np.int16), samples])[hop_samples:]
+    scores = [np.empty((0, len(spec.labels)), np.float32)]
     for first in range(0, len(samples) - maker.patch_samples + 1, _BATCH * hop_samples):
         last = first + (_BATCH - 1) * hop_samples + maker.patch_samples
         scores.append(infer(maker.sliding_patches(samples[first:last], spec.frames_per_patch_hop)))
@@ -124,7 +127,7 @@ def detections(spec: ModelSpec, scores: Float32Array, settings: dict[str, Detect
     firings: list[Firing] = []
     for first in range(0, len(scores), _DETECTED_AT_ONCE):  # how it is cut changes nothing but the speed
         part = scores[first : first + _DETECTED_AT_ONCE]
-        decided = np.array([patch + (first + len(part) - 1) * hop])
+        decided = np.array([(first + len(part)) * hop])
         firings += detector.update(np.zeros(1, np.int64), part[None], decided)
     return [firing for firing in firings if firing.phase != "end"]
 

@@ -470,6 +470,8 @@ class Engine:
         spec, rate = model.loaded.spec, stream.rate_hz
         decided = stream.sample_at(firing.decided_tick)
         start = stream.sample_at(firing.start_tick)
+        if stream.is_reheard(decided, model.detector.patch * rate // TICKS_PER_S):
+            return []
         if stream.told_s:
             refractory_s = self.detection_settings(spec.name)[firing.label].refractory_s
             if stream.is_told(spec.name, firing.label, firing.phase, decided / rate, refractory_s):

@@ -39,7 +39,7 @@ class Incremental(Tails):
         super().__init__(spec, front_end)
         self.backend = backend
         self._states = new_states(backend.state_shapes, 0)
-        self._stale = np.zeros(0, bool)  # the state is to be computed again from the tail
+        self._stale = np.zeros(0, bool)  # the state is to be computed from the tail: at a stream's beginning, too
         self._last: tuple[Float32Array, list[int]] = (self.tail, [])  # frames of the last advance, where patches end
 
     def ensure(self, n_streams: int) -> None:
@@ -49,19 +49,17 @@ class Incremental(Tails):
         if more > 0:
             new = new_states(self.backend.state_shapes, more)
             self._states = [np.concatenate(both) for both in zip(self._states, new, strict=True)]
-            self._stale = np.concatenate([self._stale, np.zeros(more, bool)])
+            self._stale = np.concatenate([self._stale, np.ones(more, bool)])
 
     def reset(self, slots: Int64Array) -> None:
         """See Scorer."""
         super().reset(slots)
-        self.tail[slots] = 0
-        self._forget(slots)
-        self._stale[slots] = False
+        self._stale[slots] = True
 
-    def heard(self, tail: Float32Array, seen: Int64Array) -> None:
+    def heard(self, tail: Float32Array) -> None:
         """See Scorer."""
-        super().heard(tail, seen)
-        self._stale[:] = seen > 0
+        super().heard(tail)
+        self._stale[:] = True
 
     def follow(self, frames: Float32Array, slots: Int64Array) -> None:
         """See Scorer."""
@@ -76,7 +74,7 @@ class Incremental(Tails):
     def advance(self, frames: Float32Array, slots: Int64Array) -> Float32Array:
         """See Scorer."""
         n_frames, hop = self.spec.n_frames, self.spec.frames_per_patch_hop
-        done = int(self.seen[slots[0]])
+        m = frames.shape[1]
         history = self._hear(frames, slots)
         stale = self._stale[slots]
         self._stale[slots] = True  # should the backend fail
@@ -89,10 +87,8 @@ class Incremental(Tails):
             if not stale.all():
                 scores[~stale] = self.backend.step(frames[~stale], self._states, slots[~stale])
         self._stale[slots] = False
-        ends = range(done + 1, done + 1 + frames.shape[1])
-        wanted = [j for j, end in enumerate(ends) if end >= n_frames and (end - n_frames) % hop == 0]
-        self._last = history, [n_frames + j + 1 for j in wanted]
-        return scores if len(wanted) == len(ends) else scores[:, wanted]
+        self._last = history, list(range(n_frames + hop, n_frames + m + 1, hop))
+        return scores[:, hop - 1 :: hop]
 
     def _forget(self, slots: Int64Array) -> None:
         for state in self._states:
@@ -109,6 +105,6 @@ def make_scorer(spec: ModelSpec, front_end: FrontEnd, backend: Backend) -> Score
 def goes_on(before: Scorer, spec: ModelSpec, front_end: FrontEnd, backend: Backend) -> Scorer:
     """A scorer of another model of the same patches that has heard what `before` has: not one patch is missed."""
     new = make_scorer(spec, front_end, backend)
-    new.ensure(len(before.seen))
-    new.heard(before.tail, before.seen)
+    new.ensure(len(before.tail))
+    new.heard(before.tail)
     return new

@@ -22,7 +22,7 @@ from kws_serve.core.score_ring import ScoreRing
 from kws_serve.incremental import goes_on, make_scorer
 from kws_serve.manifest import DetectionSpec, ModelSpec
 from kws_serve.messages import BackendError, Float32Array, Int64Array
-from kws_serve.scorer import Scorer, patches_completed
+from kws_serve.scorer import Scorer
 
 _log = logging.getLogger(__name__)
 
@@ -132,12 +132,14 @@ class Lane:
         self.patch_hop = spec.frames_per_patch_hop
         self.window = spec.front_end.window_samples
         self.hop = spec.front_end.hop_samples
-        self.early = self.window // 2 if spec.front_end.pad == "centre" else 0
         self.factor = 16000 // spec.front_end.rate_hz  # ticks per sample of this lane
         self.patch_ticks = spec.patch_samples * self.factor
         self.hop_ticks = self.patch_hop * self.hop * self.factor
+        centred = spec.front_end.pad == "centre"
+        self.early = self.window // 2 % self.hop_samples if centred else 0
+        """Frame f of a segment ends at sample (f + 1) * hop - early: one patch of zeros ends at -early."""
         self.ring = SampleRing(ring_size(self.reach_ticks // 2, BURST_TICKS // 2)) if self.factor == 2 else None
-        self._frames_done = np.zeros(0, np.int64)
+        self._frames_done = np.zeros(0, np.int64)  # (n_streams,) of the segment, the zeros before it not counted
         self.models = [self._model(group, settings(group[0].spec.name)) for group in models]
         self.rolled_back: list[LaneModel] = []  # models on trial that failed, for the engine to note
         self.on_frames: OnFrames | None = None  # who looks at the features
@@ -257,37 +259,29 @@ class Lane:
         used = np.logical_or.reduce([m.enabled[slots] for m in self.models])
         slots, limit_ticks = slots[used], limit_ticks[used]
         ready = limit_ticks if self.factor == 1 else (limit_ticks - half.LAG) // 2
-        complete = np.maximum(0, (ready + self.early - self.window) // self.hop + 1)
-        done = self._frames_done[slots]
-        filling = done < self.n_frames
-        base = np.where(filling, self.n_frames, done)
-        to_boundary = np.where(complete >= base, base + (complete - base) // self.patch_hop * self.patch_hop, done)
-        upto = np.where(filling & (complete < self.n_frames), complete, to_boundary)
-        m = upto - done
-        key = np.where(filling, done, -1)
-        for m_one, done_one in set(zip(m.tolist(), key.tolist(), strict=True)):
-            if m_one <= 0:
-                continue
-            group = slots[(m == m_one) & (key == done_one)]
+        complete = (ready + self.early) // self.hop  # frames (k,)
+        m = complete // self.patch_hop * self.patch_hop - self._frames_done[slots]
+        for m_one in sorted({n for n in m.tolist() if n > 0}):
+            group = slots[m == m_one]
             size = max(1, MAX_WINDOWS // m_one)
             for i in range(0, len(group), size):
                 yield from self._advance_group(group[i : i + size], m_one, ring)
 
     def _advance_group(self, slots: Int64Array, m: int, ring: SampleRing) -> Iterable[Outcome]:
-        """`m` new frames of each of these streams, which all complete the same patches."""
+        """`m` new frames of each of these streams, m / patch_hop patches."""
         done = self._frames_done[slots]
         if self.ring:
             self._halve(slots, done, m, ring)
         source = self.ring or ring
-        first = done * self.hop - self.early
+        first = (done + 1) * self.hop - self.early - self.window  # may lie before the segment: zeros
         windows = source.windows(slots, first, m, self.window, self.hop, self.front_end.lead_samples)
         frames = self.front_end.frames(windows.reshape(len(slots) * m, -1)).reshape(len(slots), m, -1)
         if self.on_frames:
-            first_end = (done * self.hop + self.window - self.early) * self.factor
+            first_end = ((done + 1) * self.hop - self.early) * self.factor
             self.on_frames(self, slots, frames, first_end)
-        p = patches_completed(int(done[0]), m, self.n_frames, self.patch_hop)
+        p = m // self.patch_hop
         self._frames_done[slots] = done + m
-        decided = ((done + m - 1) * self.hop + self.window - self.early) * self.factor
+        decided = ((done + m) * self.hop - self.early) * self.factor
         for model in tuple(self.models):
             mine = model.enabled[slots]
             if not mine.any():
@@ -307,16 +301,15 @@ class Lane:
                 model.failed_patches += len(my_slots) * p
                 model.error = str(e)
                 continue
-            if p:
-                model.patches += len(my_slots) * p
-                model.recent.push(my_slots, scores)
-                firings = model.detector.update(my_slots, scores, decided[mine])
-                yield model, my_slots, scores, decided[mine], firings
+            model.patches += len(my_slots) * p
+            model.recent.push(my_slots, scores)
+            firings = model.detector.update(my_slots, scores, decided[mine])
+            yield model, my_slots, scores, decided[mine], firings
 
     def _halve(self, slots: Int64Array, done: Int64Array, m: int, ring: SampleRing) -> None:
         """Bring the 8 kHz ring to the end of the frames asked for."""
         assert self.ring is not None
-        upto = (done + m - 1) * self.hop + self.window - self.early
+        upto = (done + m) * self.hop - self.early
         for n in {int(x) for x in upto - self.ring.written[slots]}:
             if n <= 0:
                 continue

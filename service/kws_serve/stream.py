@@ -100,6 +100,7 @@ class Stream:
         self._lock = threading.Lock()
         self._wake = wake
         self._resumed = resumed is not None
+        self._reheard_sample = resumed.heard_sample if resumed else 0
 
     def is_told(self, model: str, label: str, phase: str, decided_s: float, refractory_s: float) -> bool:
         """Whether an earlier run has decided this already: its patches are computed again after a restart."""
@@ -108,6 +109,13 @@ class Stream:
         upto_s = max((s for (m, _), s in self.told_s.items() if m == model), default=-1.0)
         quiet_s = self.told_s.get((model, label), -1.0) + (refractory_s if phase != "end" else 0.0)
         return decided_s <= upto_s or decided_s < quiet_s
+
+    def is_reheard(self, decided_sample: int, patch_samples: int) -> bool:
+        """Whether a patch rests on zeros where an earlier run had audio, and that run has decided it: what comes again
+        after a restart begins in the midst of a stream.
+        """
+        again = self.segment_first == self.base_sample and decided_sample <= self._reheard_sample
+        return again and decided_sample < self.base_sample + patch_samples
 
     @property
     def buffered_samples(self) -> int:

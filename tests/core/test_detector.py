@@ -26,8 +26,8 @@ def make(spec: DetectionSpec, *, sustained: bool = False, other: DetectionSpec |
     return detector
 
 
-def run(detector: Detector, scores: np.ndarray, cuts: list[int], slot: int = 0) -> list[Firing]:
-    """Feed scores (n, 3) in parts of the given sizes."""
+def run(detector: Detector, scores: np.ndarray, cuts: list[int], slot: int = 0, first: int = PATCH) -> list[Firing]:
+    """Feed scores (n, 3) in parts of the given sizes; `first`: the tick at which the first patch ends."""
     firings: list[Firing] = []
     at = 0
     for size in [*cuts, len(scores)]:
@@ -35,7 +35,7 @@ def run(detector: Detector, scores: np.ndarray, cuts: list[int], slot: int = 0) 
         if not len(part):
             break
         at += len(part)
-        decided = np.array([PATCH + (at - 1) * HOP])
+        decided = np.array([first + (at - 1) * HOP])
         firings += detector.update(np.array([slot]), part[None].astype(np.float32), decided)
     return firings
 
@@ -131,3 +131,37 @@ def test_an_event_that_is_on_ends_at_a_reset():
     assert detector.reset(0, tick=50000) == []
     again = run(detector, np.array([[0, 1.0, 0]]), [])
     assert [f.phase for f in again] == ["start"]  # no refractory time outlives a reset
+
+
+EVENT = DetectionSpec(threshold=0.75, off_threshold=0.5, smoothing_ms=0, k=1, n=1, refractory_s=0.0)
+SETTLED = PATCH // HOP - 1  # patches that end before the last one in which the segment's first sample lies
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    st.integers(0, SETTLED - 1), st.integers(1, 2 * SETTLED), st.lists(st.integers(1, 30), max_size=12), st.booleans()
+)
+def test_an_event_that_starts_within_the_first_patch_is_told_if_it_is_still_on_then(first, n, cuts, sustained):
+    scores = np.zeros((3 * SETTLED, 3))
+    scores[first : first + n, 1] = 1.0
+    found = run(make(EVENT, sustained=sustained), scores, cuts, first=HOP)
+    on = [((f.decided_tick - HOP) // HOP, f.start_tick) for f in found if f.phase != "end"]
+    ends = [(f.decided_tick - HOP) // HOP for f in found if f.phase == "end"]
+    start = HOP + first * HOP  # where the first patch above ended
+    if not sustained:
+        assert (on, ends) == ([(first, start)], [])
+    elif first + n > SETTLED:
+        assert (on, ends) == ([(SETTLED, start)], [first + n])
+    else:
+        assert found == []  # the step, not the sound
+
+
+def test_a_segment_that_breaks_off_tells_what_was_held():
+    detector = make(EVENT, sustained=True)
+    assert run(detector, np.tile([0, 1.0, 0], (3, 1)), [], first=HOP) == []
+    found = detector.reset(0, 4 * HOP)
+    assert [(f.phase, f.label, f.start_tick, f.score) for f in found] == [
+        ("start", "yes", HOP, 1),
+        ("end", "yes", HOP, 1),
+    ]
+    assert detector.reset(0, 0) == []

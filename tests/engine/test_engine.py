@@ -12,6 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from kws_serve.backends import open_backend
+from kws_serve.core import resampler as half
 from kws_serve.engine import Engine, LoadedModel, Stream
 from kws_serve.messages import BackendError, Detection, Event, Gap, ScoresRow, StreamDone, StreamRefused
 from kws_serve.model_folder import load_model
@@ -100,6 +101,34 @@ def test_any_cut_gives_the_same_detections_and_scores(models, seed, rate, cuts):
     assert any(isinstance(e, Detection) for e in one)
     for model in whole.models:
         np.testing.assert_allclose(scores_of(one, "a", model), scores_of(two, "a", model), atol=1e-6)
+
+
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.integers(0, 5), st.integers(100, 9000), st.integers(1, 40000))
+def test_a_segment_begins_as_if_zeros_had_gone_before(models, seed, chunk, lost):
+    """At a stream's start and after a gap: scores and detections are those of the same audio after zeros."""
+    engine, audio = Engine(models), tones(seed, 1.0)
+    audio[: half.LEAD] = 0  # at 8 kHz a step is heard 5 ms before it, where a segment has nothing
+    n, zeros = len(audio), np.zeros(19200, np.int16)  # whole hops of every model, longer than every patch
+    cuts = [chunk] * (n // chunk)
+    after = feed(engine, engine.open_stream("a", 16000, scores=True, live=False), np.concatenate([zeros, audio]), cuts)
+    stream = engine.open_stream("b", 16000, scores=True, live=False)
+    stream.push(audio, 0.0)
+    stream.skip(lost, "test")
+    both = feed(engine, stream, audio, cuts)
+    for model in engine.models:
+        wanted = {e.end_sample - len(zeros): e.values for e in after if isinstance(e, ScoresRow) and e.model == model}
+        for begin in (0, n + lost):
+            rows = [e for e in both if isinstance(e, ScoresRow) and e.model == model]
+            found = {e.end_sample - begin: e.values for e in rows if begin <= e.end_sample < begin + n}
+            assert min(found) == min(k for k in wanted if k > 0)  # the first patch hop gives scores
+            for end, values in found.items():
+                np.testing.assert_allclose(values, wanted[end], atol=1e-6)
+    once = [[e for e in some if isinstance(e, Detection) and e.phase == "once"] for some in (after, both)]
+    wanted_once = [(e.model, e.label, max(0, e.start_sample - len(zeros))) for e in once[0]]
+    for begin in (0, n + lost):
+        mine = [e for e in once[1] if begin <= e.start_sample <= begin + n]
+        assert [(e.model, e.label, e.start_sample - begin) for e in mine] == wanted_once
 
 
 def test_company_changes_nothing_and_slots_are_reused_clean(models):

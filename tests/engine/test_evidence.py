@@ -29,16 +29,17 @@ def bank(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def patches_of(folder: Path, audio: np.ndarray) -> dict[float, np.ndarray]:
-    """Every patch by its end, straight from the front end over the whole audio."""
+    """Every patch by its end, straight from the front end over a patch of zeros and the whole audio."""
     spec = loaded(folder).spec
     front_end = FrontEnd(spec.front_end)
     window, hop = spec.front_end.window_samples, spec.front_end.hop_samples
-    padded = np.concatenate([audio, np.zeros(16000, np.int16)]).astype(np.float32) / 32768
+    zeros = spec.patch_samples
+    padded = np.concatenate([np.zeros(zeros), audio, np.zeros(16000)]).astype(np.float32) / 32768
     windows = np.lib.stride_tricks.sliding_window_view(padded, window)[::hop]
     frames = front_end.frames(np.ascontiguousarray(windows))
     found = {}
     for last in range(spec.n_frames, len(frames) + 1, spec.frames_per_patch_hop):
-        end = (last - 1) * hop + window
+        end = (last - 1) * hop + window - zeros
         found[round(end / 16000, 6)] = frames[last - spec.n_frames : last]
     return found
 

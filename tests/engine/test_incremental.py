@@ -77,25 +77,18 @@ def test_the_same_as_whole_patches(streaming, calls, hop_ms):
     spec = replace(streaming.spec, patch_hop_ms=hop_ms)
     whole, step = both(spec, streaming.open(), 3)
     rng = np.random.default_rng(len(calls))
-    seen = np.zeros(3, int)
     for slots, hops, action in calls:
         if action == 0:
             for scorer in (whole, step):
                 scorer.reset(np.array(slots))
-            seen[list(slots)] = 0
-        groups = {int(s): [t for t in slots if seen[t] == s] for s in seen[list(slots)]}
-        for done, group in groups.items():  # together where they complete the same patches, as a lane does
-            hop = spec.frames_per_patch_hop
-            m = spec.n_frames - done if done < spec.n_frames else hops * hop
-            frames = rng.normal(0, 3, (len(group), m, spec.n_coeffs)).astype(np.float32)
-            for at in range(0, m, 7 if done < spec.n_frames else m):  # while it fills, in any parts
-                part = frames[:, at : at + (7 if done < spec.n_frames else m)]
-                found = [scorer.advance(part, np.array(group)) for scorer in (whole, step)]
-                np.testing.assert_allclose(found[1], found[0], atol=1e-5)
-                for row in range(len(group)):
-                    for j in range(found[0].shape[1]):
-                        np.testing.assert_array_equal(step.patch(row, j), whole.patch(row, j))
-            seen[group] += m
+        m = hops * spec.frames_per_patch_hop
+        frames = rng.normal(0, 3, (len(slots), m, spec.n_coeffs)).astype(np.float32)
+        found = [scorer.advance(frames, np.array(slots)) for scorer in (whole, step)]
+        assert found[0].shape == (len(slots), hops, 12)
+        np.testing.assert_allclose(found[1], found[0], atol=1e-5)
+        for row in range(len(slots)):
+            for j in range(hops):
+                np.testing.assert_array_equal(step.patch(row, j), whole.patch(row, j))
 
 
 def test_streams_of_different_age_share_a_call(streaming):

@@ -7,6 +7,10 @@ A label fires when its smoothed score (mean over `smoothing_ms`; patches before 
 `threshold` now and in at least `k` of the last `n` patches, is not firing already and is not in its refractory
 time. It stops firing below `off_threshold`. A keyword fires once; an event has a start and an end. Labels do not
 block each other.
+
+A segment begins as if zeros had gone before, and audio that begins at full level is a step, which sounds like a bang
+or a crash until it goes on. So the start of an event within a segment's first patch is held until the last patch in
+which the segment's first sample lies, and is told if the label is still on then.
 """
 
 from __future__ import annotations
@@ -79,6 +83,8 @@ class Detector:
         self._start = np.zeros((0, c), np.int64)
         self._last_on = np.zeros((0, c), np.int64)  # decided tick of the last patch at or above off
         self._peak = np.zeros((0, c), np.float32)
+        self._held = np.zeros((0, c), bool)  # on, and its start is not told yet
+        self._settled = patch_ticks - patch_hop_ticks if sustained else 0  # from this tick on nothing is held
         self.configure(settings)
 
     def configure(self, settings: Mapping[str, DetectionSpec]) -> None:
@@ -111,17 +117,23 @@ class Detector:
         """Make room for slots 0..n_streams-1."""
         more = n_streams - len(self._active)
         if more > 0:
-            for name in ("_scores", "_above", "_active", "_quiet_until", "_start", "_last_on", "_peak"):
+            for name in ("_scores", "_above", "_active", "_quiet_until", "_start", "_last_on", "_peak", "_held"):
                 old = getattr(self, name)
                 new = np.full((more, *old.shape[1:]), -1 if name == "_start" else 0, old.dtype)
                 setattr(self, name, np.concatenate([old, new]))
 
     def reset(self, slot: int, tick: int) -> list[Firing]:
-        """Forget stream `slot`; an event that is on ends at its last patch. `tick`: where the stream stopped."""
+        """Forget stream `slot`; an event that is on ends at its last patch, told whole where its start was held.
+        `tick`: where the stream stopped.
+        """
         on = np.flatnonzero(self._active[slot]).tolist() if self.sustained else []
         state = self._peak[slot].tolist(), self._start[slot].tolist(), self._last_on[slot].tolist()
-        ends = [self._end(0, c, state[0][c], state[1][c], tick, state[2][c]) for c in on]
-        for array in (self._scores, self._above, self._active, self._quiet_until):
+        ends: list[Firing] = []
+        for c in on:
+            if self._held[slot, c]:
+                ends.append(Firing(0, self.labels[c], "start", state[0][c], state[1][c], tick))
+            ends.append(self._end(0, c, state[0][c], state[1][c], tick, state[2][c]))
+        for array in (self._scores, self._above, self._active, self._quiet_until, self._held):
             array[slot] = 0
         self._start[slot] = -1
         return ends
@@ -151,7 +163,7 @@ class Detector:
         """
         rules, n = self._rules, self._rules.recent.shape[0]
         active, quiet_until = self._active[slots], self._quiet_until[slots]
-        last_on, peak = self._last_on[slots], self._peak[slots]
+        last_on, peak, held = self._last_on[slots], self._peak[slots], self._held[slots]
         firings: list[Firing] = []
         for j in range(smooth.shape[1]):
             now, tick = smooth[:, j], ticks[:, j, None]
@@ -162,10 +174,17 @@ class Detector:
             enough = recent.sum(axis=1) >= rules.k
             ready = above[:, j + n - 1] & enough & ~active & (tick >= quiet_until)
             ended = active & ~still
-            if not (ready.any() or ended.any()):
+            told = held & active & still & (tick >= self._settled)
+            if not (ready.any() or ended.any() or told.any()):
                 continue
+            for i, c in zip(*np.nonzero(told), strict=True):
+                held[i, c] = False
+                start = int(self._start[slots[i], c])
+                firings.append(Firing(int(rows[i]), self.labels[c], "start", float(peak[i, c]), start, int(tick[i, 0])))
             for i, c in zip(*np.nonzero(ended), strict=True):
-                if self.sustained:
+                if held[i, c]:  # it was the step, and has not been told
+                    held[i, c] = False
+                elif self.sustained:
                     start = int(self._start[slots[i], c])
                     times = start, int(tick[i, 0]), int(last_on[i, c])
                     firings.append(self._end(int(rows[i]), int(c), float(peak[i, c]), *times))
@@ -179,10 +198,14 @@ class Detector:
                 self._start[slots[i], c] = start
                 peak[i, c] = now[i, c]
                 quiet_until[i, c] = tick[i, 0] + rules.refractory[c]
+                if tick[i, 0] < self._settled:
+                    held[i, c] = True
+                    quiet_until[i, c] = 0
+                    continue
                 phase: Phase = "start" if self.sustained else "once"
                 firings.append(Firing(int(rows[i]), self.labels[c], phase, float(now[i, c]), start, int(tick[i, 0])))
         self._active[slots], self._quiet_until[slots] = active, quiet_until
-        self._last_on[slots], self._peak[slots] = last_on, peak
+        self._last_on[slots], self._peak[slots], self._held[slots] = last_on, peak, held
         firings.sort(key=lambda firing: firing.row)  # each stream's in order
         return firings
 

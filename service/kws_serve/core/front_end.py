@@ -63,6 +63,12 @@ class FrontEnd:
             dct = dct_matrix(spec.dct, self._n_mels)[:, int(spec.c0 == "none") :]
             self._dct = np.ascontiguousarray(dct, np.float32)
 
+    @property
+    def silence(self) -> Float32Array:
+        """The frame (frame_width,) of a window of digital zeros."""
+        window = 1 if self.spec.kind == "raw" else self.lead_samples + self.spec.window_samples
+        return np.asarray(self.frames(np.zeros((1, window), np.float32))[0])
+
     def frames(self, windows: Float32Array) -> Float32Array:
         """Windows (n, lead_samples + window_samples) in [-1, 1) -> frames (n, frame_width); same bits for any n."""
         if self.spec.kind == "raw":  # scaled once: here, or after the peak's division

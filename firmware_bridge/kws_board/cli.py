@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import io
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
@@ -15,6 +16,7 @@ import numpy as np
 from kws_board import boards, cost_model, firmware, gvsoc, profile, samples
 from kws_board.compiler import compile_file
 from kws_board.errors import BoardError, ModelUnsupported
+from kws_board.guarded import Guarded
 from kws_board.image import BoardImage
 from kws_board.integer_ops import run as run_reference
 from kws_serve.manifest import ModelSpec
@@ -109,12 +111,20 @@ def _compile(file: Path, out: Path | None) -> None:
 def _emulate() -> None:
     command = boards.emulator()
     command[command.index("stdio")] = "pty"
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stdin=subprocess.DEVNULL, text=True) as process:
-        assert process.stdout is not None
-        for line in process.stdout:
+    try:
+        program = Guarded(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    except OSError as error:
+        raise BoardError(f"emulate: cannot be started: {error}") from error
+    try:
+        assert program.stdout is not None
+        for line in io.TextIOWrapper(program.stdout, errors="replace"):
             if "/dev/pts/" in line:
                 port = line[line.index("/dev/pts/") :].split()[0]
                 print(f"emulator at {port}; try: kws-board ping --board serial:{port}. Ctrl-C stops.", flush=True)
+            else:
+                print(line, end="", file=sys.stderr)
+    finally:
+        program.close()
 
 
 def _ping(board: str, count: int) -> None:

@@ -7,9 +7,7 @@ import json
 import os
 import re
 import shutil
-import signal
 import socket
-import subprocess
 import tempfile
 import time
 from collections.abc import Iterator
@@ -19,9 +17,10 @@ from typing import Any
 
 from kws_board import firmware
 from kws_board.errors import BoardError
+from kws_board.guarded import Guarded
 from kws_board.link import LinkError, SerialTransport
 
-_START_S = 60.0
+_START_S, _END_S = 60.0, 10.0
 TIMER = "cluster/timer"  # whose trace tells when the firmware read its cycle counter
 
 
@@ -71,23 +70,23 @@ class GvsocTransport:
         self.name = "gvsoc"
         self.baud: int | None = None
         self._log = log
-        self._folder = tempfile.TemporaryDirectory(prefix="kws-gvsoc-")
         self._serial: SerialTransport | None = None
-        folder, port, program = Path(self._folder.name), free_port(), firmware.built("gap8")
+        program = firmware.built("gap8")  # which may take a while: no folder yet that could stay behind
+        port, self._folder = free_port(), Path(tempfile.mkdtemp(prefix="kws-gvsoc-"))
         try:
-            config = _prepared(sdk, program, folder, port, traced=log is not None)
-            launcher = sdk.launcher + ("_debug" if log is not None else "")
-            with (folder / "output").open("wb") as output:
-                self._process = subprocess.Popen(
-                    [launcher, f"--config={config}"], cwd=folder, stdin=subprocess.DEVNULL, stdout=output,
-                    stderr=subprocess.STDOUT, start_new_session=True,
-                    env=os.environ | {"PULP_CONFIG_FILE": str(config)},
-                )  # fmt: skip
-        except (OSError, subprocess.SubprocessError, ValueError) as error:
-            self._folder.cleanup()
+            with contextlib.ExitStack() as stack:  # the folder has a guardian at all times
+                config = _prepared(sdk, program, self._folder, port, traced=log is not None, stack=stack)
+                launcher = sdk.launcher + ("_debug" if log is not None else "")
+                with (self._folder / "output").open("wb") as output:
+                    self._process = Guarded(
+                        [launcher, f"--config={config}"], cwd=self._folder, folder=self._folder, stdout=output,
+                        stderr=output, env=os.environ | {"PULP_CONFIG_FILE": str(config)},
+                    )  # fmt: skip
+        except (OSError, ValueError) as error:
+            shutil.rmtree(self._folder, ignore_errors=True)
             raise LinkError(f"board gvsoc: cannot be started: {error}") from error
         except LinkError:
-            self._folder.cleanup()
+            shutil.rmtree(self._folder, ignore_errors=True)
             raise
         self._connect(port)
 
@@ -120,15 +119,14 @@ class GvsocTransport:
         if self._serial is not None:
             self._serial.close()
             self._serial = None
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(self._process.pid, signal.SIGKILL)
-        self._process.wait()
-        output = Path(self._folder.name) / "output"
+        self._process.kill()
+        self._process.wait(_END_S)
+        output = self._folder / "output"
         if self._log is not None and output.exists():
             lines = _COLOUR.sub("", output.read_text(errors="replace")).splitlines(keepends=True)
             with contextlib.suppress(OSError):
                 self._log.write_text("".join(line for line in lines if f"{TIMER}/trace" in line))
-        self._folder.cleanup()
+        self._process.close()
 
     def _open(self) -> SerialTransport:
         if self._serial is None:
@@ -139,18 +137,24 @@ class GvsocTransport:
 _COLOUR = re.compile("\x1b\\[[0-9;]*m")
 
 
-def _prepared(sdk: Sdk, program: Path, folder: Path, port: int, traced: bool) -> Path:
-    """The simulator's configuration in `folder`, with the flash image that boots `program` and the UART on `port`."""
+def _prepared(sdk: Sdk, program: Path, folder: Path, port: int, traced: bool, stack: contextlib.ExitStack) -> Path:
+    """The simulator's configuration in `folder`, with the flash image that boots `program` and the UART on `port`.
+
+    `stack` closes what guards the folder meanwhile.
+    """
     command = [
         sdk.gapy, "--target=gapuino_v3", "--platform=gvsoc", f"--work-dir={folder}",
         "run", "--image", "--flash", "--exec-prepare", f"--binary={program}",
         *([f"--trace={TIMER}"] if traced else []),
     ]  # fmt: skip
-    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=_START_S, check=False)
+    with (folder / "gapy").open("wb") as output:
+        gapy = Guarded(command, cwd=folder, folder=folder, stdout=output, stderr=output)
+    stack.callback(gapy.close, remove=False)
+    code = gapy.wait(_START_S)
     path = folder / "gvsoc_config.json"
-    if done.returncode != 0 or not path.exists():
-        said = (done.stderr or done.stdout).strip().splitlines() or ["nothing"]
-        found = f"exit status {done.returncode}, saying {said[-1]!r}"
+    if code != 0 or not path.exists():
+        said = (folder / "gapy").read_text(errors="replace").strip().splitlines() or ["nothing"]
+        found = f"it running after {_START_S:g} s" if code is None else f"exit status {code}, saying {said[-1]!r}"
         raise LinkError(f"board gvsoc: gapy: found {found}, wanted {path.name}")
     config = json.loads(path.read_text())
     uarts = [uart for uart in _dictionaries(config) if "telnet" in uart]

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import os
 import select
-import signal
 import subprocess
-import sys
 import time
 from dataclasses import dataclass
-from typing import IO, Any, Protocol, cast
+from typing import IO, Protocol, cast
 
 from kws_board.errors import BoardError
+from kws_board.guarded import Guarded
 from kws_board.packets import MAX_PAYLOAD, BadPacket, Packet, PacketReader, encode_packet
 from kws_board.protocol import ANSWER, Code, Refused, Request, number
 
@@ -161,16 +159,6 @@ class SerialTransport:
             self._port.close()
 
 
-_PR_SET_PDEATHSIG = 1
-_libc = ctypes.CDLL(None) if sys.platform == "linux" else None
-
-
-def _end_with_parent() -> None:
-    """Where the service is killed, its emulator ends too. Source: prctl(2)."""
-    if _libc is not None:
-        _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-
-
 class ProcessTransport:
     """A program whose standard input and output are the link: an emulator, or the firmware built for this machine."""
 
@@ -179,11 +167,7 @@ class ProcessTransport:
         self.name = name
         self.baud: int | None = None
         try:
-            self.process = subprocess.Popen(
-                command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, bufsize=0,
-                start_new_session=True,  # a Ctrl-C is for the service, which ends it
-                preexec_fn=_end_with_parent,
-            )  # fmt: skip
+            self.process = Guarded(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
         except OSError as error:
             raise LinkError(f"board: {name}: cannot be started: {_one_line(error)}") from error
         self._poll = select.poll()
@@ -219,15 +203,10 @@ class ProcessTransport:
 
     def close(self) -> None:
         """See Transport."""
-        if self.process.poll() is None:
-            self.process.kill()
-        self.process.wait()
-        for pipe in (self.process.stdin, self.process.stdout, self.process.stderr):
-            with contextlib.suppress(OSError):
-                cast("Any", pipe).close()
+        self.process.close()
 
     def _last_words(self) -> str:
-        if self.process.poll() is None or self.process.stderr is None:
+        if self.process.wait(1.0) is None or self.process.stderr is None:
             return ""
         with contextlib.suppress(OSError, ValueError):
             return f" ({_one_line(self.process.stderr.read(2000).decode('utf-8', 'replace'))})"

@@ -23,6 +23,7 @@ from kws_board.integer_ops import run
 from kws_board.link import LinkError, ProcessTransport, SerialTransport
 from kws_board.protocol import Request
 from kws_serve.model_folder import shipped_models_dir
+from tests.board.fake_gvsoc import sdk_programs, write_gapy, write_launcher
 from tests.board.faulty import Faulty, Resetting, Silent, on_a_pty
 from tests.board.test_firmware import image_of
 from tests.board.test_integer_reference import random_patches
@@ -327,40 +328,14 @@ def test_gvsoc_is_started_on_loopback_and_always_ended(
     monkeypatch.delenv("GAP_SDK_HOME", raising=False)
     with pytest.raises(BoardError, match="GAP_SDK_HOME"):
         boards.open_board("gvsoc")
-    gapy, launcher = (tmp_path / "install" / "workspace" / "bin" / name for name in ("gapy", "gvsoc_launcher"))
-    gapy.parent.mkdir(parents=True)
+    gapy, launcher = sdk_programs(tmp_path)
     monkeypatch.setenv("GAP_SDK_HOME", str(tmp_path))
     with pytest.raises(BoardError, match="no gapy"):
         boards.open_board("gvsoc")
-    gapy.write_text("""#!/usr/bin/env python3
-import json, os, sys
-options = dict(a.lstrip("-").split("=") for a in sys.argv if "=" in a)
-assert options["target"] == "gapuino_v3" and options["platform"] == "gvsoc" and os.path.exists(options["binary"])
-assert {"run", "--image", "--flash", "--exec-prepare"} <= set(sys.argv) and "--exec" not in sys.argv
-uart = {"type": "dpi", "telnet": False, "stdout": True, "tx_file": "tx_uart.log", "baudrate": 115200}
-config = {"target": {"system_tree": {"board": {"uart": uart}}}, "trace": options.get("trace")}
-json.dump(config, open(options["work-dir"] + "/gvsoc_config.json", "w"))
-""")
-    gapy.chmod(0o755)
+    write_gapy(gapy)
     with pytest.raises(BoardError, match="no gvsoc_launcher"):
         boards.open_board("gvsoc")
-    launcher.write_text(f"""#!/usr/bin/env python3
-import json, os, socket, subprocess, sys
-path = next(a.split("=")[1] for a in sys.argv if a.startswith("--config="))
-assert os.environ["PULP_CONFIG_FILE"] == path
-config = json.load(open(path))
-uart = config["target"]["system_tree"]["board"]["uart"]
-assert uart["telnet"] is True and uart["stdout"] is False and uart["tx_file"] == ""
-print("raised_event")
-for i, cycle in enumerate((90, 100, 107, 130)):
-    kind = "Timer access (offset: 0x8, size: 0x4, is_write: 0)" if i else "Reached compare value (timer: 0)"
-    print(f"{{cycle}}000: {{cycle}}: [\x1b[34m/sys/board/chip/cluster/timer/trace   \x1b[0m] {{kind}}", flush=True)
-open({str(tmp_path / "pid")!r}, "w").write(str(os.getpid()))
-server = socket.create_server(("127.0.0.1", uart["telnet_port"]))
-link, _ = server.accept()
-subprocess.run({host!r}, stdin=link.fileno(), stdout=link.fileno())
-""")
-    launcher.chmod(0o755)
+    write_launcher(launcher, host, tmp_path / "pid")
     image = image_of(1)
     patch = random_patches(image.model.input.size, 1)[0]
     board, how = boards.open_board("gvsoc")

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import re
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
@@ -160,9 +158,6 @@ def test_the_emulator_on_a_pty_answers_another_program(emulator: list[str], caps
     finally:
         process.terminate()
         process.wait()
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            subprocess.run(["pkill", "-f", "qemu-system-riscv32.*-serial pty"], timeout=5, check=False)
-            time.sleep(0.1)
 
 
 @given(patch=st.binary(min_size=490, max_size=490))

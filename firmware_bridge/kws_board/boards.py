@@ -90,7 +90,9 @@ def emulator() -> list[str]:
     program = firmware.built("qemu_virt")
     # -icount: instructions are counted, and the same inference takes the same number each time
     machine = ["-M", "virt", "-m", "32M", "-bios", "none", "-display", "none", "-monitor", "none", "-icount", "shift=0"]
-    return [qemu, *machine, "-serial", "stdio", "-kernel", str(program)]
+    # its standard input and output are the link, which the firmware reads and writes by semihosting
+    link = ["-serial", "none", "-semihosting-config", "enable=on,target=native"]
+    return [qemu, *machine, *link, "-kernel", str(program)]
 
 
 def _start_emulator() -> Transport:

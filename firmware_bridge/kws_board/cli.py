@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import argparse
-import io
+import contextlib
+import os
+import pty
 import subprocess
 import sys
+import threading
+import tty
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -16,9 +20,9 @@ import numpy as np
 from kws_board import boards, cost_model, firmware, gvsoc, profile, samples
 from kws_board.compiler import compile_file
 from kws_board.errors import BoardError, ModelUnsupported
-from kws_board.guarded import Guarded
 from kws_board.image import BoardImage
 from kws_board.integer_ops import run as run_reference
+from kws_board.link import LinkError, ProcessTransport
 from kws_serve.manifest import ModelSpec
 from kws_serve.messages import KwsError
 from kws_serve.model_folder import find_model, shipped_models_dir
@@ -109,22 +113,24 @@ def _compile(file: Path, out: Path | None) -> None:
 
 
 def _emulate() -> None:
-    command = boards.emulator()
-    command[command.index("stdio")] = "pty"
+    master, slave = pty.openpty()  # both stay open, so that programs may come and go
+    for end in (master, slave):
+        tty.setraw(end)
+    emulator = ProcessTransport("emulator", boards.emulator())
+
+    def forward() -> None:
+        with contextlib.suppress(LinkError):  # which the other thread tells
+            while data := os.read(master, 1 << 16):
+                emulator.write(data)
+
+    threading.Thread(target=forward, daemon=True).start()
     try:
-        program = Guarded(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
-    except OSError as error:
-        raise BoardError(f"emulate: cannot be started: {error}") from error
-    try:
-        assert program.stdout is not None
-        for line in io.TextIOWrapper(program.stdout, errors="replace"):
-            if "/dev/pts/" in line:
-                port = line[line.index("/dev/pts/") :].split()[0]
-                print(f"emulator at {port}; try: kws-board ping --board serial:{port}. Ctrl-C stops.", flush=True)
-            else:
-                print(line, end="", file=sys.stderr)
+        port = os.ttyname(slave)
+        print(f"emulator at {port}; try: kws-board ping --board serial:{port}. Ctrl-C stops.", flush=True)
+        while True:
+            os.write(master, emulator.read(3600.0))
     finally:
-        program.close()
+        emulator.close()
 
 
 def _ping(board: str, count: int) -> None:

@@ -186,6 +186,19 @@ def test_an_emulator_that_dies_is_started_again(emulator: list[str]) -> None:
     assert all(t.process.poll() is not None for t in started)
 
 
+def test_packets_of_any_length_reach_the_emulator_and_come_back(emulator: list[str]) -> None:
+    """At once: not one is sent twice, though the machine sleeps between them."""
+    board = Board(lambda: ProcessTransport("emulator", emulator), slow_factor=30.0, heartbeat_s=0)
+    board.open()
+    try:
+        for n in (0, 1, 511, 512, 513, 1024, 4096, 8192) * 3:
+            board.ping(bytes(i % 255 for i in range(n)))
+        counts = board.all_counts()
+        assert (counts.repeats, counts.bad_packets, counts.stray_packets) == (0, 0, 0)
+    finally:
+        board.close()
+
+
 def test_an_emulator_ends_with_a_service_that_is_killed(emulator: list[str]) -> None:
     code = f"""
 from kws_board.link import ProcessTransport

@@ -85,7 +85,7 @@ export class System {
   }
 }
 
-function layers(model, { cycle_source, layers: rows }) {
+function layers(model, { cycle_source, layers: rows, patch_ms, patch_hop_ms, model_hop_ms, share }) {
   const total = rows.reduce((sum, row) => sum + row.cycles, 0);
   const most = Math.max(...rows.map((row) => row.cycles), 1);
   const body = element("tbody", "", ...rows.map((row) => {
@@ -94,7 +94,9 @@ function layers(model, { cycle_source, layers: rows }) {
     return element("tr", "", element("th", { scope: "row" }, row.layer), element("td", "wide", element("div", "track", bar)),
       element("td", "number", row.cycles.toLocaleString()), element("td", "number", `${(100 * row.cycles / (total || 1)).toFixed(1)} %`));
   }));
-  const caption = `${model}: ${total.toLocaleString()} a patch, ${CYCLES[cycle_source] ?? cycle_source}`;
+  const stretched = patch_hop_ms > model_hop_ms ? `, not ${model_hop_ms} as made for: what the board sustains` : "";
+  const caption = `${model}: every ${patch_hop_ms} ms${stretched} (${patch_ms.toFixed(0)} ms a patch, ${(100 * share).toFixed(0)} % of the board's time for one stream); `
+    + `${total.toLocaleString()} a patch, ${CYCLES[cycle_source] ?? cycle_source}`;
   return element("table", "", element("caption", "", caption), body);
 }
 

@@ -118,6 +118,13 @@ class Board:
             raise BoardError(f"board: patch: found {patch.size} values, wanted {image.model.input.size}")
         return self._surviving(lambda: self._infer(image, patch, layers))
 
+    def timed(self, image: BoardImage, patch: Int8Array) -> float:
+        """Seconds that the patch takes, link included, once the board is free. Raises BoardError."""
+        with self._lock:
+            began = time.monotonic()
+            self.infer(image, patch)
+            return time.monotonic() - began
+
     def load(self, image: BoardImage) -> int:
         """Send the image where the board lacks it; its slot. Raises BoardError."""
         return self._surviving(lambda: self._load(image).slot)

@@ -9,6 +9,7 @@ import shlex
 import sys
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -77,9 +78,46 @@ def _guarded(run: Any, arguments: dict[str, Any]) -> int:
         return 0
 
 
-def load_models(settings: Settings) -> list[Any]:
-    """Every model on every backend asked for. Raises KwsError."""
-    return [loaded for name in settings.model for loaded in load_model(name, settings)]
+def load_models(settings: Settings, *, live: bool = False) -> list[Any]:
+    """Every model on every backend asked for. `live`: a board must keep up with audio as it comes, for which patch hops
+    are stretched. Raises KwsError; then nothing stays open.
+    """
+    loaded: list[Any] = []
+    try:
+        for name in settings.model:
+            loaded += load_model(name, settings)
+        if live and "gap8" in settings.backend:
+            from kws_serve.backends import board_use
+
+            if settings.backend[0] == "gap8":
+                hops = board_use.share_out()
+                return [_with_hop(model, hops[model.spec.name]) for model in loaded]
+            board_use.warn_if_slow()
+    except KwsError:
+        for model in loaded:
+            model.backend.close()
+        raise
+    return loaded
+
+
+def reload_model(name: str, settings: Settings) -> list[Any]:
+    """A model opened again beside the one that runs, with its patch hop where a board computes. Raises KwsError."""
+    group = load_model(name, settings)
+    if settings.backend[0] != "gap8":
+        return group
+    from kws_serve.backends import board_use
+
+    try:
+        hop_ms = board_use.take_over(group[0].spec)
+    except KwsError:
+        for model in group:
+            model.backend.close()
+        raise
+    return [_with_hop(model, hop_ms) for model in group]
+
+
+def _with_hop(model: Any, patch_hop_ms: float) -> Any:
+    return replace(model, spec=replace(model.spec, patch_hop_ms=patch_hop_ms))
 
 
 def load_model(name: str, settings: Settings) -> list[Any]:
@@ -141,8 +179,12 @@ def _run_service(settings: Settings, printer: Printer) -> int:
     tokens = TokenFile(settings.data_folder / "tokens.json")
     check_exposure(settings.host, token, settings.insecure, tokens)
     _check_tls(settings)
-    engine = Engine(load_models(settings))
+    engine = Engine(load_models(settings, live=True))
     specs, notice = _sources(settings)
+    if settings.backend[0] == "gap8":
+        from kws_serve.backends import board_use
+
+        notice = "; ".join(text for text in (notice, board_use.notice()) if text)
     options = ServerOptions(
         settings.host,
         settings.port,
@@ -151,7 +193,7 @@ def _run_service(settings: Settings, printer: Printer) -> int:
         tokens,
         settings.tls_cert,
         settings.tls_key,
-        load_model=lambda name: load_model(name, settings),
+        load_model=lambda name: reload_model(name, settings),
         note=settings.note or notice,
     )
     try:

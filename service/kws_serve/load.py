@@ -57,10 +57,13 @@ class Load:
 
 
 def share_of_one(models: Sequence[LoadedModel]) -> float:
-    """About what one stream among many takes of a core, from a timed batch of each model; a board is not asked."""
+    """About what one stream among many takes of a core, from a timed batch of each model, or of the board's time."""
     share = 0.0
     for model in models:
         if model.backend_name == "gap8":
+            from kws_serve.backends.board_use import share_of
+
+            share += share_of(model.spec.name)
             continue
         spec = model.spec
         patches = np.zeros((_PROBE_PATCHES, spec.n_frames, spec.n_coeffs), np.float32)

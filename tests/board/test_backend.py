@@ -16,8 +16,13 @@ import pytest
 from kws_board.compiler import compile_file
 from kws_board.integer_ops import run
 from kws_board.link import ProcessTransport
-from kws_serve.backends import gap8, open_backend
+from kws_serve.api.views import models_json
+from kws_serve.backends import board_use, gap8, open_backend
 from kws_serve.backends.patch_model import quantise
+from kws_serve.cli import load_models, reload_model
+from kws_serve.config import Settings, load_settings
+from kws_serve.engine import Engine, LoadedModel
+from kws_serve.load import share_of_one
 from kws_serve.manifest import ModelSpec
 from kws_serve.messages import BackendError
 from kws_serve.model_folder import find_model, shipped_models_dir
@@ -149,15 +154,100 @@ def kill_running(opened) -> None:
     os.kill(board._link.transport.process.pid, signal.SIGKILL)
 
 
-def test_a_board_that_is_too_slow_says_so(
-    spec: ModelSpec, board: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+def slow(monkeypatch: pytest.MonkeyPatch, **patch_ms: float) -> None:
+    """As if the board took so long for a patch of each model; its answers are real."""
+    monkeypatch.setattr(
+        board_use, "inference_s", lambda board, image, patch: patch_ms[image.model.name.replace("-", "_")] / 1000
+    )
+
+
+def settings_of(board: str, *models: str, backend: tuple[str, ...] = ("gap8",)) -> Settings:
+    return load_settings({"backend": list(backend), "model": list(models), "board": board})[0]
+
+
+def close_all(loaded: list[LoadedModel]) -> None:
+    for model in loaded:
+        model.backend.close()
+    assert gap8.board_state() == []
+
+
+def test_a_fast_board_keeps_the_models_own_hops(board: str) -> None:
+    loaded = load_models(settings_of(board, "dscnn-s"), live=True)
+    assert [m.spec.patch_hop_ms for m in loaded] == [20.0] and board_use.notice() == ""
+    close_all(loaded)
+
+
+def test_a_slow_boards_hops_are_stretched_and_said(board: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    slow(monkeypatch, dscnn_s=24.0, resnetse=51.0)
+    loaded = load_models(settings_of(board, "dscnn-s", "resnetse"), live=True)
+    assert {m.spec.name: m.spec.patch_hop_ms for m in loaded} == {"dscnn-s": 40.0, "resnetse": 260.0}
+    (state,) = gap8.board_state()
+    told = {key: state["models"]["dscnn-s"][key] for key in ("patch_ms", "patch_hop_ms", "model_hop_ms", "share")}
+    assert told == {"patch_ms": 24.0, "patch_hop_ms": 40.0, "model_hop_ms": 20.0, "share": 0.6}
+    said = board_use.notice()
+    assert "dscnn-s every 40 ms, not 20 (24 ms a patch), resnetse every 260 ms, not 240 (51 ms a patch)" in said
+    assert said.endswith(": 80 % of its time")
+    models = models_json(Engine(loaded))
+    assert [m["patch_hop_ms"] for m in models] == [40.0, 260.0]
+    assert share_of_one(loaded) == pytest.approx(
+        0.6 + 51 / 260
+    )  # so that a second stream is refused before it spoils the first
+    close_all(loaded)
+
+
+def test_files_are_never_late(board: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """kws-detect has no clock to keep up with: its detections do not depend on how fast the board is today."""
+    slow(monkeypatch, dscnn_s=24.0)
+    loaded = load_models(settings_of(board, "dscnn-s"))
+    assert loaded[0].spec.patch_hop_ms == 20.0
+    close_all(loaded)
+
+
+def test_a_board_too_slow_to_be_of_use_is_refused(board: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    slow(monkeypatch, dscnn_s=212.0, resnetse=900.0)
+    with pytest.raises(
+        BackendError, match=r"found 207 % .*wanted at most 80 %; try --model dscnn-s alone or --backend"
+    ):
+        load_models(settings_of(board, "dscnn-s", "resnetse"), live=True)
+    assert gap8.board_state() == []  # and nothing stays open
+    loaded = load_models(settings_of(board, "dscnn-s"), live=True)
+    assert loaded[0].spec.patch_hop_ms == 280.0
+    close_all(loaded)
+
+
+def test_the_backend_that_publishes_keeps_its_hop(
+    board: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    opened = open_backend("gap8", spec, board=board)
-    opened.close()
-    assert "cannot keep up" not in caplog.text
-    monkeypatch.setattr(gap8, "inference_s", lambda *_: 0.033)
-    open_backend("gap8", spec, board=board).close()
-    assert "dscnn-s takes 33 ms a patch and hops 20 ms" in caplog.text and "cannot keep up" in caplog.text
+    slow(monkeypatch, dscnn_s=33.0)
+    loaded = load_models(settings_of(board, "dscnn-s", backend=("onnx", "gap8")), live=True)
+    assert [m.spec.patch_hop_ms for m in loaded] == [20.0, 20.0]
+    assert "dscnn-s takes 33 ms a patch; a stream would take 165 % of its time" in caplog.text
+    assert "it cannot keep up, audio will be dropped; try --backend gap8 first" in caplog.text
+    close_all(loaded)
+    loaded = load_models(settings_of(board, "dscnn-s", backend=("gap8", "onnx")), live=True)
+    assert [m.spec.patch_hop_ms for m in loaded] == [60.0, 60.0]
+    close_all(loaded)
+
+
+def test_a_reloaded_model_keeps_the_hop_in_force(board: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    slow(monkeypatch, dscnn_s=24.0, resnetse=20.0)
+    settings = settings_of(board, "dscnn-s", "resnetse")
+    engine = Engine(load_models(settings, live=True))
+    assert engine.models["dscnn-s"].patch_hop_ms == 40.0
+    slow(monkeypatch, dscnn_s=36.0, resnetse=20.0)  # slower, but not too slow for the hop
+    group = reload_model("dscnn-s", settings)
+    done = engine.swap(group)
+    engine.tick()
+    done.result(10)
+    engine.lanes[0].models[0].previous.close()  # type: ignore[union-attr]
+    (state,) = gap8.board_state()
+    assert state["models"]["dscnn-s"]["patch_ms"] == 36.0 and state["models"]["dscnn-s"]["patch_hop_ms"] == 40.0
+    slow(monkeypatch, dscnn_s=50.0, resnetse=20.0)
+    with pytest.raises(BackendError, match=r"dscnn-s: found 50 ms a patch every 40 ms and 8 % of its time taken"):
+        reload_model("dscnn-s", settings)
+    (state,) = gap8.board_state()
+    assert state["models"]["dscnn-s"]["patch_ms"] == 36.0  # the one that runs
+    close_all([group[0], *(m for m in engine.loaded if m.spec.name != "dscnn-s")])
 
 
 def test_three_resets_a_minute_are_too_many(

@@ -328,7 +328,10 @@ def test_the_system_view_tells_of_models_boards_and_loss(pages, level_model):
         layer = [{"layer": f"conv{i}", "cycles": 1000 * i, "operations": 10} for i in range(1, 4)]
         board = {"name": "emulator", "found": "by name", "on_cpu": {"level": "opened anew 3 times"}, "inferences": 7}
         board |= {
-            "models": {"level": {"cycle_source": "instructions", "layers": layer}},
+            "models": {
+                "level": {"cycle_source": "instructions", "layers": layer, "patch_ms": 24.1, "patch_hop_ms": 40}
+                | {"model_hop_ms": 20, "share": 0.603}
+            },
             "frames_sent": 0,
             "reopenings": 0,
         }
@@ -349,7 +352,8 @@ def test_the_system_view_tells_of_models_boards_and_loss(pages, level_model):
         page.wait_for_selector("#boards table")
         text = page.inner_text("#view-system")
         for wanted in ("12.5 s", "retrying", "unplugged", "next try in 3 s", "conv3", "50.0 %", "level runs on the CPU",
-                       "no measure of the chip's cycles", "level", "up"):  # fmt: skip
+                       "no measure of the chip's cycles", "level", "up",
+                       "every 40 ms, not 20 as made for", "24 ms a patch, 60 % of the board's time"):  # fmt: skip
             assert wanted in text, wanted
     assert pages.faults == []
 

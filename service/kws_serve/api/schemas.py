@@ -201,6 +201,14 @@ class BoardModel(_Exact):
     cycle_source: str
     """Who counted: counter (the board), gvsoc, instructions (the emulator: no measure of cycles), modelled."""
     layers: list[BoardLayer]
+    patch_ms: float
+    """What a patch took, link included, when the model was loaded."""
+    patch_hop_ms: float
+    """From one patch to the next: what the board sustains."""
+    model_hop_ms: float
+    """The manifest's."""
+    share: float
+    """Of the board's time that one stream of the model takes."""
 
 
 class SourceItem(_Exact):

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from kws_serve.backends.board_use import Use, demand_of, on, per_patch, state, uses
 from kws_serve.backends.model_bytes import file_of, read_model
 from kws_serve.backends.patch_model import PatchModel, Tensor, TensorInfo
 from kws_serve.manifest import ModelSpec
@@ -30,9 +31,6 @@ log = logging.getLogger(__name__)
 now_s = time.monotonic
 
 _boards: dict[str, tuple[Board, str, int]] = {}  # name -> board, how it was found, models that use it
-_busy: dict[str, float] = {}  # model -> share of the board's time that one stream takes
-_layers: dict[str, tuple[str, JsonObject]] = {}  # model -> its board's name, what its layers take
-_on_cpu: dict[str, str] = {}  # model -> why it is not on its board for now
 _lock = threading.Lock()
 
 
@@ -45,16 +43,19 @@ def open(spec: ModelSpec, *, threads: int = 1, board: str = "auto") -> PatchMode
     image = compile_tflite(content, spec.name)
     opened, how = _borrow(board)
     try:
-        hop_ms = 1000 * spec.front_end.hop_samples / spec.front_end.rate_hz
-        new_frames = spec.n_frames if _per_patch(spec) else max(1, round(spec.patch_hop_ms / hop_ms))
+        hop = spec.frames_per_patch_hop
         opened.load(image)
-        opened.carry(image, spec.patch_hop_ms, new_frames)
-        _layers[spec.name] = opened.name, _profile(opened, image)
-        _warn_if_slow(spec, inference_s(opened, image))
+        opened.carry(image, spec.patch_hop_ms, spec.n_frames if per_patch(spec) else hop)
+        use = Use(spec.name, opened, demand_of(spec, opened, image), _profile(opened, image), hop)
         runtime = BoardRuntime(opened, image, how, lambda: _cpu(content, threads, spec.name), lambda: _give_back(board))
-        return PatchModel("gap8", spec, file, runtime)
+        uses[runtime] = use
     except BackendError:
         _give_back(board)
+        raise
+    try:
+        return PatchModel("gap8", spec, file, runtime)
+    except BackendError:
+        runtime.close()
         raise
 
 
@@ -69,37 +70,15 @@ def _profile(board: Board, image: BoardImage) -> JsonObject:
     return {"cycle_source": found.cycle_source, "layers": layers}
 
 
-def inference_s(board: Board, image: BoardImage) -> float:
-    """Seconds that one patch takes, link included; not the first, which wakes things up."""
-    zeros = np.full(image.model.input.size, image.model.input.zero_point, np.int8)
-    began = time.monotonic()
-    board.infer(image, zeros)
-    return time.monotonic() - began
-
-
-def _warn_if_slow(spec: ModelSpec, took_s: float) -> None:
-    """Say so where one stream of all models keeps the board busy for longer than the stream lasts."""
-    _busy[spec.name] = 1000 * took_s / spec.patch_hop_ms
-    if sum(_busy.values()) > 1.0:
-        found = f"{spec.name} takes {1000 * took_s:.0f} ms a patch and hops {spec.patch_hop_ms:g} ms"
-        load = f"with {len(_busy)} models {100 * sum(_busy.values()):.0f} % of its time"
-        log.warning("board: %s; a stream would take %s: it cannot keep up, audio will be dropped", found, load)
-
-
 def board_state() -> list[dict[str, Any]]:
     """Each open board: name, how it was found, and its counts, for the status."""
     with _lock:
         return [
-            {"name": board.name, "found": how, "on_cpu": dict(_on_cpu)}
-            | {"models": {model: found for model, (name, found) in _layers.items() if name == board.name}}
+            {"name": board.name, "found": how, "on_cpu": {u.model: u.on_cpu for u in on(board) if u.on_cpu}}
+            | {"models": {use.model: state(use) for use in on(board)}}
             | {key: int(value) for key, value in vars(board.all_counts()).items()}
             for board, how, _ in _boards.values()
         ]
-
-
-def _per_patch(spec: ModelSpec) -> bool:
-    """Whether a patch's old frames change with the new ones."""
-    return spec.front_end.peak_normalise or spec.front_end.mean_subtract
 
 
 def _borrow(name: str) -> tuple[Board, str]:
@@ -160,7 +139,7 @@ class BoardRuntime:
         if self._cpu_until:
             log.warning("board: %s answers again: %s is back on it", self._board.name, self._image.model.name)
             self._cpu_until = 0.0
-            _on_cpu.pop(self._image.model.name, None)
+            self._note("")
         recent = [at for at in self._board.resets_at if at > now_s() - WINDOW_S]
         if len(recent) >= RESETS:
             self._leave(f"opened anew {len(recent)} times within a minute")
@@ -169,9 +148,7 @@ class BoardRuntime:
     def close(self) -> None:
         """See patch_model.Runtime."""
         give_back, self._give_back = self._give_back, None
-        _busy.pop(self._image.model.name, None)
-        _on_cpu.pop(self._image.model.name, None)
-        _layers.pop(self._image.model.name, None)
+        uses.pop(self, None)
         if give_back is not None:
             give_back()
         if self._cpu is not None:
@@ -180,8 +157,13 @@ class BoardRuntime:
     def _leave(self, why: str) -> None:
         log.warning("board: %s: on the CPU for %.0f s: %s", self._image.model.name, PAUSE_S, why)
         self._cpu_until = now_s() + PAUSE_S
-        _on_cpu[self._image.model.name] = why
+        self._note(why)
         self._board.resets_at.clear()
+
+    def _note(self, on_cpu: str) -> None:
+        use = uses.get(self)
+        if use is not None:
+            use.on_cpu = on_cpu
 
     def _on_cpu(self, batch: Tensor) -> Tensor:
         if self._cpu is None:

@@ -12,7 +12,7 @@ from pathlib import Path
 import httpx
 
 from kws_serve.api.tokens import TokenFile
-from kws_serve.app import Server, ServerOptions, build_app
+from kws_serve.app import Server, ServerOptions, bound_socket, build_app
 from kws_serve.backends import open_backend
 from kws_serve.engine import Engine, LoadedModel
 from kws_serve.engine_runner import EngineRunner
@@ -32,7 +32,7 @@ class LiveServer:
         self.log = EventLog(data / "events.db", keep)
         self.runner = EngineRunner(self.engine, self.log.publish)
         self.app = build_app(self.engine, self.runner, self.log, replace(options, load_model=self.load_model))
-        self.server = Server(self.app, options)
+        self.server = Server(self.app, options, bound_socket("127.0.0.1", options.port))  # whatever `host` says
         self.host = f"127.0.0.1:{self.server.port}"
         self.ws = f"ws://{self.host}"
         self.http = f"http://{self.host}"
@@ -70,10 +70,12 @@ def live_server(
     keep: Retention = Retention(),  # noqa: B008 (frozen)
     tokens: TokenFile | None = None,
     watched: Callable[[], list[JsonObject]] = list,
+    host: str = "127.0.0.1",
+    insecure: bool = False,
 ) -> Iterator[LiveServer]:
-    """A server for the length of a test; its log in `data`, or gone with it."""
+    """A server for the length of a test; its log in `data`, or gone with it. `host`: what it takes itself for."""
     with tempfile.TemporaryDirectory() as own:
-        options = ServerOptions(port=port, token=token, tokens=tokens, watched=watched)
+        options = ServerOptions(host, port, token, insecure, tokens, watched=watched)
         server = LiveServer(folders, options, data or Path(own), keep)
         server.start()
         try:

@@ -32,7 +32,7 @@ class Mutant:
 
 _S = "service/kws_serve/"
 _SECURITY, _TOKENS = "tests/api/test_security.py", "tests/api/test_tokens.py"
-_LIVE = "tests/api/test_live.py"
+_LIVE, _OPEN = "tests/api/test_live.py", "tests/api/test_open.py"
 _LOG = "tests/log/test_event_log.py"
 _RETENTION = "tests/log/test_retention.py"
 _TERMINAL = "tests/test_terminal.py"
@@ -51,6 +51,15 @@ MUTANTS = (
            "return token", f"{_TOKENS} -k hashed"),
     Mutant("S3", _S + "api/sockets.py", "if now != grant:", "if False:",
            f"{_TOKENS} -k revoked"),
+    Mutant("S3 open", _S + "api/security.py", "self._open = self.tokens.state() == self._file_at_start",
+           "self._open = not self.tokens.rows()", f"{_OPEN} -k between_two"),
+    Mutant("S3 open", _S + "api/security.py", "        if self._open and self.tokens is not None:",
+           "        self._open = self.token is None and not self._rows()\n        if False:",
+           f"{_OPEN} -k admits_nobody"),
+    Mutant("S3 open", _S + "api/security.py", "(self.insecure or is_loopback(self.host))", "True",
+           f"{_OPEN} -k lost_between"),
+    Mutant("S3 open", _S + "api/security.py", 'token = (text or "").strip()', 'token = text or ""',
+           f"{_OPEN} -k blank"),
     Mutant("S4", _S + "api/security.py", "if not grant.may(needed):", "if False:", f"{_TOKENS} -k s4"),
     Mutant("S4", _S + "api/sockets.py", "if not grant.may(scope):", "if False:", f"{_TOKENS} -k s4"),
     Mutant("S4", _S + "api/audio_ws.py", "        if not grant.may_touch(query.stream):", "        if False:",

@@ -63,7 +63,7 @@ class ServerOptions:
 def build_app(engine: Engine, runner: EngineRunner, log: EventLog, options: ServerOptions) -> FastAPI:
     """The ASGI app around running parts. Raises KwsError: exposed without a token."""
     check_exposure(options.host, options.token, options.insecure, options.tokens)
-    access = Access(options.host, options.token, options.tls_cert is not None, options.tokens)
+    access = Access(options.host, options.token, options.tls_cert is not None, options.tokens, options.insecure)
     ingest = Ingest(engine, log, access)
     service = Service(
         engine,

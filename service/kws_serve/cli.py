@@ -165,7 +165,7 @@ def _serve(arguments: dict[str, Any]) -> int:
 
 def _run_service(settings: Settings, printer: Printer) -> int:
     """Open everything and serve until a signal comes. Raises KwsError."""
-    from kws_serve.api.security import check_exposure
+    from kws_serve.api.security import check_exposure, clean_token
     from kws_serve.api.tokens import TokenFile
     from kws_serve.app import ServerOptions, bound_socket
     from kws_serve.engine import Engine
@@ -173,7 +173,7 @@ def _run_service(settings: Settings, printer: Printer) -> int:
     from kws_serve.sinks.event_log import EventLog
     from kws_serve.sinks.store import Retention
 
-    token = settings.token.get_secret_value() if settings.token else None
+    token = clean_token(settings.token.get_secret_value() if settings.token else None)
     watch_tokens = tuple(secret.get_secret_value() for secret in settings.watch_token)
     log_format.set_up((*((token,) if token else ()), *watch_tokens))
     tokens = TokenFile(settings.data_folder / "tokens.json")

@@ -8,6 +8,12 @@ from typing import Any
 from kws_serve.api.tokens import SCOPES, TokenFile
 from kws_serve.config import load_settings
 
+_LAST = (
+    "That was the last token. A running service admits nobody now, but the bearer of its own KWS_TOKEN (or --token), "
+    "until there is a new one: kws-serve token new. Started again it is open to this machine, and does not start where "
+    "others could reach it, but with --insecure."
+)
+
 
 def token(arguments: dict[str, Any]) -> int:
     """Run the command in `arguments["words"]`. Raises KwsError."""
@@ -35,7 +41,8 @@ def token(arguments: dict[str, Any]) -> int:
     if found.command == "new":
         print(file.new(found.name, found.scope or ["listen"], found.stream))
     elif found.command == "revoke":
-        file.revoke(found.name)
+        if not file.revoke(found.name):
+            print(_LAST)
     else:
         for row in file.rows():
             streams = "all streams" if row.streams is None else " ".join(row.streams)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hmac
 import ipaddress
 import logging
@@ -44,23 +45,48 @@ def is_loopback(host: str) -> bool:
         return False  # a name may point anywhere, "" listens everywhere
 
 
+def clean_token(text: str | None) -> str | None:
+    """The service's own token as it is presented, without blanks around it; None: there is none. Raises KwsError."""
+    token = (text or "").strip()
+    if any(ord(c) < 32 or ord(c) == 127 for c in token):
+        raise KwsError("token: found a control character in it, wanted what an HTTP header can carry")
+    return token or None
+
+
 def check_exposure(host: str, token: str | None, insecure: bool, tokens: TokenFile | None = None) -> None:
     """Refuse to listen beyond this machine without a token. Raises KwsError in one line."""
-    if not is_loopback(host) and not token and not insecure and not (tokens and tokens.rows()):
+    if not is_loopback(host) and not clean_token(token) and not insecure and not (tokens and tokens.rows()):
         raise KwsError(
             f"host: found {host!r}, which others can reach, without a token; wanted KWS_TOKEN (or --token), "
             "a token of `kws-serve token new`, or --insecure to let anyone on the network listen"
         )
 
 
-@dataclass(frozen=True)
+@dataclass
 class Access:
-    """What this server accepts."""
+    """What this server accepts. Whether it is open to everybody is decided at the start: no token then, and out of
+    others' reach or `insecure`. An open one closes for good as soon as its token file is not what it was.
+    """
 
     host: str = "127.0.0.1"
     token: str | None = field(default=None, repr=False)  # allows everything
     tls: bool = False
     tokens: TokenFile | None = None
+    insecure: bool = False
+
+    def __post_init__(self) -> None:
+        """Raises KwsError: a token that nobody could present."""
+        self.token = clean_token(self.token)
+        self._open = self.token is None and (self.insecure or is_loopback(self.host))
+        self._file_at_start: object = None
+        self._said = ""
+        if self.tokens is not None and self._open:
+            try:
+                self._file_at_start = self.tokens.state()
+                self._open = not self.tokens.rows()
+            except KwsError as e:
+                self._say(e)
+                self._open = False
 
     def host_allowed(self, header: str) -> bool:
         """Whether a Host header names this server: guards against DNS rebinding."""
@@ -86,8 +112,15 @@ class Access:
 
     @property
     def open(self) -> bool:
-        """Whether nobody needs a token: none is configured."""
-        return self.token is None and not (self.tokens and self._rows())
+        """Whether nobody needs a token. Once False, for ever."""
+        if self._open and self.tokens is not None:
+            try:
+                self._open = self.tokens.state() == self._file_at_start
+            except KwsError:
+                self._open = False
+            if not self._open:
+                _log.warning("tokens: found %s changed; from now on a token is needed", self.tokens.path)
+        return self._open
 
     def grant(self, presented: str | None) -> Grant | None:
         """What a token allows, compared in constant time; everything where none is needed. None: nothing."""
@@ -101,19 +134,29 @@ class Access:
         return row.grant if row else None
 
     def bearer(self, headers: dict[str, str]) -> str | None:
-        """The token that a request's headers carry."""
+        """The token that a request's headers carry. They are read as Latin-1, and most clients write UTF-8."""
         scheme, _, presented = headers.get("authorization", "").partition(" ")
-        return presented.strip() if scheme.lower() == "bearer" else None
+        if scheme.lower() != "bearer":
+            return None
+        with contextlib.suppress(UnicodeError):
+            presented = presented.encode("latin-1").decode()
+        return presented.strip() or None
 
     def _rows(self) -> Sequence[TokenRow]:
-        """The tokens of the file; of a damaged one none, so that it lets nobody in."""
+        """The tokens of the file; none where it is gone or damaged, so that nobody is let in."""
         if self.tokens is None:
             return ()
         try:
             return self.tokens.rows()
         except KwsError as e:
-            _log.error("%s", e)
-            return (TokenRow("damaged", "", (), None, ""),)
+            self._say(e)
+            return ()
+
+    def _say(self, fault: KwsError) -> None:
+        """Once, not with every request."""
+        if f"{fault}" != self._said:
+            self._said = f"{fault}"
+            _log.error("%s; nobody is admitted by it", fault)
 
 
 def scope_of(method: str) -> str:

@@ -1,7 +1,8 @@
 """Tokens and what they allow: made and revoked by `kws-serve token`, kept hashed in the data folder.
 
 A token is 192 random bits, so its SHA-256 cannot be searched and needs no salt. The running service reads the file
-again when it changes: a new token works at once, a revoked one is cut off.
+again when it changes: a new token works at once, a revoked one is cut off. Where the file is gone, empty or damaged
+nobody has a token.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import hashlib
 import hmac
 import json
 import os
+import re
 import secrets
 import tempfile
 import time
@@ -26,6 +28,7 @@ SCOPES = ("listen", "ingest", "admin")
 
 MAX_TOKENS = 1000
 _PREFIX = "kws_"
+_SHA256 = re.compile("[0-9a-f]{64}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,18 +82,24 @@ class TokenFile:
 
     def rows(self) -> tuple[TokenRow, ...]:
         """The tokens, read again where the file has changed. Raises KwsError: the file is damaged."""
-        try:
-            found = self.path.stat()
-        except FileNotFoundError:
+        seen = self.state()
+        if seen is None:
             self._seen, self._rows = None, ()
-            return ()
-        except OSError as e:
-            raise KwsError(f"tokens: cannot read {self.path} ({e.strerror})") from None
-        seen = (found.st_mtime_ns, found.st_ino, found.st_size)
-        if seen != self._seen:
+        elif seen != self._seen:
+            self._seen = None  # damaged: looked at again the next time
             self._rows = _parse(self.path)
             self._seen = seen
         return self._rows
+
+    def state(self) -> tuple[int, int, int] | None:
+        """What changes with every change of the file; None: there is none. Raises KwsError: that cannot be told."""
+        try:
+            found = self.path.stat()
+        except FileNotFoundError:
+            return None
+        except OSError as e:
+            raise KwsError(f"tokens: cannot read {self.path} ({e.strerror})") from None
+        return found.st_mtime_ns, found.st_ino, found.st_size
 
     def new(self, name: str, scopes: Sequence[str], streams: Sequence[str] | None = None) -> str:
         """Make a token; it is told here and never again. Raises KwsError."""
@@ -120,8 +129,8 @@ class TokenFile:
         self._change(add)
         return token
 
-    def revoke(self, name: str) -> None:
-        """Take a token back. Raises KwsError: no such name."""
+    def revoke(self, name: str) -> int:
+        """Take a token back; how many are left. Raises KwsError: no such name."""
 
         def without(rows: tuple[TokenRow, ...]) -> tuple[TokenRow, ...]:
             if all(r.name != name for r in rows):
@@ -129,10 +138,10 @@ class TokenFile:
                 raise KwsError(f"token: found no {name[:80]!r}, wanted one of: {known}")
             return tuple(r for r in rows if r.name != name)
 
-        self._change(without)
+        return self._change(without)
 
-    def _change(self, change: Callable[[tuple[TokenRow, ...]], tuple[TokenRow, ...]]) -> None:
-        """Write the file anew, whole or not at all; one at a time."""
+    def _change(self, change: Callable[[tuple[TokenRow, ...]], tuple[TokenRow, ...]]) -> int:
+        """Write the file anew, whole or not at all, one at a time; the number of tokens in it."""
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
             lock = os.open(self.path.parent / ".tokens.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
@@ -149,6 +158,7 @@ class TokenFile:
                     except BaseException:
                         Path(f.name).unlink(missing_ok=True)
                         raise
+                return len(rows)
             finally:
                 os.close(lock)
         except OSError as e:
@@ -176,6 +186,8 @@ def _parse(path: Path) -> tuple[TokenRow, ...]:
 def _row(item: dict[str, Any]) -> TokenRow:
     texts = [item["name"], item["sha256"], item["created"], *item["scopes"], *(item["streams"] or ())]
     if not all(isinstance(text, str) for text in texts) or not set(item["scopes"]) <= set(SCOPES):
+        raise ValueError
+    if not _SHA256.fullmatch(item["sha256"]):
         raise ValueError
     streams = None if item["streams"] is None else tuple(item["streams"])
     return TokenRow(item["name"], item["sha256"], tuple(item["scopes"]), streams, item["created"])

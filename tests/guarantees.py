@@ -31,6 +31,9 @@ _SEC, _TOK = "tests/api/test_security.py", "tests/api/test_tokens.py"
 _MIC = "tests/sources/test_virtual_microphone.py"
 _LOG, _REL = "tests/log/test_event_log.py", "tests/reliability"
 _RETENTION = "tests/log/test_retention.py"
+_FRAMES, _TURNS = "test_frames_that_are_no_audio_close_the_connection", "test_requests_wait_for_their_turn"
+_LONG = "test_long_answers_leave_live_audio_its_time"
+_DOOR = "test_connections_that_come_and_go_wait_at_the_door"
 
 SECURITY = (
     Row("S1", "Loopback by default; beyond it only with a token or `--insecure`", "`api/security.py` check_exposure",
@@ -64,6 +67,24 @@ SECURITY = (
         "`api/protocols.py`, `app.py` bound_socket",
         (f"{_REL}/test_overload.py::test_500_hostile_connections",
          f"{_SEC}::test_s6_one_that_does_not_read_its_answer_is_dropped")),
+    *(Row(f"flood {kind}", f"{what}; live latency p99 below 1.5 times", guard, (f"{_REL}/test_floods.py::{test}",))
+      for kind, what, guard, test in (
+          ("pings", "Pings without a token close 1008", "`api/protocols.py` _allowed", _FRAMES),
+          ("pings-token", "Pings with a token beyond 2 a second close 1008", "`api/protocols.py` _allowed", _FRAMES),
+          ("texts", "Texts beyond 2 a second close 1008", "`api/protocols.py` _allowed", _FRAMES),
+          ("short-audio", "Audio in messages of a sample closes 1008", "`api/frames.py`, `api/protocols.py`", _FRAMES),
+          ("unauthorised", "Requests beyond 50 a second wait, then 429", "`api/security.py` Guard", _TURNS),
+          ("changes", "Changes beyond 20 a second wait, then 429", "`api/security.py` Guard", _TURNS),
+          ("files", "The page's files beyond 50 a second wait, then 429", "`api/security.py` Guard", _TURNS),
+          ("exports", "Exports are made in slices, in turns", "`api/slices.py`, `api/export.py`", _LONG),
+          ("pages", "So are pages of 1000 detections", "`api/slices.py`, `api/export.py`", _LONG),
+          ("replays", "So is what a subscriber has missed", "`api/slices.py`, `api/detections_ws.py`", _LONG),
+          ("connections", "New connections come in 16 at a time, then 100 a second of an address",
+           "`api/batching.py`, `app.py`, `api/protocols.py` Http", _DOOR))),
+    Row("pipelined", "At most 64 KiB are kept behind the request in hand", "`api/protocols.py` Http",
+        (f"{_REL}/test_floods.py::test_pipelined_requests_wait_in_the_kernel",
+         "tests/api/test_budget.py::test_behind_a_request_little_is_kept",
+         "tests/api/test_budget.py::test_a_body_that_nobody_reads_is_not_taken_in")),
     Row("S6 half-open", "A peer that vanishes without a word is noticed in about 10 s", "`app.py` bound_socket",
         (f"{_REL}/test_overload.py::test_a_peer_whose_packets_vanish_is_noticed",)),
     Row("S7", "Names match one pattern; no path leaves the page", "`messages.py` check_name",

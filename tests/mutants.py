@@ -33,6 +33,7 @@ class Mutant:
 _S = "service/kws_serve/"
 _SECURITY, _TOKENS = "tests/api/test_security.py", "tests/api/test_tokens.py"
 _LIVE, _OPEN = "tests/api/test_live.py", "tests/api/test_open.py"
+_BUDGET = "tests/api/test_budget.py"
 _LOG = "tests/log/test_event_log.py"
 _RETENTION = "tests/log/test_retention.py"
 _TERMINAL = "tests/test_terminal.py"
@@ -76,6 +77,34 @@ MUTANTS = (
            f"{_SECURITY} -k s6"),
     Mutant("S6", _S + "api/protocols.py", "elif now_s - self._waiting_since_s > REQUEST_S:", "elif False:",
            "tests/reliability/test_overload.py -k hostile"),
+    Mutant("flood pings", _S + "api/protocols.py", "if opcode == Opcode.PING or self._unknown < 0:", "if False:",
+           f"{_BUDGET} -k before_the_token"),
+    Mutant("flood pings-token", _S + "api/protocols.py", "if budget.spend(1, now_s) is None or", "if",
+           f"{_BUDGET} -k behind_the_token"),
+    Mutant("flood texts", _S + "api/protocols.py", "(crowded and", "(False and",
+           f"{_BUDGET} -k ten_connections"),
+    Mutant("flood short-audio", _S + "api/frames.py", "if n < SHORT_BYTES and", "if False and",
+           f"{_BUDGET} -k very_short"),
+    Mutant("flood unauthorised", _S + "api/security.py", "            await asyncio.sleep(wait_s)", "            pass",
+           f"{_BUDGET} -k by_its_size"),
+    Mutant("flood changes", _S + "api/security.py", "        if wait_s is None:", "        if False:",
+           f"{_BUDGET} -k told_429"),
+    Mutant("flood files", _S + "api/security.py", "if presented is None else self.access.grant(presented)",
+           "if True else None",
+           f"{_BUDGET} -k own_line"),
+    Mutant("flood exports", _S + "api/slices.py", "        async with self._turn:", "        if True:",
+           f"{_BUDGET} -k take_turns"),
+    Mutant("flood exports", _S + "api/slices.py", "if self._busy():", "if False:", f"{_BUDGET} -k take_turns"),
+    Mutant("flood pages", _S + "api/export.py", "part = min(ROWS, limit - n)", "part = limit",
+           f"{_BUDGET} -k in_turns"),
+    Mutant("flood connections", _S + "api/batching.py", "            if came:", "            if False:",
+           f"{_BUDGET} -k door_rests"),
+    Mutant("flood connections", _S + "api/protocols.py", "        if wait_s:\n            transport.pause_reading()",
+           "        if False:\n            pass", f"{_BUDGET} -k new_connections"),
+    Mutant("pipelined", _S + "api/protocols.py", "        if not self._holds():", "        if True:",
+           f"{_BUDGET} -k behind_a_request"),
+    Mutant("pipelined", _S + "api/protocols.py", "if self._taken > BEHIND_BYTES:", "if False:",
+           f"{_BUDGET} -k nobody_reads"),
     Mutant("S7", _S + "messages.py", "if not _NAME.fullmatch(name):", "if False:", f"{_SECURITY} -k s7"),
     Mutant("S8", _S + "backends/model_bytes.py", "if digest != file.sha256:", "if False:",
            "tests/reliability/test_swap.py -k s8"),

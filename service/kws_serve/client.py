@@ -79,7 +79,8 @@ class KwsClient:
                 ssl=self._ssl if url.startswith("wss:") and self._ssl else None,
             )
         except InvalidStatus as e:
-            if e.response.status_code >= 500:  # it is stopping, or a proxy in between has nobody behind it
+            if e.response.status_code >= 500 or e.response.status_code == 429:
+                # it is stopping, a proxy in between has nobody behind it, or too many come at once
                 raise ConnectionError(f"HTTP {e.response.status_code}") from e
             raise ServiceError(4403, f"refused with HTTP {e.response.status_code}") from e
         except InvalidHandshake as e:  # it broke off in the middle

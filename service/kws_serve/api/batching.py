@@ -1,8 +1,9 @@
-"""Reading many streams at once: a selector that looks at the sockets of live audio only every so often.
+"""Reading many streams at once: a selector that looks at some sockets only every so often.
 
 Each message alone wakes the loop's thread, which finds its caches cold and the engine's thread in its way. With many
 streams their sockets are read together, just before the engine's next tick, for which they would have waited anyway;
-all other sockets, and what other threads want of the loop, are seen at once as ever.
+all other sockets, and what other threads want of the loop, are seen at once as ever. The door, where new connections
+come in, rests after each look, so that a crowd in front of it does not keep those inside waiting.
 """
 
 from __future__ import annotations
@@ -19,6 +20,9 @@ MANY = 16
 
 TOGETHER_S = 0.020
 
+DOOR_S = 0.020
+"""How long the door rests; each look lets as many in as the server's backlog says."""
+
 
 class BatchingSelector(selectors.BaseSelector):
     """See the module. Its owner is the loop's thread."""
@@ -30,6 +34,13 @@ class BatchingSelector(selectors.BaseSelector):
         self._streams: set[int] = set()  # descriptors of live audio
         self._many = False
         self._next_s = 0.0
+        self._resting = selectors.DefaultSelector()  # never looked at
+        self._doors: set[int] = set()  # listening descriptors
+        self._open_s = 0.0  # when they are looked at again
+
+    def door(self, fd: int) -> None:
+        """New connections come in by this descriptor."""
+        self._doors.add(fd)
 
     def add(self, fd: int) -> None:
         """This descriptor carries live audio."""
@@ -58,6 +69,8 @@ class BatchingSelector(selectors.BaseSelector):
     def _of(self, fileobj: Any) -> selectors.BaseSelector:
         """Where it is, or would be, registered."""
         fd = fileobj if isinstance(fileobj, int) else fileobj.fileno()
+        if fd in self._doors and fd in self._resting.get_map():
+            return self._resting
         return self._together if self._many and fd in self._streams else self._at_once
 
     def register(self, fileobj: Any, events: int, data: Any = None) -> selectors.SelectorKey:
@@ -66,7 +79,9 @@ class BatchingSelector(selectors.BaseSelector):
 
     def unregister(self, fileobj: Any) -> selectors.SelectorKey:
         """See selectors."""
-        return self._of(fileobj).unregister(fileobj)
+        key = self._of(fileobj).unregister(fileobj)
+        self._doors.discard(key.fd)  # another socket may get its number
+        return key
 
     def modify(self, fileobj: Any, events: int, data: Any = None) -> selectors.SelectorKey:
         """See selectors."""
@@ -78,25 +93,42 @@ class BatchingSelector(selectors.BaseSelector):
 
     def get_map(self) -> Mapping[Any, selectors.SelectorKey]:
         """See selectors."""
-        maps: list[Any] = [self._at_once.get_map(), self._together.get_map()]
+        maps: list[Any] = [self._at_once.get_map(), self._together.get_map(), self._resting.get_map()]
         return ChainMap(*maps)
 
     def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
         """See selectors."""
         self.on_read()
+        if self._resting.get_map():
+            timeout = self._door_opens(timeout)
         if not self._many:
-            return self._at_once.select(timeout)
-        wait_s = max(0.0, self._next_s - time.monotonic())
-        found = self._at_once.select(wait_s if timeout is None else min(wait_s, timeout))
-        if time.monotonic() >= self._next_s:
-            found += self._together.select(0)
-            self._next_s = time.monotonic() + TOGETHER_S
+            found = self._at_once.select(timeout)
+        else:
+            wait_s = max(0.0, self._next_s - time.monotonic())
+            found = self._at_once.select(wait_s if timeout is None else min(wait_s, timeout))
+            if time.monotonic() >= self._next_s:
+                found += self._together.select(0)
+                self._next_s = time.monotonic() + TOGETHER_S
+        if self._doors:
+            came = [key.fd for key, _ in found if key.fd in self._doors]
+            if came:
+                self._move(came, self._at_once, self._resting)
+                self._open_s = time.monotonic() + DOOR_S
         return found
+
+    def _door_opens(self, timeout: float | None) -> float | None:
+        """Look at the door again where it is time; how long to wait at most, so that it will be."""
+        wait_s = self._open_s - time.monotonic()
+        if wait_s > 0:
+            return wait_s if timeout is None else min(wait_s, timeout)
+        self._move(self._doors, self._resting, self._at_once)
+        return timeout
 
     def close(self) -> None:
         """See selectors."""
         self._at_once.close()
         self._together.close()
+        self._resting.close()
 
 
 class StreamLoop(asyncio.SelectorEventLoop):

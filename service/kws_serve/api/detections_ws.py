@@ -10,6 +10,7 @@ from starlette.websockets import WebSocket
 from kws_serve import __version__
 from kws_serve.api.query import detections_query, whole
 from kws_serve.api.security import Access
+from kws_serve.api.slices import ROWS, Slices
 from kws_serve.api.sockets import converse, send_only
 from kws_serve.api.tokens import Grant
 from kws_serve.api.wire import WireError, dumps
@@ -19,36 +20,36 @@ from kws_serve.sinks.store import Filter
 MAX_SUBSCRIBERS = 1000
 
 
-async def detections(ws: WebSocket, log: EventLog, access: Access) -> None:
+async def detections(ws: WebSocket, log: EventLog, access: Access, slices: Slices) -> None:
     """Serve one subscriber until it leaves or is too slow."""
 
     async def serve(ws: WebSocket, grant: Grant) -> None:
         found, wanted = detections_query(ws.query_params.multi_items())
         wanted = replace(wanted, streams=grant.streams)
         after = whole("after", found["after"], 0, 2**63 - 1) if "after" in found else None
-        await _feed(ws, log, wanted, after)
+        await _feed(ws, log, wanted, after, slices)
 
     await converse(ws, access, "listen", serve)
 
 
-async def _feed(ws: WebSocket, log: EventLog, wanted: Filter, after: int | None) -> None:
+async def _feed(ws: WebSocket, log: EventLog, wanted: Filter, after: int | None, slices: Slices) -> None:
     if log.subscribers >= MAX_SUBSCRIBERS:
         raise WireError(4429, f"subscribers: {log.subscribers} listen, the limit is {MAX_SUBSCRIBERS}")
-    await send_only(ws, _send(ws, log, wanted, after))
+    await send_only(ws, _send(ws, log, wanted, after, slices))
 
 
-async def _send(ws: WebSocket, log: EventLog, wanted: Filter, after: int | None) -> None:
+async def _send(ws: WebSocket, log: EventLog, wanted: Filter, after: int | None, slices: Slices) -> None:
     """What the log has, in parts, until little is left; then live, and what came meanwhile: no hole, nothing twice."""
     hello = {"type": "hello", "log_id": log.log_id, "last_id": log.delivered_id, "version": __version__}
     reach = log.delivered_id if after is None else after
     await ws.send_text(dumps(hello))
     while log.delivered_id - reach > REPLAY_ROWS:
-        reach = await _replay(ws, log, wanted, reach, log.delivered_id)
+        reach = await _replay(ws, log, wanted, reach, log.delivered_id, slices)
     subscriber = log.subscribe(wanted)
     try:
         upto = subscriber.last_id
         while reach < upto:
-            reach = await _replay(ws, log, wanted, reach, upto)
+            reach = await _replay(ws, log, wanted, reach, upto, slices)
         while (text := await subscriber.take()) is not None:
             await ws.send_text(text)
     finally:
@@ -56,9 +57,9 @@ async def _send(ws: WebSocket, log: EventLog, wanted: Filter, after: int | None)
     raise WireError(4408, f"subscriber: found too slow; the last id sent was {subscriber.last_id}, go on after it")
 
 
-async def _replay(ws: WebSocket, log: EventLog, wanted: Filter, after: int, upto: int) -> int:
+async def _replay(ws: WebSocket, log: EventLog, wanted: Filter, after: int, upto: int, slices: Slices) -> int:
     """Send the next part of what is kept; the id that it reaches."""
-    texts, reach = await asyncio.to_thread(log.replay, wanted, after, upto)
+    texts, reach = await slices.make(lambda: log.replay(wanted, after, upto, ROWS))
     for i, text in enumerate(texts):
         if i % 32 == 0:
             await asyncio.sleep(0)  # sending alone lets nobody else have a turn, nor sees that the client has left

@@ -1,4 +1,4 @@
-"""The event log as a file: CSV or JSON lines, streamed in parts, oldest first."""
+"""Rows of the event log as text: CSV, JSON lines or a page of JSON, in slices."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import csv
 import io
 from collections.abc import Iterator
 
+from kws_serve.api.slices import ROWS
 from kws_serve.api.wire import dumps
 from kws_serve.messages import JsonObject
 from kws_serve.sinks.event_log import EventLog, logged_json
@@ -16,14 +17,12 @@ COLUMNS = (
     "start_s", "decided_s", "start_id", "end_s", "review", "uid",
 )  # fmt: skip
 
-_PART = 500
-
 
 def _rows(log: EventLog, wanted: Filter, after: int) -> Iterator[list[JsonObject]]:
     while True:
-        items, after = log.page(wanted, after, _PART)
+        items, after = log.page(wanted, after, ROWS)
         yield [logged_json(item) for item in items]
-        if len(items) < _PART:
+        if len(items) < ROWS:
             return
 
 
@@ -43,6 +42,24 @@ def as_csv(log: EventLog, wanted: Filter, after: int) -> Iterator[str]:
             writer.writerow({key: as_cell(value) for key, value in row.items()})
         yield head + out.getvalue()
         head = ""
+
+
+def as_page(log: EventLog, wanted: Filter, after: int, before: int | None, limit: int) -> Iterator[str]:
+    """`{"items":[...],"next":ID}`: `limit` rows after an id, or before one, newest first."""
+    yield '{"items":['
+    n, following = 0, after
+    while n < limit:
+        part = min(ROWS, limit - n)
+        if before is None:
+            items, following = log.page(wanted, following, part)
+        else:
+            items, following = log.page_before(wanted, before, part)
+            before = following
+        yield ("," if n and items else "") + ",".join(dumps(logged_json(item)) for item in items)
+        n += len(items)
+        if len(items) < part or before == 0:
+            break
+    yield f'],"next":{following}}}'
 
 
 def as_cell(value: object) -> object:

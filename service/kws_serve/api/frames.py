@@ -17,17 +17,31 @@ Payload: TypeAlias = npt.NDArray[np.uint8]
 _WHOLE_BINARY = 0x82  # the last frame of a message, no extension, opcode 2
 _LAST, _CONTROL, _MASKED, _LENGTH = 0x80, 0x08, 0x80, 0x7F
 
+SHORT_BYTES = 64
+"""A message below it is hardly audio: 2 ms of 16 kHz s16le, less than any sound card gives at once."""
+
 
 class FrameSplitter:
     """Bytes in, as they come; each whole binary message to `take`, and in order with it the rest to `other`."""
 
-    def __init__(self, take: Callable[[Payload], bool], other: Callable[[bytes], None], most: int) -> None:
+    def __init__(
+        self,
+        take: Callable[[Payload], bool],
+        other: Callable[[bytes], None],
+        most: int,
+        allow: Callable[[int], bool] = lambda _: True,
+    ) -> None:
         """`take` answers whether it has taken the message; if not, or with more than `most` bytes, `other` gets it.
         After a close, or what no client may send, it has to answer no.
+
+        `allow` is asked for each frame that is no audio message (its first byte), before anything is done with it; once
+        it answers no, nothing more is read.
         """
         self._take = take
         self._other = other
         self._most = most
+        self._allow = allow
+        self._stopped = False
         self._held = bytearray()  # the beginning of a header, or of a message that `take` may get
         self._wanted = 0  # bytes to hold before it is worth a look
         self._passing = 0  # bytes of a frame that still go to `other`
@@ -35,6 +49,8 @@ class FrameSplitter:
 
     def feed(self, data: bytes) -> None:
         """The next bytes."""
+        if self._stopped:
+            return
         if self._passing == 0 and not self._held and not self._in_fragments and _is_one_message(data, self._most):
             n = _payload_size(data, 0)  # as nearly always
             if not self._take(_unmasked(data, len(data) - n, n)):
@@ -59,6 +75,9 @@ class FrameSplitter:
                 break
             n = _payload_size(data, at)
             if data[at] != _WHOLE_BINARY or not data[at + 1] & _MASKED or self._in_fragments or n > self._most:
+                if not self._allow(data[at]):
+                    self._stopped = True
+                    return
                 self._passing = head + n
                 if not data[at] & _CONTROL:
                     self._in_fragments = not data[at] & _LAST
@@ -67,6 +86,9 @@ class FrameSplitter:
             if end > len(data):
                 self._wanted = head + n
                 break
+            if n < SHORT_BYTES and not self._allow(data[at]):
+                self._stopped = True
+                return
             if at > passed:
                 self._other(data[passed:at])
             if not self._take(_unmasked(data, at + head, n)):

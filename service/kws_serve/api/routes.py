@@ -12,7 +12,7 @@ from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse, PlainTextResponse, Response, StreamingResponse
 
 from kws_serve.api.asyncapi import asyncapi_document
-from kws_serve.api.export import as_csv, as_jsonl
+from kws_serve.api.export import as_csv, as_jsonl, as_page
 from kws_serve.api.query import detections_query, whole
 from kws_serve.api.schemas import (
     DetectionPage,
@@ -42,7 +42,6 @@ from kws_serve.api.views import (
 from kws_serve.api.wire import MAX_JSON_BYTES, WireError, parse_json
 from kws_serve.engine import Engine, LoadedModel
 from kws_serve.messages import JsonObject, KwsError
-from kws_serve.sinks.event_log import logged_json
 from kws_serve.sinks.store import REVIEWS, Filter
 
 _log = logging.getLogger(__name__)
@@ -70,30 +69,29 @@ def make_router(service: Service) -> APIRouter:
         return found, replace(wanted, streams=_grant(request).streams), after
 
     @router.get("/v1/detections", response_model=DetectionPage, openapi_extra=_operation(*_PAGE, _BEFORE, _LIMIT))
-    def detections(request: Request) -> Response:
+    async def detections(request: Request) -> Response:
         """What the log keeps after an id, oldest first, or before one, newest first; go on from `next`."""
         found, wanted, after = filtered(request, "before", "limit")
         limit = whole("limit", found.get("limit", "100"), 1, PAGE_LIMIT)
-        if "before" not in found:
-            items, following = service.log.page(wanted, after, limit)
-        elif "after" in found:
+        before = whole("before", found["before"], 1, 2**63 - 1) if "before" in found else None
+        if before is not None and "after" in found:
             raise WireError(4400, "before: found beside after, wanted one of them")
-        else:
-            before = whole("before", found["before"], 1, 2**63 - 1)
-            items, following = service.log.page_before(wanted, before, limit)
-        return JSONResponse({"items": [logged_json(item) for item in items], "next": following})
+        parts = as_page(service.log, wanted, after, before, limit)
+        return StreamingResponse(service.slices.each(parts), media_type="application/json")
 
     @router.get("/v1/detections.csv", response_class=PlainTextResponse, openapi_extra=_operation(*_PAGE))
-    def detections_csv(request: Request) -> Response:
+    async def detections_csv(request: Request) -> Response:
         """The log as CSV."""
         _, wanted, after = filtered(request)
-        return StreamingResponse(as_csv(service.log, wanted, after), media_type="text/csv; charset=utf-8")
+        parts = service.slices.each(as_csv(service.log, wanted, after))
+        return StreamingResponse(parts, media_type="text/csv; charset=utf-8")
 
     @router.get("/v1/detections.jsonl", response_class=PlainTextResponse, openapi_extra=_operation(*_PAGE))
-    def detections_jsonl(request: Request) -> Response:
+    async def detections_jsonl(request: Request) -> Response:
         """The log as JSON lines."""
         _, wanted, after = filtered(request)
-        return StreamingResponse(as_jsonl(service.log, wanted, after), media_type="application/jsonl")
+        parts = service.slices.each(as_jsonl(service.log, wanted, after))
+        return StreamingResponse(parts, media_type="application/jsonl")
 
     @router.put(
         "/v1/detections/{id}/review",

@@ -10,6 +10,8 @@ from typing import Any
 from starlette.types import Message
 from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
 
+from kws_serve.api.protocols import CONNECTION
+from kws_serve.api.protocols import WebSocket as Connection
 from kws_serve.api.security import Access
 from kws_serve.api.tokens import Grant
 from kws_serve.api.wire import WireError, dumps, parse_message
@@ -25,12 +27,15 @@ async def converse(
     ws: WebSocket, access: Access, scope: str, serve: Callable[[WebSocket, Grant], Awaitable[None]]
 ) -> None:
     """Accept, authenticate for `scope`, `serve`; what is refused closes the socket after an error message."""
+    token = access.bearer({k.lower(): v for k, v in ws.headers.items()})
+    grant = access.grant(token)
+    connection: Connection = ws.scope["extensions"][CONNECTION]
+    connection.wait_for_token(grant is None)
     await ws.accept()
     try:
-        token = access.bearer({k.lower(): v for k, v in ws.headers.items()})
-        grant = access.grant(token)
         if grant is None:
             token, grant = await _authenticate(ws, access)
+            connection.wait_for_token(False)
         if not grant.may(scope):
             raise WireError(4403, f"token: found one of scope {', '.join(sorted(grant.scopes))}, wanted {scope}")
         await _while_granted(access, token, grant, serve(ws, grant))

@@ -16,6 +16,7 @@ from typing import Any
 from kws_serve import __version__
 from kws_serve.api.audio_ws import Ingest
 from kws_serve.api.export import as_cell
+from kws_serve.api.slices import Slices
 from kws_serve.api.tokens import EVERYTHING, Grant
 from kws_serve.api.wire import rounded, utc
 from kws_serve.engine import Engine, LoadedModel
@@ -43,6 +44,9 @@ class Service:
     watched: Callable[[], list[JsonObject]] = list  # a row for each server that this one watches
     note: str = ""
     began_s: float = field(default_factory=time.monotonic)
+
+    def __post_init__(self) -> None:
+        self.slices = Slices(lambda: bool(self.engine.streams))
 
 
 def stream_json(engine: Engine, stream: Stream) -> JsonObject:

@@ -390,12 +390,12 @@ class EventLog:
 
     # reading
 
-    def replay(self, wanted: Filter, after: int, upto: int) -> tuple[list[str], int]:
-        """The next messages about ids in (after, upto] (detections, and log_gaps where some are missing), and the id
-        they reach: `upto`, or less where there is more. Any thread; reads the file.
+    def replay(self, wanted: Filter, after: int, upto: int, rows: int = REPLAY_ROWS) -> tuple[list[str], int]:
+        """The next messages about ids in (after, upto] (at most `rows` detections, and log_gaps where some are
+        missing), and the id they reach: `upto`, or less where there is more. Any thread; reads the file.
         """
-        items = self._read(wanted, after, REPLAY_ROWS, upto)
-        reach = items[-1].detection.id if len(items) == REPLAY_ROWS else upto
+        items = self._read(wanted, after, rows, upto)
+        reach = items[-1].detection.id if len(items) == rows else upto
         messages = [(item.detection.id, dumps(logged_json(item))) for item in items]
         messages += [(hole.first, dumps(hole_json(hole))) for hole in self._holes(after, reach)]
         return [text for _, text in sorted(messages)], reach

@@ -101,19 +101,17 @@ class BatchingSelector(selectors.BaseSelector):
         self.on_read()
         if self._resting.get_map():
             timeout = self._door_opens(timeout)
-        if not self._many:
-            found = self._at_once.select(timeout)
-        else:
+        if self._many:
             wait_s = max(0.0, self._next_s - time.monotonic())
-            found = self._at_once.select(wait_s if timeout is None else min(wait_s, timeout))
-            if time.monotonic() >= self._next_s:
-                found += self._together.select(0)
-                self._next_s = time.monotonic() + TOGETHER_S
-        if self._doors:
-            came = [key.fd for key, _ in found if key.fd in self._doors]
-            if came:
-                self._move(came, self._at_once, self._resting)
-                self._open_s = time.monotonic() + DOOR_S
+            timeout = wait_s if timeout is None else min(wait_s, timeout)
+        found = self._at_once.select(timeout)
+        came = [key.fd for key, _ in found if key.fd in self._doors]
+        if came:
+            self._move(came, self._at_once, self._resting)
+            self._open_s = time.monotonic() + DOOR_S
+        if self._many and time.monotonic() >= self._next_s:
+            found += self._together.select(0)
+            self._next_s = time.monotonic() + TOGETHER_S
         return found
 
     def _door_opens(self, timeout: float | None) -> float | None:

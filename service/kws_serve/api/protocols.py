@@ -38,7 +38,7 @@ CHECK_S = 1.0
 MAX_PER_CLIENT = 2000
 """Open connections of one address."""
 
-CONNECTIONS, CONNECT_WAIT_S = Rate(100, 200), 10.0
+CONNECTIONS, CONNECT_WAIT_S = Rate(100, 40), 10.0
 """New connections of one address, each about 1 ms of work with its handshake: a gateway's thousand streams are back
 within the 10 s that clients wait for one."""
 

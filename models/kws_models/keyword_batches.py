@@ -23,6 +23,8 @@ from kws_models.augmentation import (
 )
 from kws_models.features import PatchMaker, patch_maker
 from kws_models.logmel_pack import N_MELS, PACK_HOP_MS, PackEntry, fit_bands, frame_line, read_index, read_log_mels
+from kws_models.real_speech import FOLDER as REAL_FOLDER
+from kws_models.real_speech import Talk, find_sentences, load_talk, may_be_learnt, without_words
 from kws_models.recordings import (
     DataError,
     Recording,
@@ -36,6 +38,7 @@ from kws_models.recordings import (
 )
 from kws_models.rooms import impulse_responses, in_rooms
 from kws_models.running_speech import training_speech
+from kws_models.speech_cuts import Pool
 from kws_serve.core.mel import Float64Array, dct_matrix
 from kws_serve.messages import Float32Array, Int16Array, Int64Array
 
@@ -57,7 +60,8 @@ class KeywordMix:
     silence_share: float = 0.10
     unknown_share: float = 0.16
     running_speech_share: float = 0.12  # of the audio: `_unknown_` out of synthesised sentences, cut anywhere
-    opus_share: float = 0.5  # of clips that have an Opus twin
+    real_speech_share: float = 0.25  # of the audio, where there is some: `_unknown_` out of what real people say
+    opus_share: float = 0.5  # of clips that have an Opus twin, and of real speech
     augment: AugmentSpec = field(default_factory=AugmentSpec)
 
 
@@ -120,6 +124,7 @@ class KeywordBatches:
         self._load_noise(found, data, fold, cache)
         self._load_log_mels(data, fold)
         self._running_speech = training_speech(seed, _SPEECH_HOURS, RATE_HZ) if UNKNOWN in self.labels else None
+        self._load_talk(data, fold, cache)
         self._rooms = impulse_responses(np.random.default_rng([seed, 7]), 200, RATE_HZ, RATE_HZ // 2)
 
     def _clips(self, found: dict[str, list[Recording]], data: Path) -> list[Recording]:
@@ -152,6 +157,21 @@ class KeywordBatches:
         weights[: len(own)] *= weights[len(own) :].sum() / weights[: len(own)].sum() if other else 1.0
         self._noise_edges = np.cumsum(weights) / weights.sum()
 
+    def _load_talk(self, data: Path, fold: int | None, cache: Path) -> None:
+        """Real running speech in which no label is said, plain and through Opus, one piece a speaker."""
+        self.talk: Talk | None = None
+        self._talk_pool: Pool | None = None
+        if UNKNOWN not in self.labels:
+            return
+        found = may_be_learnt(without_words(find_sentences(data), self.labels))
+        wanted = [s for s in found if fold is None or s.recording.fold != fold]
+        if not wanted:
+            print(f"found no {REAL_FOLDER} to learn from under {data}: training without real running speech")
+            return
+        self.talk = load_talk(wanted, RATE_HZ, cache, self.seed)
+        twins = load_talk(wanted, RATE_HZ, cache, self.seed, opus_twins=True)
+        self._talk_pool = Pool(self.talk.audio, twins.audio)
+
     def _load_log_mels(self, data: Path, fold: int | None) -> None:
         self.pack: list[PackEntry] = []
         spec = self.maker.spec
@@ -171,8 +191,8 @@ class KeywordBatches:
 
     @property
     def training_recordings(self) -> list[Recording]:
-        """All that is learnt from: words and noise."""
-        return [*self.recordings, *self.noise_recordings]
+        """All that is learnt from: words, noise and running speech."""
+        return [*self.recordings, *self.noise_recordings, *(self.talk.recordings if self.talk else ())]
 
     @property
     def feature_clips(self) -> list[str]:
@@ -212,10 +232,11 @@ class KeywordBatches:
     def _from_audio(self, rng: Generator, n: int) -> tuple[Float32Array, Int64Array]:
         spec = self.mix.augment
         classes = self._classes(rng, n, 2.0 * self.mix.silence_share if self.pack else self.mix.silence_share)
-        running = np.flatnonzero(rng.random(n) < self.mix.running_speech_share)
-        running = running if self._running_speech is not None else running[:0]
-        if len(running):
-            classes[running] = self.labels.index(UNKNOWN)
+        kind = rng.random(n)
+        running = np.flatnonzero((kind < self.mix.running_speech_share) & (self._running_speech is not None))
+        real = np.flatnonzero((kind >= 1.0 - self.mix.real_speech_share) & (self.talk is not None))
+        if len(running) or len(real):
+            classes[[*running, *real]] = self.labels.index(UNKNOWN)
         noise = self._noise_segments(rng, n)
         spoken = classes != (self.labels.index(SILENCE) if SILENCE in self.labels else -1)
         rows = np.flatnonzero(spoken)
@@ -225,6 +246,10 @@ class KeywordBatches:
         if self._running_speech is not None and len(running):
             pieces = rng.integers(0, len(self._running_speech), len(running))
             clean[running] = segments(rng, self._running_speech, pieces, self.n_samples)
+        if len(real):
+            assert self._talk_pool is not None
+            cuts = self._talk_pool.anywhere(rng, len(real), self.n_samples, spec.speed, self.mix.opus_share)
+            clean[real] = in_rooms(rng, cuts, self._rooms, spec.room_share)
         samples = np.empty((n, self.n_samples), np.int16)
         samples[rows] = with_gain(rng, mixed(rng, clean[rows], noise[rows], spec), spec.gain_db)
         samples[~spoken] = self._silence(rng, noise[~spoken])

@@ -62,12 +62,12 @@ def find_recordings(root: Path) -> dict[str, list[Recording]]:
     """
     if not root.is_dir():
         raise DataError(f"data: found no folder {root}, wanted one with a folder for each label")
-    facts = _manifest(root)
+    facts = read_manifest(root)
     found: dict[str, list[Recording]] = {}
     for folder in sorted(path for path in root.iterdir() if path.is_dir()):
         paths = sorted(path for path in folder.iterdir() if path.suffix.lower() in AUDIO_SUFFIXES)
         if paths:
-            found[folder.name] = [_recording(path, facts) for path in paths]
+            found[folder.name] = [described(path, facts) for path in paths]
     if not found:
         raise DataError(f"data: found no recordings under {root}, wanted <label>/<name>.wav|flac|opus|ogg")
     return found
@@ -80,7 +80,8 @@ def require_folders(found: dict[str, list[Recording]], wanted: tuple[str, ...], 
         raise DataError(f"data: found no recordings in {', '.join(missing)} under {root}, wanted some in each")
 
 
-def _recording(path: Path, facts: dict[Path, dict[str, str]]) -> Recording:
+def described(path: Path, facts: dict[Path, dict[str, str]]) -> Recording:
+    """The recording at `path` with what `read_manifest` found about it."""
     row = facts.get(path.resolve(), {})
     match = _SPEAKER.match(path.stem)
     return Recording(
@@ -94,8 +95,8 @@ def _recording(path: Path, facts: dict[Path, dict[str, str]]) -> Recording:
     )
 
 
-def _manifest(root: Path) -> dict[Path, dict[str, str]]:
-    """Rows of MANIFEST.csv by absolute path of the file."""
+def read_manifest(root: Path) -> dict[Path, dict[str, str]]:
+    """Rows of the MANIFEST.csv in `root` or its parent by absolute path of the file; none without one."""
     for folder in (root, root.parent):
         if (folder / "MANIFEST.csv").is_file():
             base = folder.resolve()

@@ -24,6 +24,7 @@ from kws_models.model_folder_writer import replace_file
 from kws_models.pictures import draw_curves
 from kws_models.preflight import check_recordings, check_room
 from kws_models.quantiser import calibration_patches, find_ranges
+from kws_models.real_speech import find_sentences
 from kws_models.recipes import Phase, Recipe, find_recipe
 from kws_models.recordings import (
     DataError,
@@ -107,7 +108,8 @@ def wanted_recordings(architecture: Architecture, data: Path) -> list[Recording]
     others = [name for name in found if name not in words and (name == UNKNOWN or not name.startswith("_"))]
     if UNKNOWN in architecture.labels and not others:
         raise DataError(f"data: found no recordings of words that are no command under {root}, wanted some")
-    return list(flatten(found))
+    talk = [s.recording for s in find_sentences(data)] if UNKNOWN in architecture.labels else []
+    return [*flatten(found), *talk]
 
 
 def _draw(folder: Path, n_phases: int) -> None:

@@ -95,9 +95,14 @@ def load_audio(recordings: Sequence[Recording], rate_hz: int, cache: Path, opus_
     for recording in recordings:
         stat = recording.path.stat()
         key.update(f"{recording.path} {stat.st_size} {stat.st_mtime_ns}\n".encode())
-    folder = cache / key.hexdigest()[:16]
+    return cached(cache, key.hexdigest()[:16], lambda: [read(recording.path) for recording in recordings])
+
+
+def cached(cache: Path, name: str, make: Callable[[], list[Int16Array]]) -> Audio:
+    """What `make` gives, made once and then mapped from the folder `name` in `cache`."""
+    folder = cache / name
     if not (folder / "edges.npy").exists():
-        _write(folder, [read(recording.path) for recording in recordings])
+        _write(folder, make())
     edges = np.load(folder / "edges.npy")
     return Audio(np.load(folder / "samples.npy", mmap_mode="r"), edges[:-1], edges[1:])
 

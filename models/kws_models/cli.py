@@ -53,6 +53,11 @@ def _parser() -> argparse.ArgumentParser:
     one.add_argument(
         "--teacher", metavar="MODEL", help="a model or folder of the same front end and labels to learn from"
     )
+    one.add_argument(
+        "--mine",
+        action="store_true",
+        help="before a phase that goes on from weights: find where they hear commands that nobody said",
+    )
     one.add_argument("--silence", type=float, metavar="PERCENT", help="of the batch, instead of the recipe's")
     one.add_argument("--unknown", type=float, metavar="PERCENT", help="of the batch, instead of the recipe's")
     one.add_argument("--dropout", type=_share, metavar="P", help="instead of the recipe's; 0 <= P < 1")

@@ -17,6 +17,7 @@ from kws_models.architectures import Architecture
 from kws_models.audio_cache import Audio, joined, load_audio
 from kws_models.augmentation import banded, drawn, masked, segments, stretched, to_int16
 from kws_models.features import patch_maker
+from kws_models.near_words import training_speech
 from kws_models.recordings import (
     DataError,
     Recording,
@@ -27,7 +28,6 @@ from kws_models.recordings import (
     without_fold,
 )
 from kws_models.rooms import impulse_responses, in_rooms
-from kws_models.running_speech import training_speech
 from kws_models.shatter import shatterings
 from kws_serve.messages import Float32Array, Int16Array, Int64Array
 
@@ -125,7 +125,7 @@ class EventBatches:
         speech = [i for i, r in enumerate(self.recordings) if r.folder not in folders]
         if speech:
             self._samplers["speech"] = SourceSampler(speech, self.recordings)
-        self._running_speech = training_speech(seed, _SPEECH_HOURS, self.rate_hz)
+        self._running_speech = training_speech(seed, _SPEECH_HOURS, 0.0, self.rate_hz, cache)
         self._shatterings = joined(shatterings(np.random.default_rng([seed, 8]), 300, self.rate_hz))
         self._rooms = impulse_responses(np.random.default_rng([seed, 7]), 400, self.rate_hz, self.rate_hz)
 

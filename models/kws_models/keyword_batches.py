@@ -21,10 +21,10 @@ from kws_models.augmentation import (
     warped_log_mel,
     with_gain,
 )
+from kws_models.evaluation import UNKNOWN
 from kws_models.features import PatchMaker, patch_maker
 from kws_models.logmel_pack import N_MELS, PACK_HOP_MS, PackEntry, fit_bands, frame_line, read_index, read_log_mels
-from kws_models.real_speech import FOLDER as REAL_FOLDER
-from kws_models.real_speech import Talk, find_sentences, load_talk, may_be_learnt, without_words
+from kws_models.negatives import RATE_HZ, SILENCE, Negatives, Shares
 from kws_models.recordings import (
     DataError,
     Recording,
@@ -37,17 +37,12 @@ from kws_models.recordings import (
     without_fold,
 )
 from kws_models.rooms import impulse_responses, in_rooms
-from kws_models.running_speech import training_speech
-from kws_models.speech_cuts import Pool
 from kws_serve.core.mel import Float64Array, dct_matrix
 from kws_serve.messages import Float32Array, Int16Array, Int64Array
 
 NOISE_FOLDER = "_background_noise_"
 DIGITS_FOLDER, DIGITS_EVERY = "digits_fsdd_8k", 5  # four speakers: a fifth of their many clips
-UNKNOWN, SILENCE = "_unknown_", "_silence_"
 N_SAMPLES = 16_000  # of a clip, and of what is drawn for a patch at least
-RATE_HZ = 16_000
-_SPEECH_HOURS = 0.5
 LATE_MS = 150.0  # a word ends about a quarter of a second before its clip does
 
 
@@ -59,8 +54,9 @@ class KeywordMix:
     n_log_mel: int = 64
     silence_share: float = 0.10
     unknown_share: float = 0.16
-    running_speech_share: float = 0.12  # of the audio: `_unknown_` out of synthesised sentences, cut anywhere
+    running_speech_share: float = 0.12  # of the audio: `_unknown_` out of synthesised speech, cut anywhere
     real_speech_share: float = 0.25  # of the audio, where there is some: `_unknown_` out of what real people say
+    mined_share: float = 0.5  # of both of them, where places were mined: what the model took for a command
     opus_share: float = 0.5  # of clips that have an Opus twin, and of real speech
     augment: AugmentSpec = field(default_factory=AugmentSpec)
 
@@ -123,8 +119,11 @@ class KeywordBatches:
         self._load_twins(clips, kept, cache)
         self._load_noise(found, data, fold, cache)
         self._load_log_mels(data, fold)
-        self._running_speech = training_speech(seed, _SPEECH_HOURS, RATE_HZ) if UNKNOWN in self.labels else None
-        self._load_talk(data, fold, cache)
+        self.speech = Negatives(self.labels, self.noise, seed, cache)
+        if UNKNOWN in self.labels:
+            self.speech.load(data, fold)
+        mix = self.mix
+        self._shares = Shares(mix.running_speech_share, mix.real_speech_share, mix.mined_share, mix.opus_share)
         self._rooms = impulse_responses(np.random.default_rng([seed, 7]), 200, RATE_HZ, RATE_HZ // 2)
 
     def _clips(self, found: dict[str, list[Recording]], data: Path) -> list[Recording]:
@@ -157,21 +156,6 @@ class KeywordBatches:
         weights[: len(own)] *= weights[len(own) :].sum() / weights[: len(own)].sum() if other else 1.0
         self._noise_edges = np.cumsum(weights) / weights.sum()
 
-    def _load_talk(self, data: Path, fold: int | None, cache: Path) -> None:
-        """Real running speech in which no label is said, plain and through Opus, one piece a speaker."""
-        self.talk: Talk | None = None
-        self._talk_pool: Pool | None = None
-        if UNKNOWN not in self.labels:
-            return
-        found = may_be_learnt(without_words(find_sentences(data), self.labels))
-        wanted = [s for s in found if fold is None or s.recording.fold != fold]
-        if not wanted:
-            print(f"found no {REAL_FOLDER} to learn from under {data}: training without real running speech")
-            return
-        self.talk = load_talk(wanted, RATE_HZ, cache, self.seed)
-        twins = load_talk(wanted, RATE_HZ, cache, self.seed, opus_twins=True)
-        self._talk_pool = Pool(self.talk.audio, twins.audio)
-
     def _load_log_mels(self, data: Path, fold: int | None) -> None:
         self.pack: list[PackEntry] = []
         spec = self.maker.spec
@@ -192,7 +176,7 @@ class KeywordBatches:
     @property
     def training_recordings(self) -> list[Recording]:
         """All that is learnt from: words, noise and running speech."""
-        return [*self.recordings, *self.noise_recordings, *(self.talk.recordings if self.talk else ())]
+        return [*self.recordings, *self.noise_recordings, *self.speech.recordings]
 
     @property
     def feature_clips(self) -> list[str]:
@@ -232,24 +216,16 @@ class KeywordBatches:
     def _from_audio(self, rng: Generator, n: int) -> tuple[Float32Array, Int64Array]:
         spec = self.mix.augment
         classes = self._classes(rng, n, 2.0 * self.mix.silence_share if self.pack else self.mix.silence_share)
-        kind = rng.random(n)
-        running = np.flatnonzero((kind < self.mix.running_speech_share) & (self._running_speech is not None))
-        real = np.flatnonzero((kind >= 1.0 - self.mix.real_speech_share) & (self.talk is not None))
-        if len(running) or len(real):
-            classes[[*running, *real]] = self.labels.index(UNKNOWN)
+        cuts = self.speech.cuts(rng, n, self.n_samples, self._shares, spec.speed)
+        classes[cuts.rows] = cuts.classes
         noise = self._noise_segments(rng, n)
         spoken = classes != (self.labels.index(SILENCE) if SILENCE in self.labels else -1)
+        spoken[cuts.rows] = True
         rows = np.flatnonzero(spoken)
-        clips = self._sampler.draw(rng, classes[rows])
         clean = np.zeros((n, self.n_samples), np.float32)
-        clean[rows] = self._spoken(rng, clips, spec)
-        if self._running_speech is not None and len(running):
-            pieces = rng.integers(0, len(self._running_speech), len(running))
-            clean[running] = segments(rng, self._running_speech, pieces, self.n_samples)
-        if len(real):
-            assert self._talk_pool is not None
-            cuts = self._talk_pool.anywhere(rng, len(real), self.n_samples, spec.speed, self.mix.opus_share)
-            clean[real] = in_rooms(rng, cuts, self._rooms, spec.room_share)
+        words = np.setdiff1d(rows, cuts.rows)
+        clean[words] = self._spoken(rng, self._sampler.draw(rng, classes[words]), spec)
+        clean[cuts.rows] = in_rooms(rng, cuts.samples, self._rooms, spec.room_share)
         samples = np.empty((n, self.n_samples), np.int16)
         samples[rows] = with_gain(rng, mixed(rng, clean[rows], noise[rows], spec), spec.gain_db)
         samples[~spoken] = self._silence(rng, noise[~spoken])

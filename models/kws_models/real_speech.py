@@ -40,6 +40,7 @@ class Talk:
     """Sentences joined, one piece for each speaker."""
 
     speakers: tuple[str, ...]
+    transcribed: tuple[bool, ...]  # whether somebody wrote down all that speakers[i] says
     recordings: tuple[Recording, ...]
     audio: Audio  # piece i is of speakers[i]
 
@@ -103,4 +104,6 @@ def load_talk(sentences: Sequence[Sentence], rate_hz: int, cache: Path, seed: in
     for i, recording in enumerate(recordings):
         pause = np.zeros(round(rng.uniform(*PAUSE_S) * rate_hz), np.int16)
         parts[recording.source] += [audio.clip(i), pause]
-    return Talk(speakers, tuple(recordings), joined([np.concatenate(parts[s]) for s in speakers]))
+    unknown = {s.recording.source for s in sentences if s.text is None}
+    transcribed = tuple(speaker not in unknown for speaker in speakers)
+    return Talk(speakers, transcribed, tuple(recordings), joined([np.concatenate(parts[s]) for s in speakers]))

@@ -18,7 +18,7 @@ import numpy as np
 import soundfile
 from numpy.random import Generator
 
-from kws_models.audio_cache import Audio, at_rate, joined
+from kws_models.audio_cache import at_rate
 from kws_serve.messages import Int16Array, KwsError
 
 COMMANDS = frozenset("yes no up down left right on off stop go".split())
@@ -38,7 +38,7 @@ _TRAINING_VARIANTS = (
     "edward",
     "grandma",
 )
-_TRAINING_ACCENTS = ("en-gb", "en-us", "en-029")
+TRAINING_ACCENTS = ("en-gb", "en-us", "en-029")
 _PER_PIECE = 14  # sentences by one voice, about a minute
 
 _PEOPLE = """
@@ -135,7 +135,7 @@ def pieces(seed: int, hours: float, training: bool = False) -> Iterator[Piece]:
     while left_s > 0:
         voice = voices[int(rng.integers(len(voices)))]
         text = " ".join(sentence(rng) for _ in range(_PER_PIECE))
-        samples = _spoken(rng, voice, text)
+        samples = spoken(rng, voice, text)
         left_s -= len(samples) / 16_000
         yield Piece(voice, samples)
 
@@ -150,16 +150,8 @@ def versions() -> str:
     return "; ".join(found)
 
 
-def training_speech(seed: int, hours: float, rate_hz: int) -> Audio | None:
-    """Pieces by the voices for training, at `rate_hz`; None, said aloud, where no synthesiser is installed."""
-    if not installed():
-        print("found neither espeak-ng nor flite: training without synthesised running speech")
-        return None
-    return joined([at_rate(piece.samples, 16_000, rate_hz) for piece in pieces(seed, hours, training=True)])
-
-
 def _voices(training: bool) -> list[str]:
-    accents, variants = (_TRAINING_ACCENTS, _TRAINING_VARIANTS) if training else (_ACCENTS, _VARIANTS)
+    accents, variants = (TRAINING_ACCENTS, _TRAINING_VARIANTS) if training else (_ACCENTS, _VARIANTS)
     voices = [f"espeak-ng {accent}+{variant}" for accent in accents for variant in variants]
     voices = voices if shutil.which("espeak-ng") else []
     if shutil.which("flite") and not training:
@@ -169,7 +161,8 @@ def _voices(training: bool) -> list[str]:
     return voices
 
 
-def _spoken(rng: Generator, voice: str, text: str) -> Int16Array:
+def spoken(rng: Generator, voice: str, text: str) -> Int16Array:
+    """`text` at 16 kHz by a voice as `espeak-ng ACCENT+VARIANT` or `flite NAME`. Raises KwsError if it says nothing."""
     engine, name = voice.split(" ", 1)
     if engine == "flite":
         stretch = f"duration_stretch={rng.uniform(0.85, 1.25):.2f}"

@@ -15,11 +15,20 @@ from kws_serve.messages import Float32Array, Int16Array
 _JITTER_SHARE = 0.08  # of a patch: about 100 ms, as clips are shifted
 
 
+@dataclass(frozen=True)
+class Stream:
+    """Long pieces of sound in which nobody says a command."""
+
+    name: str
+    label: str  # class of what is cut out of it
+    audio: Audio
+
+
 @dataclass(frozen=True, slots=True)
 class Place:
     """Where a command was heard that nobody said."""
 
-    stream: int  # which of the streams that were mined
+    stream: int  # index among the streams that were mined
     piece: int  # of the stream's audio
     first_sample: int  # of the patch in the piece
     label: str
@@ -51,21 +60,15 @@ class Pool:
 
 
 def at_places(
-    rng: Generator,
-    streams: Sequence[Audio],
-    places: Sequence[Place],
-    n: int,
-    n_samples: int,
-    speed: tuple[float, float],
+    rng: Generator, streams: Sequence[Stream], places: Sequence[Place], n_samples: int, speed: tuple[float, float]
 ) -> Float32Array:
-    """Cuts (n, n_samples) at places drawn evenly, moved by up to _JITTER_SHARE, at a speed drawn from `speed`."""
+    """Cuts (n, n_samples) at each of n places, moved by up to _JITTER_SHARE, at a speed drawn from `speed`."""
     longest = _longest(n_samples, speed)
     before = (longest - n_samples) // 2  # the patch stands in the middle of the longer cut
-    jitter = rng.integers(-round(_JITTER_SHARE * n_samples), round(_JITTER_SHARE * n_samples) + 1, n)
-    chosen = [places[i] for i in rng.integers(0, len(places), n)]
+    jitter = rng.integers(-round(_JITTER_SHARE * n_samples), round(_JITTER_SHARE * n_samples) + 1, len(places))
     cuts = [
-        _cut(streams[p.stream].clip(p.piece), p.first_sample - before + int(j), longest)
-        for p, j in zip(chosen, jitter, strict=True)
+        _cut(streams[p.stream].audio.clip(p.piece), p.first_sample - before + int(j), longest)
+        for p, j in zip(places, jitter, strict=True)
     ]
     return _at_speeds(rng, cuts, n_samples, speed)
 

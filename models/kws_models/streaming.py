@@ -108,11 +108,17 @@ def stream_scores(spec: ModelSpec, infer: Infer, samples: Int16Array) -> Float32
     """
     maker = PatchMaker(spec.front_end, spec.n_frames)
     hop_samples = spec.frames_per_patch_hop * spec.front_end.hop_samples
-    samples = np.concatenate([np.zeros(maker.patch_samples, np.int16), samples])[hop_samples:]
-    scores = [np.empty((0, len(spec.labels)), np.float32)]
+    after_zeros = np.concatenate([np.zeros(maker.patch_samples, np.int16), samples])[hop_samples:]
+    return patch_scores(maker, spec.frames_per_patch_hop, infer, after_zeros)
+
+
+def patch_scores(maker: PatchMaker, frames_per_hop: int, infer: Infer, samples: Int16Array) -> Float32Array:
+    """Scores (k, n_classes) of the patches of `samples` (n,), n >= a patch, one each `frames_per_hop`."""
+    hop_samples = frames_per_hop * maker.spec.hop_samples
+    scores = []
     for first in range(0, len(samples) - maker.patch_samples + 1, _BATCH * hop_samples):
         last = first + (_BATCH - 1) * hop_samples + maker.patch_samples
-        scores.append(infer(maker.sliding_patches(samples[first:last], spec.frames_per_patch_hop)))
+        scores.append(infer(maker.sliding_patches(samples[first:last], frames_per_hop)))
     return np.concatenate(scores)
 
 

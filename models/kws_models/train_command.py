@@ -19,8 +19,10 @@ from kws_models.event_batches import MIXES, EventBatches
 from kws_models.features import first_second, patch_maker
 from kws_models.folding import fold as fold_norms
 from kws_models.integer_module import IntegerModule
-from kws_models.keyword_batches import NOISE_FOLDER, SILENCE, KeywordBatches, KeywordMix
+from kws_models.keyword_batches import NOISE_FOLDER, KeywordBatches, KeywordMix
+from kws_models.mining import mined
 from kws_models.model_folder_writer import replace_file
+from kws_models.negatives import SILENCE
 from kws_models.pictures import draw_curves
 from kws_models.preflight import check_recordings, check_room
 from kws_models.quantiser import calibration_patches, find_ranges
@@ -57,6 +59,7 @@ class TrainOptions:
     out: Path | None = None
     start: Path | None = None
     teacher: str | None = None
+    mine: bool = False
     silence: float | None = None  # percent
     unknown: float | None = None  # percent
     dropout: float | None = None
@@ -74,6 +77,8 @@ def train_command(name: str, options: TrainOptions) -> None:
     device = find_device(options.device)
     teacher = open_teacher(options.teacher, architecture) if options.teacher else None
     found = read_weights(options.start, architecture) if options.start else None
+    if options.mine and (architecture.task == "event" or UNKNOWN not in architecture.labels):
+        raise KwsError(f"--mine: found {name}, wanted a model of words with {UNKNOWN} among its labels")
     seconds = check_recordings(wanted_recordings(architecture, options.data))
     check_room(folder, options.cache, seconds)
     print(
@@ -86,6 +91,8 @@ def train_command(name: str, options: TrainOptions) -> None:
         if not (part / WEIGHTS_FILE).exists():
             print(f"phase {i + 1}: {phase}")
             batches = make_batches(architecture, options, recipe, phase, options.seed + 7919 * i)
+            if options.mine and found is not None:
+                batches = with_mined(batches, part, architecture, found)
             run = TrainingRun(part, phase, options.seed, options.workers, options.threads, device)
             trained = _trained(architecture, batches, run, found, validate, teacher)
             replace_file(part / WEIGHTS_FILE, weights_bytes(trained))
@@ -94,7 +101,7 @@ def train_command(name: str, options: TrainOptions) -> None:
     replace_file(folder / WEIGHTS_FILE, weights_bytes(found))
     _draw(folder, len(recipe.phases))
     facts = {"name": name, "recipe": str(recipe), "seed": options.seed, "fold": options.fold}
-    facts |= {"start": str(options.start or ""), "teacher": options.teacher or ""}
+    facts |= {"start": str(options.start or ""), "teacher": options.teacher or "", "mine": options.mine}
     replace_file(folder / "run.json", json.dumps(facts, indent=1).encode())
     print(f"{folder / WEIGHTS_FILE}: done; next: kws-models export {name} --weights {folder / WEIGHTS_FILE} ...")
 
@@ -177,6 +184,26 @@ def make_batches(
     shares = (recipe.silence_share, recipe.unknown_share)
     keyword = KeywordMix(recipe.batch - half, half, *shares, augment=LEVELS[phase.augment])
     return KeywordBatches(architecture, options.data, options.fold, options.cache, seed, keyword)
+
+
+def with_mined(
+    batches: KeywordBatches | EventBatches, folder: Path, architecture: Architecture, found: Checkpoint
+) -> KeywordBatches:
+    """The batches, with the places where `found` hears commands that nobody said."""
+    assert isinstance(batches, KeywordBatches)
+    if found.ranges is not None:
+        raise KwsError("--start: found weights trained for int8, wanted ones from before that phase (phase folders)")
+    module = GraphModule(architecture.graph)
+    load_weights(module, found.arrays)
+    module.eval()
+
+    def infer(patches: Float32Array) -> Float32Array:
+        with torch.no_grad():
+            logits = module(to_input(patches, architecture.graph.axes))
+        return np.asarray(torch.softmax(logits, 1).numpy(), np.float32)
+
+    batches.speech.places = mined(folder, batches, found.arrays, infer)
+    return batches
 
 
 def open_teacher(name: str, architecture: Architecture) -> Teacher:

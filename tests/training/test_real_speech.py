@@ -14,7 +14,7 @@ from kws_models.audio_cache import joined
 from kws_models.keyword_batches import KeywordBatches
 from kws_models.real_speech import find_sentences, load_talk, may_be_learnt, without_words
 from kws_models.recordings import DataError, fold_of
-from kws_models.speech_cuts import Place, Pool, at_places
+from kws_models.speech_cuts import Place, Pool, Stream, at_places
 
 COMMANDS = ARCHITECTURES["dscnn-s"].labels[2:]
 READERS = ("reader_1", "reader_2", "reader_3")
@@ -106,10 +106,10 @@ def test_cuts_stand_where_they_should() -> None:
     rng = np.random.default_rng(0)
     cuts = Pool(joined([ramp])).anywhere(rng, 20, 1000, (1.0, 1.0), 0.0)
     assert np.array_equal(np.diff(cuts), np.ones((20, 999), np.float32)) and np.ptp(cuts[:, 0]) > 10_000
-    place = Place(stream=1, piece=0, first_sample=5000, label="yes", score=0.5)
-    mined = at_places(rng, [joined([ramp * 0]), joined([ramp])], [place], 20, 1000, (0.9, 1.1))
+    streams = [Stream(str(i), "_unknown_", joined([ramp * i + 1])) for i in (0, 1)]
+    mined = at_places(rng, streams, [Place(1, 0, 4999, "yes", 0.5)] * 20, 1000, (0.9, 1.1))
     assert np.all(np.abs(mined[:, 500] - 5500) <= 82)
     steps = np.diff(mined).mean(1)
     assert steps.min() < 0.95 and steps.max() > 1.05
-    early = at_places(rng, [joined([ramp + 1])], [Place(0, 0, -900, "yes", 0.5)], 1, 1000, (1.0, 1.0))
+    early = at_places(rng, streams, [Place(1, 0, -900, "yes", 0.5)], 1000, (1.0, 1.0))
     assert early[0, 0] == 0 and early[0, -1] > 0

@@ -2,6 +2,7 @@
 
 What must not fire: out-of-fold backgrounds and hard negatives (none of them may), and hours of synthesised running
 speech without the command words over those backgrounds at 0 to 20 dB (at most --max-fa-per-hour, all labels together).
+Real people's running speech of the fold is measured beside it, apart: it is harder, and of few hours.
 What must: out-of-fold clips in scenes. Scores are computed once; the service's own detector is run on them with each
 setting, and per label the lowest threshold is taken that keeps the bounds, spending the allowed false accepts where
 they save most misses.
@@ -26,13 +27,13 @@ from kws_models.recordings import event_root, find_recordings, keyword_root, onl
 from kws_models.running_speech import pieces, versions
 from kws_models.statistics import poisson, wilson
 from kws_models.streaming import Scene, compose, count, detections, mix, stream_scores, with_settings
+from kws_models.talk_report import OFF_SHARE, Talking, hear_talk
 from kws_serve.backends import open_backend
 from kws_serve.manifest import ModelSpec
 from kws_serve.messages import Float32Array, Int16Array, KwsError
 from kws_serve.model_folder import load_model
 
 GRID = (0.5, 0.6, 0.7, 0.75, 0.8, 0.85, 0.9, 0.925, 0.95, 0.97, 0.985)
-OFF_SHARE = 0.6  # off-threshold / on-threshold
 _NEAR_S = {"keyword": 0.9, "event": 2.5}  # after a clip's end: still its detection
 _LEAST_S = 2.0  # a background shorter than this is repeated
 
@@ -44,6 +45,7 @@ class Curves:
     hits: np.ndarray
     false_accepts: np.ndarray  # on running speech
     hard_accepts: np.ndarray  # on backgrounds and hard negatives
+    talk_accepts: np.ndarray  # on real people's speech
 
 
 @dataclass(frozen=True)
@@ -53,7 +55,8 @@ class Material:
     scenes: list[tuple[Scene, Float32Array]]
     speech: Float32Array  # (k, n_classes): one after another, with zeros between that end every detection
     hard: Float32Array
-    hours: float  # of running speech
+    talk: list[Talking]  # real people, where there are some
+    hours: float  # of synthesised speech
     hard_hours: float
     n_hard: int
 
@@ -67,6 +70,7 @@ class Choice:
     hits: int
     false_accepts: int
     hard_accepts: int
+    talk_accepts: int
     curves: Curves
 
 
@@ -120,6 +124,7 @@ def gather(spec: ModelSpec, infer: Infer, data: Path, fold: int, hours: float, s
         scenes,
         _end_to_end(speech, spec),
         _end_to_end(hard_scores, spec),
+        hear_talk(spec, infer, data, fold) if spec.task == "keyword" else [],
         n / rate_hz / 3600,
         seconds / 3600,
         len(quiet),
@@ -179,10 +184,11 @@ def curves_of(spec: ModelSpec, material: Material, settings: dict[str, Any]) -> 
     """Run the detector at every threshold. Labels do not block each other, so all are tried in one pass."""
     labels = list(spec.detection)
     shape = (len(labels), len(GRID))
-    curves = Curves(*(np.zeros(shape, np.int64) for _ in range(3)))
+    curves = Curves(*(np.zeros(shape, np.int64) for _ in range(4)))
     for j, threshold in enumerate(GRID):
         setting = with_settings(spec, threshold=threshold, off_threshold=OFF_SHARE * threshold, **settings)
-        for scores, counts in ((material.speech, curves.false_accepts), (material.hard, curves.hard_accepts)):
+        streams = [(material.speech, curves.false_accepts), (material.hard, curves.hard_accepts)]
+        for scores, counts in [*streams, *((one.scores, curves.talk_accepts) for one in material.talk)]:
             for firing in detections(spec, scores, setting):
                 counts[labels.index(firing.label), j] += 1
         for scene, one in material.scenes:
@@ -208,10 +214,10 @@ def _best(spec: ModelSpec, curves: Curves, settings: dict[str, Any], budget: int
         _, i, k = min(steps)
         at[i] = k
     pick = [(i, j) for i, j in enumerate(at)]
-    counted = (curves.hits, curves.false_accepts, curves.hard_accepts)
-    hits, false_accepts, hard = (int(sum(counts[i, j] for i, j in pick)) for counts in counted)
+    counted = (curves.hits, curves.false_accepts, curves.hard_accepts, curves.talk_accepts)
+    hits, false_accepts, hard, talk = (int(sum(counts[i, j] for i, j in pick)) for counts in counted)
     thresholds = {label: GRID[j] for label, j in zip(labels, at, strict=True)}
-    return Choice(settings, thresholds, hits, false_accepts, hard, curves)
+    return Choice(settings, thresholds, hits, false_accepts, hard, talk, curves)
 
 
 def _first(fits: np.ndarray) -> int:
@@ -254,6 +260,7 @@ def measured(spec: ModelSpec, material: Material, choice: Choice) -> dict[str, A
             "per_hour": choice.false_accepts / material.hours,
             "per_hour_ci": poisson(choice.false_accepts, material.hours),
         },
+        **_real(material, choice),
         "backgrounds_and_hard_negatives": {
             "n": material.n_hard,
             "hours": round(material.hard_hours, 3),
@@ -272,6 +279,7 @@ def measured(spec: ModelSpec, material: Material, choice: Choice) -> dict[str, A
             {
                 "threshold": threshold,
                 "per_hour": float(choice.curves.false_accepts[:, j].sum() / material.hours),
+                **_real_rate(material, int(choice.curves.talk_accepts[:, j].sum())),
                 "accepts": int(choice.curves.hard_accepts[:, j].sum()),
                 "found_share": float(choice.curves.hits[:, j].sum() / n),
             }
@@ -280,6 +288,25 @@ def measured(spec: ModelSpec, material: Material, choice: Choice) -> dict[str, A
         "onset_offset_ms": {label: round(1000 * float(np.median(d)), -1) for label, d in delays.items() if d},
         "note": "thresholds were chosen on this very material",
     }
+
+
+def _real(material: Material, choice: Choice) -> dict[str, Any]:
+    """Real people's speech at the chosen settings; nothing where there is none."""
+    if not material.talk:
+        return {}
+    hours = sum(one.hours for one in material.talk)
+    facts = {
+        "speakers": len(material.talk),
+        "hours": round(hours, 3),
+        "false_accepts": choice.talk_accepts,
+        "per_hour": choice.talk_accepts / hours,
+        "per_hour_ci": poisson(choice.talk_accepts, hours),
+    }
+    return {"real_running_speech": facts}
+
+
+def _real_rate(material: Material, accepts: int) -> dict[str, float]:
+    return {"real_per_hour": accepts / sum(one.hours for one in material.talk)} if material.talk else {}
 
 
 def write(folder: Path, choice: Choice, facts: dict[str, Any]) -> None:

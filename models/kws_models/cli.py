@@ -97,6 +97,8 @@ def _parser() -> argparse.ArgumentParser:
     one.add_argument("--fold", type=int, choices=range(N_FOLDS), help="only this fold's speakers or recordings")
     one.add_argument("--include-training", action="store_true", help="also clips the model was trained on")
     one.add_argument("--stream", action="store_true", help="long recordings with label files (docs/evaluation.md)")
+    one.add_argument("--talk", action="store_true", help="false accepts on real people talking, with --fold")
+    one.add_argument("--speech", type=Path, metavar="DIR", help="with --talk: other data whose speech_running to hear")
     one.add_argument("--plot", type=Path, metavar="FILE", help="with --stream: the DET curve as a picture")
     one.add_argument("--json", action="store_true", dest="as_json")
 
@@ -195,6 +197,8 @@ def _evaluate(
     fold: int | None,
     include_training: bool,
     stream: bool,
+    talk: bool,
+    speech: Path | None,
     plot: Path | None,
     as_json: bool,
 ) -> None:
@@ -205,6 +209,9 @@ def _evaluate(
     opened = open_backend(backend, spec)
     if stream:
         _evaluate_stream(spec, opened.infer, data, plot, as_json)
+        return
+    if talk:
+        _evaluate_talk(spec, opened.infer, data, fold, speech, as_json)
         return
     options = Options(split, include_training, fold)
     result = evaluate(spec, opened.infer, data, options)
@@ -225,6 +232,15 @@ def _evaluate_stream(spec: Any, infer: Any, data: Path, plot: Path | None, as_js
     report = evaluate_stream(spec, infer, data)
     if plot:
         draw_det(report, plot)
+    print(json.dumps(report, indent=1) if as_json else as_text(report))
+
+
+def _evaluate_talk(spec: Any, infer: Any, data: Path, fold: int | None, speech: Path | None, as_json: bool) -> None:
+    from kws_models.talk_report import as_text, evaluate_talk
+
+    if fold is None:
+        raise KwsError("--talk: found no --fold, wanted the fold whose words and speakers the model did not learn from")
+    report = evaluate_talk(spec, infer, data, fold, speech)
     print(json.dumps(report, indent=1) if as_json else as_text(report))
 
 

@@ -38,7 +38,7 @@ def curves(seed: int) -> Curves:
     """Random, and falling with the threshold as real ones do."""
     rng = np.random.default_rng(seed)
     shape = (len(LABELS), len(GRID))
-    falling = [np.sort(rng.integers(0, most, shape), axis=1)[:, ::-1] for most in (100, 20, 4)]
+    falling = [np.sort(rng.integers(0, most, shape), axis=1)[:, ::-1] for most in (100, 20, 4, 9)]
     return Curves(*falling)
 
 
@@ -49,6 +49,7 @@ def test_the_bounds_are_kept_where_they_can_be(seed: int, budget: int, most_hard
     at = [GRID.index(choice.thresholds[label]) for label in LABELS]
     for i, j in enumerate(at):
         assert found.hard_accepts[i, j] <= most_hard or j == len(GRID) - 1
+    assert choice.talk_accepts == sum(found.talk_accepts[i, j] for i, j in enumerate(at))
     assert choice.false_accepts == sum(found.false_accepts[i, j] for i, j in enumerate(at))
     if choice.false_accepts > budget:  # nothing was left to raise
         assert all(found.false_accepts[i, j] == found.false_accepts[i, -1] for i, j in enumerate(at))
@@ -75,6 +76,8 @@ def test_settings_are_written_and_load(tmp_path: Path, capsys: pytest.CaptureFix
         (tmp_path / "data" / word).mkdir(parents=True)
         for i in range(12):
             write_clip(tmp_path / "data" / word / f"s{i}_nohash_0.wav", i, seconds=1.0, rate_hz=16000)
+    reader = next(f"r{i}" for i in range(50) if fold_of(f"r{i}") == fold_of("s1"))
+    write_clip(tmp_path / "data" / "speech_running" / reader / "0.flac", 1, seconds=9.0, rate_hz=16000)
     shutil.copytree(shipped_models_dir() / "dscnn-s", tmp_path / "dscnn-s")
     fold = str(fold_of("s1"))
     main([str(tmp_path / "dscnn-s"), "--data", str(tmp_path / "data"), "--fold", fold, "--hours", "0.01", "--write"])
@@ -82,4 +85,7 @@ def test_settings_are_written_and_load(tmp_path: Path, capsys: pytest.CaptureFix
     spec = load_model(tmp_path / "dscnn-s")
     assert {label: s.threshold for label, s in spec.detection.items()} == facts["settings"]["thresholds"]
     assert spec.accuracy["stream"]["running_speech"]["hours"] >= 0.01
+    talk = spec.accuracy["stream"]["real_running_speech"]
+    assert talk["speakers"] == 1 and talk["hours"] == round(9.4 / 3600, 3) and len(talk["per_hour_ci"]) == 2
+    assert "real_per_hour" in spec.accuracy["stream"]["trade_off"][0]
     assert spec.accuracy["stream"]["scenes"]["n"] > 0

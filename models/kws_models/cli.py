@@ -46,7 +46,7 @@ def _parser() -> argparse.ArgumentParser:
     one = commands.add_parser("train", help="train on recordings (needs the train extra)")
     one.set_defaults(run=_train)
     _add_data(one, f"name of an architecture: {', '.join(ARCHITECTURES)}")
-    one.add_argument("--recipe", default="standard", help="standard (default), short, finish, reference")
+    one.add_argument("--recipe", default="standard", help="standard (default), mined, short, finish, reference")
     one.add_argument("--steps", type=_positive, help="in all, instead of the recipe's; its phases are scaled")
     one.add_argument("--seed", type=int, default=1)
     one.add_argument("--start", type=Path, metavar="FILE", help="weights.npz to go on from")

@@ -54,6 +54,7 @@ class Recipe:
 
 _STRONG = Phase(20_000, 2e-3)
 _MILD = Phase(8_000, 1e-3, augment="mild", warm_up_steps=100)
+_MILD_AGAIN = replace(_MILD, steps=5_000, learning_rate=5e-4)
 _INTEGER = Phase(3_000, 2e-4, augment="mild", warm_up_steps=100, weight_decay=0.0, average_decay=0.998, integer=True)
 _EVENT = Phase(8_000, 2e-3, warm_up_steps=200, average_decay=0.998, label_smoothing=0.02, dropout=0.2, bfloat16=True)
 _EVENT_MILD = replace(_EVENT, steps=4_000, learning_rate=7e-4, augment="mild", warm_up_steps=100)
@@ -66,6 +67,7 @@ _RAW_MILD = replace(_RAW, steps=4_000, learning_rate=5e-4, augment="mild", warm_
 _KEYWORD = {
     "standard": Recipe((_STRONG, _MILD, _INTEGER)),
     "short": Recipe((replace(_STRONG, steps=6_000), replace(_MILD, steps=2_000))),
+    "mined": Recipe((_STRONG, _MILD, _MILD_AGAIN, _INTEGER)),  # made for train --mine: once more mined, on lower rates
     "finish": Recipe((_MILD, _INTEGER)),  # goes on from --start: the same again on other recordings, say
 }
 _LARGE = {  # maps of 69 MB a batch: memory is what its training takes

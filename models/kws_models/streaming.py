@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -108,6 +109,8 @@ def stream_scores(spec: ModelSpec, infer: Infer, samples: Int16Array) -> Float32
     """
     maker = PatchMaker(spec.front_end, spec.n_frames)
     hop_samples = spec.frames_per_patch_hop * spec.front_end.hop_samples
+    if len(samples) < hop_samples:
+        return np.empty((0, len(spec.labels)), np.float32)
     after_zeros = np.concatenate([np.zeros(maker.patch_samples, np.int16), samples])[hop_samples:]
     return patch_scores(maker, spec.frames_per_patch_hop, infer, after_zeros)
 
@@ -124,18 +127,32 @@ def patch_scores(maker: PatchMaker, frames_per_hop: int, infer: Infer, samples: 
 
 def detections(spec: ModelSpec, scores: Float32Array, settings: dict[str, DetectionSpec]) -> list[Firing]:
     """What the detector fires on one stream's scores."""
+    return detections_of(spec, [scores], settings)[0]
+
+
+def detections_of(
+    spec: ModelSpec, streams: Sequence[Float32Array], settings: dict[str, DetectionSpec]
+) -> list[list[Firing]]:
+    """What the detector fires on each stream's scores (k, n_classes), all streams side by side."""
     ticks = TICKS_PER_S // spec.front_end.rate_hz
     hop = spec.frames_per_patch_hop * spec.front_end.hop_samples * ticks
     patch = spec.patch_samples * ticks
     sustained = spec.task == "event"
     detector = Detector(spec.labels, settings, sustained=sustained, patch_hop_ticks=hop, patch_ticks=patch)
-    detector.ensure(1)
-    firings: list[Firing] = []
-    for first in range(0, len(scores), _DETECTED_AT_ONCE):  # how it is cut changes nothing but the speed
-        part = scores[first : first + _DETECTED_AT_ONCE]
-        decided = np.array([(first + len(part)) * hop])
-        firings += detector.update(np.zeros(1, np.int64), part[None], decided)
-    return [firing for firing in firings if firing.phase != "end"]
+    detector.ensure(len(streams))
+    firings: list[list[Firing]] = [[] for _ in streams]
+    for first in range(0, max(map(len, streams)), _DETECTED_AT_ONCE):  # how it is cut changes nothing but the speed
+        slots = np.flatnonzero([len(scores) > first for scores in streams])
+        parts = np.zeros((len(slots), _DETECTED_AT_ONCE, len(spec.labels)), np.float32)
+        for part, slot in zip(parts, slots, strict=True):  # the last part of a stream ends in zeros
+            rest = streams[slot][first : first + _DETECTED_AT_ONCE]
+            part[: len(rest)] = rest
+        decided = np.full(len(slots), (first + _DETECTED_AT_ONCE) * hop)
+        for firing in detector.update(slots, parts, decided):
+            slot = slots[firing.row]
+            if firing.phase != "end" and firing.decided_tick <= len(streams[slot]) * hop:
+                firings[slot].append(firing)
+    return firings
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,7 @@ from kws_models.evaluation import Infer
 from kws_models.real_speech import FOLDER, find_sentences, without_words
 from kws_models.recordings import event_root, find_recordings, keyword_root, only_fold
 from kws_models.statistics import poisson, wilson
-from kws_models.streaming import Scene, compose, count, detections, stream_scores, with_settings
+from kws_models.streaming import Scene, compose, count, detections_of, stream_scores, with_settings
 from kws_models.training_list import FILE, read_training_list
 from kws_serve.manifest import ModelSpec
 from kws_serve.messages import Float32Array, Int16Array, KwsError
@@ -117,9 +117,9 @@ def curve(spec: ModelSpec, scenes: Sequence[tuple[Scene, Float32Array]], talking
     points = []
     for threshold in THRESHOLDS:
         setting = with_settings(spec, threshold=threshold, off_threshold=OFF_SHARE * threshold, **SETTINGS)
-        false_accepts = sum(len(detections(spec, one.scores, setting)) for one in talking)
-        found = sum(count(scene, spec, detections(spec, x, setting), NEAR_S).hits for scene, x in scenes)
-        points.append(Point(threshold, found, false_accepts))
+        fired = detections_of(spec, [scores for _, scores in scenes] + [one.scores for one in talking], setting)
+        found = [count(scene, spec, mine, NEAR_S).hits for (scene, _), mine in zip(scenes, fired, strict=False)]
+        points.append(Point(threshold, sum(found), sum(map(len, fired[len(scenes) :]))))
     return points
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,9 @@ from hypothesis import strategies as st
 from kws_models.cli import main
 from kws_models.label_files import find_labelled, read_labels
 from kws_models.recordings import DataError
+from kws_models.streaming import detections, detections_of, with_settings
 from kws_serve.cli import detect as kws_detect
+from kws_serve.model_folder import find_model, shipped_models_dir
 
 DEMO = Path(__file__).parents[2] / "service" / "kws_serve" / "demo"
 
@@ -102,3 +105,15 @@ def test_nothing_labelled(tmp_path: Path) -> None:
     soundfile.write(tmp_path / "a.wav", np.zeros(100, np.int16), 16_000)
     with pytest.raises(DataError, match="found no labelled recording"):
         find_labelled(tmp_path)
+
+
+def test_streams_side_by_side_fire_as_each_alone() -> None:
+    spec = find_model("dscnn-s-stream", [shipped_models_dir()])
+    rng = np.random.default_rng(0)
+    streams = [np.repeat(rng.random((n, len(spec.labels))), 30, axis=0).astype(np.float32) for n in (1, 9, 30, 17)]
+    streams[1][-3:, spec.labels.index("yes")] = 1.0  # cut off in the middle of a word
+    settings = with_settings(spec, threshold=0.6, off_threshold=0.3)
+    alone = [detections(spec, scores, settings) for scores in streams]
+    together = detections_of(spec, streams, settings)
+    assert sum(map(len, alone)) > 20
+    assert [[replace(f, row=0) for f in mine] for mine in together] == alone

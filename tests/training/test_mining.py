@@ -47,9 +47,7 @@ def bursts(at_s: list[float], seconds: float) -> np.ndarray:
 
 
 @pytest.fixture
-def data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setattr("kws_models.negatives._SPEECH_HOURS", 0.01)
-    monkeypatch.setattr("kws_models.negatives._NEAR_HOURS", 0.01)
+def data(tmp_path: Path) -> Path:
     write_readers(tmp_path / "data")
     write_words(tmp_path / "data")
     return tmp_path / "data"

@@ -56,7 +56,7 @@ class KeywordMix:
     unknown_share: float = 0.16
     running_speech_share: float = 0.12  # of the audio: `_unknown_` out of synthesised speech, cut anywhere
     real_speech_share: float = 0.25  # of the audio, where there is some: `_unknown_` out of what real people say
-    mined_share: float = 0.5  # of both of them, where places were mined: what the model took for a command
+    mined_share: float = 0.5  # of both and of silence, where places were mined: what the model took for a command
     opus_share: float = 0.5  # of clips that have an Opus twin, and of real speech
     augment: AugmentSpec = field(default_factory=AugmentSpec)
 
@@ -216,7 +216,7 @@ class KeywordBatches:
     def _from_audio(self, rng: Generator, n: int) -> tuple[Float32Array, Int64Array]:
         spec = self.mix.augment
         classes = self._classes(rng, n, 2.0 * self.mix.silence_share if self.pack else self.mix.silence_share)
-        cuts = self.speech.cuts(rng, n, self.n_samples, self._shares, spec.speed)
+        cuts = self.speech.cuts(rng, classes, self.n_samples, self._shares, spec.speed)
         classes[cuts.rows] = cuts.classes
         noise = self._noise_segments(rng, n)
         spoken = classes != (self.labels.index(SILENCE) if SILENCE in self.labels else -1)

@@ -18,12 +18,13 @@ from kws_serve.messages import Float32Array, Int64Array
 
 SILENCE = "_silence_"
 RATE_HZ = 16_000
+_SYNTHESISED, _REAL, _NOISE = "synthesised speech", "real speech", "noise"
 _SPEECH_HOURS, _NEAR_HOURS = 0.5, 0.3  # synthesised sentences and near-words
 
 
 @dataclass(frozen=True)
 class Shares:
-    """Of a batch's audio: out of synthesised speech, out of real speech; of both, where a model was mistaken."""
+    """Of a batch's audio: out of synthesised and of real speech; of these and of silence, where a model was wrong."""
 
     synthesised: float
     real: float
@@ -71,29 +72,38 @@ class Negatives:
     @property
     def streams(self) -> tuple[Stream, ...]:
         """Where for certain no command is said: what can be mined."""
-        made = [Stream("synthesised speech", UNKNOWN, self._synthesised.audio)] if self._synthesised else []
+        made = [Stream(_SYNTHESISED, UNKNOWN, self._synthesised.audio)] if self._synthesised else []
         if self.talk:
             known = [i for i, transcribed in enumerate(self.talk.transcribed) if transcribed]
-            made.append(Stream("real speech", UNKNOWN, self.talk.audio.take(known)))
-        return (*made, *([Stream("noise", SILENCE, self._noise)] if SILENCE in self._labels else []))
+            made.append(Stream(_REAL, UNKNOWN, self.talk.audio.take(known)))
+        return (*made, *([Stream(_NOISE, SILENCE, self._noise)] if SILENCE in self._labels else []))
 
-    def cuts(self, rng: Generator, n: int, n_samples: int, shares: Shares, speed: tuple[float, float]) -> Cuts:
-        """Those of a batch's `n` rows that are cut out of long pieces."""
-        kind = rng.random(n)
+    def cuts(
+        self, rng: Generator, classes: Int64Array, n_samples: int, shares: Shares, speed: tuple[float, float]
+    ) -> Cuts:
+        """Rows of a batch of these `classes` (n,) that are cut out of long pieces instead."""
+        kind = rng.random(len(classes))
         speech = (kind < shares.synthesised) & (self._synthesised is not None)
         talk = (kind >= 1.0 - shares.real) & (self._real is not None)
-        mined = (speech | talk) & (rng.random(n) < shares.mined) & bool(self.places)
-        rows, classes, samples = [], [], []
-        for chosen, pool in ((speech & ~mined, self._synthesised), (talk & ~mined, self._real)):
-            if pool:
-                rows.append(np.flatnonzero(chosen))
-                classes.append(np.full(len(rows[-1]), self._labels.index(UNKNOWN)))
-                samples.append(pool.anywhere(rng, len(rows[-1]), n_samples, speed, shares.opus))
-        if mined.any():
-            places = [self.places[i] for i in rng.integers(0, len(self.places), int(mined.sum()))]
-            rows.append(np.flatnonzero(mined))
-            classes.append(np.array([self._labels.index(self.streams[place.stream].label) for place in places]))
-            samples.append(at_places(rng, self.streams, places, n_samples, speed))
-        none = np.zeros(0, np.int64)
-        kept = np.concatenate([np.zeros((0, n_samples), np.float32), *samples])
-        return Cuts(np.concatenate([none, *rows]), np.concatenate([none, *classes]), kept)
+        silence = ~speech & ~talk & (classes == (self._labels.index(SILENCE) if SILENCE in self._labels else -1))
+        mined = rng.random(len(classes)) < shares.mined
+        streams = self.streams
+        parts: list[tuple[Int64Array, str, Float32Array]] = []
+        sources = ((speech, _SYNTHESISED, self._synthesised), (talk, _REAL, self._real), (silence, _NOISE, None))
+        for chosen, name, pool in sources:
+            places = [place for place in self.places if streams[place.stream].name == name]
+            hard = chosen & mined & bool(places)
+            if hard.any():
+                drawn = [places[i] for i in rng.integers(0, len(places), int(hard.sum()))]
+                label = SILENCE if name == _NOISE else UNKNOWN
+                parts.append((np.flatnonzero(hard), label, at_places(rng, streams, drawn, n_samples, speed)))
+            rows = np.flatnonzero(chosen & ~hard)
+            if pool and len(rows):
+                parts.append((rows, UNKNOWN, pool.anywhere(rng, len(rows), n_samples, speed, shares.opus)))
+        return self._together(parts, n_samples)
+
+    def _together(self, parts: list[tuple[Int64Array, str, Float32Array]], n_samples: int) -> Cuts:
+        rows = [np.zeros(0, np.int64), *(rows for rows, _, _ in parts)]
+        classes = [np.zeros(0, np.int64), *(np.full(len(rows), self._labels.index(x)) for rows, x, _ in parts)]
+        samples = [np.zeros((0, n_samples), np.float32), *(samples for _, _, samples in parts)]
+        return Cuts(np.concatenate(rows), np.concatenate(classes), np.concatenate(samples))

@@ -144,12 +144,12 @@ def detections_of(
     for first in range(0, max(map(len, streams)), _DETECTED_AT_ONCE):  # how it is cut changes nothing but the speed
         slots = np.flatnonzero([len(scores) > first for scores in streams])
         parts = np.zeros((len(slots), _DETECTED_AT_ONCE, len(spec.labels)), np.float32)
-        for part, slot in zip(parts, slots, strict=True):  # the last part of a stream ends in zeros
+        for part, slot in zip(parts, slots.tolist(), strict=True):  # the last part of a stream ends in zeros
             rest = streams[slot][first : first + _DETECTED_AT_ONCE]
             part[: len(rest)] = rest
         decided = np.full(len(slots), (first + _DETECTED_AT_ONCE) * hop)
         for firing in detector.update(slots, parts, decided):
-            slot = slots[firing.row]
+            slot = int(slots[firing.row])
             if firing.phase != "end" and firing.decided_tick <= len(streams[slot]) * hop:
                 firings[slot].append(firing)
     return firings

@@ -1,7 +1,7 @@
 """Hard negatives: places in long sounds where the weights hear a command that nobody said (bootstrapping).
 
-`train --mine` looks for them before every phase that goes on from weights; half of what the phase cuts out of running
-speech is then cut there. The list is a file in the phase's folder, with the digest of what made it.
+`train --mine` looks for them before every phase that goes on from weights; half of what the phase takes of running
+speech and of noise alone is then cut there. The list is a file in the phase's folder, with the digest of what made it.
 """
 
 from __future__ import annotations

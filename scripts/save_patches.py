@@ -7,14 +7,14 @@ from pathlib import Path
 
 import numpy as np
 
-from kws_models.architectures import find_architecture
-from kws_models.audio_cache import DEFAULT_CACHE, at_rate, read_pcm
-from kws_models.evaluation import find_cases
-from kws_models.event_batches import EventBatches
-from kws_models.features import PatchMaker
-from kws_models.keyword_batches import KeywordBatches
-from kws_models.quantiser import calibration_patches
-from kws_serve.model_folder import load_model
+from kws_models.data.audio_cache import DEFAULT_CACHE, at_rate, read_pcm
+from kws_models.data.event_batches import EventBatches
+from kws_models.data.features import PatchMaker
+from kws_models.data.keyword_batches import KeywordBatches
+from kws_models.evaluation.clips import find_cases
+from kws_models.export.quantiser import calibration_patches
+from kws_models.zoo.architectures import find_architecture
+from kws_serve.manifest.folder import load_model
 
 
 def main(folder: Path, data: Path, fold: int, out: Path) -> None:

@@ -14,10 +14,10 @@ import httpx
 from kws_serve.api.tokens import TokenFile
 from kws_serve.app import Server, ServerOptions, bound_socket, build_app
 from kws_serve.backends import open_backend
-from kws_serve.engine import Engine, LoadedModel
-from kws_serve.engine_runner import EngineRunner
+from kws_serve.engine.engine import Engine, LoadedModel
+from kws_serve.engine.runner import EngineRunner
+from kws_serve.manifest.folder import load_model
 from kws_serve.messages import JsonObject
-from kws_serve.model_folder import load_model
 from kws_serve.sinks.event_log import EventLog
 from kws_serve.sinks.store import Retention
 

@@ -12,10 +12,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kws_serve.manifest import DctSpec, DetectionSpec, FileSpec, FrontEndSpec, LogSpec, MelSpec, ModelSpec
-from kws_serve.manifest_fields import DCT, DETECTION, FILE, FRONT_END, LOG, MEL, MODEL
+from kws_serve.manifest.fields import DCT, DETECTION, FILE, FRONT_END, LOG, MEL, MODEL
+from kws_serve.manifest.folder import find_model, list_models, load_model, parse_model
+from kws_serve.manifest.spec import DctSpec, DetectionSpec, FileSpec, FrontEndSpec, LogSpec, MelSpec, ModelSpec
 from kws_serve.messages import ManifestError
-from kws_serve.model_folder import find_model, list_models, load_model, parse_model
 
 ROOT = Path(__file__).resolve().parents[1]
 EXAMPLE_TEXT = (ROOT / "tests/golden/model_json_example.json").read_text()  # the contract's, with digests filled in

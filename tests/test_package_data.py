@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from kws_board import firmware
-from kws_serve import package_data
-from kws_serve.model_folder import shipped_models_dir
+from kws_serve.manifest import package_data
+from kws_serve.manifest.folder import shipped_models_dir
 
 ROOT = Path(__file__).resolve().parents[1]
 

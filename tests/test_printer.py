@@ -17,8 +17,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kws_serve import printer as printer_module
-from kws_serve.printer import Printer
+from kws_serve.host import printer as printer_module
+from kws_serve.host.printer import Printer
 from tests.blocked_output import BlockedOutput
 
 
@@ -139,8 +139,8 @@ def test_an_output_that_is_broken_harms_nobody(what):
 
 SCRIPT = """
 import logging, sys, threading, warnings
-from kws_serve import log_format
-from kws_serve.printer import printers
+from kws_serve.host import log_format
+from kws_serve.host.printer import printers
 with printers():
     log_format.set_up()
     for i in range(300):

@@ -42,7 +42,7 @@ def started(tmp_path_factory: pytest.TempPathFactory) -> tuple[set[str], float]:
 
 def test_nothing_heavy_is_imported(started):
     imported, _ = started
-    assert "kws_serve.running" in imported
+    assert "kws_serve.commands.running" in imported
     assert not {name for name in imported if name in HEAVY or name.split(".")[0] in HEAVY}
 
 

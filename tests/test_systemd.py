@@ -16,11 +16,11 @@ import numpy as np
 import pytest
 
 from kws_serve.app import ServerOptions
-from kws_serve.engine import Engine, LoadedModel
-from kws_serve.model_folder import load_model
-from kws_serve.running import Running
+from kws_serve.commands.running import Running
+from kws_serve.engine.engine import Engine, LoadedModel
+from kws_serve.host.systemd import Notifier
+from kws_serve.manifest.folder import load_model
 from kws_serve.sinks.event_log import EventLog
-from kws_serve.systemd import Notifier
 from tests.reliability.service import Service, running
 from tests.tiny_model import write_level_model
 

@@ -13,9 +13,9 @@ import numpy as np
 import pytest
 import soundfile
 
+from kws_serve.commands.timeline import POINTS, _filled, _inline, _Track
+from kws_serve.manifest.package_data import demo_audio
 from kws_serve.messages import ScoresRow
-from kws_serve.package_data import demo_audio
-from kws_serve.timeline import POINTS, _filled, _inline, _Track
 from tests.engine.test_engine import loaded
 from tests.tiny_model import FBANK_16K, write_level_model
 

@@ -16,11 +16,11 @@ from pathlib import Path
 import httpx
 import pytest
 
-from kws_serve import watch
 from kws_serve.api.schemas import ServerList
+from kws_serve.commands.status import table
 from kws_serve.config import SettingsError, load_settings
-from kws_serve.status_cli import table
-from kws_serve.watch import MISSED, StatusError, Watch, Watched, get_json
+from kws_serve.host import watch
+from kws_serve.host.watch import MISSED, StatusError, Watch, Watched, get_json
 from tests.live_server import live_server
 from tests.reliability.service import Service, running
 from tests.tiny_model import write_level_model

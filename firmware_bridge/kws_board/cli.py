@@ -23,9 +23,9 @@ from kws_board.errors import BoardError, ModelUnsupported
 from kws_board.image import BoardImage
 from kws_board.integer_ops import run as run_reference
 from kws_board.link import LinkError, ProcessTransport
-from kws_serve.manifest import ModelSpec
+from kws_serve.manifest.folder import find_model, shipped_models_dir
+from kws_serve.manifest.spec import ModelSpec
 from kws_serve.messages import KwsError
-from kws_serve.model_folder import find_model, shipped_models_dir
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -226,8 +226,8 @@ def _samples(name: str, files: list[Path], out: Path) -> None:
 
 def _first_patch(spec: ModelSpec, file: Path) -> Any:
     """The first patch of a recording, zeros behind it where it is shorter."""
-    from kws_models.audio_cache import decode
-    from kws_models.features import PatchMaker
+    from kws_models.data.audio_cache import decode
+    from kws_models.data.features import PatchMaker
 
     maker = PatchMaker(spec.front_end, spec.n_frames)
     samples_, wanted = decode(file, spec.front_end.rate_hz), maker.patch_samples

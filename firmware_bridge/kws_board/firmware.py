@@ -10,7 +10,7 @@ import tempfile
 from pathlib import Path
 
 from kws_board.errors import BoardError
-from kws_serve.package_data import data_path
+from kws_serve.manifest.package_data import data_path
 
 TARGETS = {
     "host": "kws_host",

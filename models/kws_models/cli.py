@@ -9,13 +9,13 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from kws_models.architectures import ARCHITECTURES, find_architecture
-from kws_models.audio_cache import DEFAULT_CACHE
-from kws_models.describe import as_text, describe
-from kws_models.recordings import N_FOLDS
-from kws_serve.manifest import ModelSpec
+from kws_models.data.audio_cache import DEFAULT_CACHE
+from kws_models.data.recordings import N_FOLDS
+from kws_models.zoo.architectures import ARCHITECTURES, find_architecture
+from kws_models.zoo.describe import as_text, describe
+from kws_serve.manifest.folder import find_model, list_models, load_model, shipped_models_dir
+from kws_serve.manifest.spec import ModelSpec
 from kws_serve.messages import KwsError
-from kws_serve.model_folder import find_model, list_models, load_model, shipped_models_dir
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -165,7 +165,7 @@ def _describe(name: str, batch_norm: bool | None, as_json: bool) -> None:
 
 def _train(name: str, **arguments: Any) -> None:
     try:
-        from kws_models.train_command import TrainOptions, train_command
+        from kws_models.training.train_command import TrainOptions, train_command
     except ModuleNotFoundError as error:
         raise KwsError(f'train: found no {error.name}; install it with: pip install "kws-serve[train]"') from error
     train_command(name, TrainOptions(**arguments))
@@ -183,7 +183,7 @@ def _quantize(name: str, **arguments: Any) -> None:
 
 def _export_commands(wish: str) -> tuple[Any, Any]:
     try:
-        from kws_models import export_command
+        from kws_models.export import export_command
     except ModuleNotFoundError as error:
         raise KwsError(f'{wish}: found no {error.name}; install it with: pip install "kws-serve[train]"') from error
     return export_command, export_command.ExportOptions
@@ -202,7 +202,7 @@ def _evaluate(
     plot: Path | None,
     as_json: bool,
 ) -> None:
-    from kws_models.evaluation import Options, evaluate
+    from kws_models.evaluation.clips import Options, evaluate
     from kws_serve.backends import open_backend
 
     spec = _find(name)
@@ -226,8 +226,8 @@ def _evaluate(
 
 
 def _evaluate_stream(spec: Any, infer: Any, data: Path, plot: Path | None, as_json: bool) -> None:
-    from kws_models.pictures import draw_det
-    from kws_models.stream_evaluation import as_text, evaluate_stream
+    from kws_models.evaluation.pictures import draw_det
+    from kws_models.evaluation.streams import as_text, evaluate_stream
 
     report = evaluate_stream(spec, infer, data)
     if plot:
@@ -236,7 +236,7 @@ def _evaluate_stream(spec: Any, infer: Any, data: Path, plot: Path | None, as_js
 
 
 def _evaluate_talk(spec: Any, infer: Any, data: Path, fold: int | None, speech: Path | None, as_json: bool) -> None:
-    from kws_models.talk_report import as_text, evaluate_talk
+    from kws_models.evaluation.talk_report import as_text, evaluate_talk
 
     if fold is None:
         raise KwsError("--talk: found no --fold, wanted the fold whose words and speakers the model did not learn from")
@@ -246,7 +246,7 @@ def _evaluate_talk(spec: Any, infer: Any, data: Path, fold: int | None, speech: 
 
 def _filters(name: str, clip: Path | None, out: Path | None) -> None:
     try:
-        from kws_models.filters import filters
+        from kws_models.evaluation.filters import filters
     except ModuleNotFoundError as error:
         raise KwsError(f'filters: found no {error.name}; install it with: pip install "kws-serve[evaluate]"') from error
     spec = _find(name)
@@ -261,7 +261,7 @@ def _find(name: str) -> ModelSpec:
 
 
 def _compare(a: str, b: str, data: Path | None, backend: str, as_json: bool) -> None:
-    from kws_models.compare import as_text, compare
+    from kws_models.evaluation.compare import as_text, compare
 
     result = compare(a, b, data, backend)
     if result.get("training_clips_left_out"):
@@ -270,8 +270,8 @@ def _compare(a: str, b: str, data: Path | None, backend: str, as_json: bool) -> 
 
 
 def _check(folder: Path) -> None:
-    from kws_models.check import as_text as findings_text
-    from kws_models.check import check_folder
+    from kws_models.evaluation.check import as_text as findings_text
+    from kws_models.evaluation.check import check_folder
 
     findings = check_folder(folder)
     print(findings_text(findings))

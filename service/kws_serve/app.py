@@ -25,20 +25,20 @@ from starlette.staticfiles import StaticFiles
 
 from kws_serve import __version__
 from kws_serve.api.audio_ws import Ingest
-from kws_serve.api.batching import StreamLoop
 from kws_serve.api.detections_ws import detections
 from kws_serve.api.live_ws import live
-from kws_serve.api.protocols import MAX_MESSAGE_BYTES, REQUEST_S, Http, WebSocket
 from kws_serve.api.routes import error, make_router, wire_error
 from kws_serve.api.security import Access, Guard, check_exposure
 from kws_serve.api.tokens import TokenFile
 from kws_serve.api.views import Service
-from kws_serve.api.wire import WireError
-from kws_serve.engine import Engine, LoadedModel
-from kws_serve.engine_runner import EngineRunner
+from kws_serve.engine.engine import Engine, LoadedModel
+from kws_serve.engine.runner import EngineRunner
+from kws_serve.manifest.package_data import data_path
 from kws_serve.messages import JsonObject
-from kws_serve.package_data import data_path
 from kws_serve.sinks.event_log import EventLog
+from kws_serve.transport.batching import StreamLoop
+from kws_serve.transport.protocols import MAX_MESSAGE_BYTES, REQUEST_S, Http, WebSocket
+from kws_serve.wire import WireError
 
 _log = logging.getLogger(__name__)
 

@@ -13,11 +13,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from kws_serve import __version__, log_format
+from kws_serve import __version__
 from kws_serve.config import DETECT, SERVE, Settings, add_flags, load_settings
-from kws_serve.log_format import printable
+from kws_serve.host import log_format
+from kws_serve.host.log_format import printable
+from kws_serve.host.printer import Printer, printers
 from kws_serve.messages import KwsError
-from kws_serve.printer import Printer, printers
 
 _MICROPHONE_HELP = "open the page to use the browser's, or name a file with --source FILE, or --demo"
 
@@ -26,11 +27,11 @@ def serve(argv: Sequence[str] | None = None) -> None:
     """`kws-serve`: exits 0 after SIGINT or SIGTERM, 2 where a setting, model, source or port is wrong."""
     words = list(sys.argv[1:] if argv is None else argv)
     if words[:1] == ["token"]:
-        from kws_serve.token_cli import token
+        from kws_serve.commands.tokens import token
 
         sys.exit(_guarded(token, {"words": words[1:]}))
     if words[:1] == ["status"]:
-        from kws_serve.status_cli import status
+        from kws_serve.commands.status import status
 
         sys.exit(_guarded(status, {"words": words[1:]}))
     parser = _parser(
@@ -123,8 +124,8 @@ def _with_hop(model: Any, patch_hop_ms: float) -> Any:
 def load_model(name: str, settings: Settings) -> list[Any]:
     """A model on every backend asked for, self-tested. Raises KwsError; then nothing stays open."""
     from kws_serve.backends import open_backend
-    from kws_serve.lane import LoadedModel
-    from kws_serve.model_folder import find_model, shipped_models_dir
+    from kws_serve.engine.lane import LoadedModel
+    from kws_serve.manifest.folder import find_model, shipped_models_dir
 
     spec = find_model(name, [*([settings.model_dir] if settings.model_dir else []), shipped_models_dir()])
     group: list[LoadedModel] = []
@@ -168,8 +169,8 @@ def _run_service(settings: Settings, printer: Printer) -> int:
     from kws_serve.api.security import check_exposure, clean_token
     from kws_serve.api.tokens import TokenFile
     from kws_serve.app import ServerOptions, bound_socket
-    from kws_serve.engine import Engine
-    from kws_serve.running import Running, restore_settings
+    from kws_serve.commands.running import Running, restore_settings
+    from kws_serve.engine.engine import Engine
     from kws_serve.sinks.event_log import EventLog
     from kws_serve.sinks.store import Retention
 
@@ -239,7 +240,7 @@ def _check_tls(settings: Settings) -> None:
 
 def _sources(settings: Settings) -> tuple[list[Any], str]:
     """What to listen to, and what to tell about it."""
-    from kws_serve.package_data import demo_audio
+    from kws_serve.manifest.package_data import demo_audio
     from kws_serve.sources.spec import SourceSpec, parse_sources
 
     if settings.demo:
@@ -273,7 +274,7 @@ def _list_devices() -> int:
 
 def _port_fault(error: OSError, settings: Settings) -> str:
     """Why the address can't be had; for a port in use, its owner and the command with another port."""
-    from kws_serve.port_owner import port_owner
+    from kws_serve.host.port_owner import port_owner
 
     if error.errno != errno.EADDRINUSE:
         return f"cannot listen on {settings.host}:{settings.port}: {error.strerror or error}"
@@ -300,11 +301,11 @@ def _detect(arguments: dict[str, Any]) -> int:
     settings, warnings = load_settings(arguments)
     for warning in warnings:
         print(f"warning: {warning}", file=sys.stderr)
-    from kws_serve.api.wire import detection_json, dumps
-    from kws_serve.detect import detect_file
-    from kws_serve.engine import Engine
+    from kws_serve.commands.detect import detect_file
+    from kws_serve.commands.timeline import Timeline, page
+    from kws_serve.engine.engine import Engine
     from kws_serve.messages import Detection, StreamDone
-    from kws_serve.timeline import Timeline, page
+    from kws_serve.wire import detection_json, dumps
 
     engine = Engine(load_models(settings))
     apply_thresholds(engine, settings)

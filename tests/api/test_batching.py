@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kws_serve.api.batching import MANY, TOGETHER_S, BatchingSelector
+from kws_serve.transport.batching import MANY, TOGETHER_S, BatchingSelector
 
 READ = selectors.EVENT_READ
 

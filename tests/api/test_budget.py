@@ -18,12 +18,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from websockets.exceptions import ConnectionClosed
 
-from kws_serve.api import protocols
-from kws_serve.api.batching import BatchingSelector
-from kws_serve.api.budget import Budget, Budgets, Rate, network
-from kws_serve.api.protocols import BEHIND_BYTES, MAX_MESSAGE_BYTES, READ_BYTES, UNKNOWN_FRAMES
 from kws_serve.api.security import RATES
 from kws_serve.api.slices import ROWS, Slices
+from kws_serve.transport import protocols
+from kws_serve.transport.batching import BatchingSelector
+from kws_serve.transport.budget import Budget, Budgets, Rate, network
+from kws_serve.transport.protocols import BEHIND_BYTES, MAX_MESSAGE_BYTES, READ_BYTES, UNKNOWN_FRAMES
 from tests.api.conftest import TOKEN
 from tests.api.test_rfc6455 import BINARY, CLOSE, CONT, PING, PONG, TEXT, frame, unpacked
 from tests.live_server import LiveServer

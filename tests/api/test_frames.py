@@ -15,7 +15,7 @@ from websockets.frames import Frame, Opcode
 from websockets.protocol import State
 from websockets.server import ServerProtocol
 
-from kws_serve.api.frames import FrameSplitter
+from kws_serve.transport.splitter import FrameSplitter
 from tests.live_server import live_server
 from tests.tiny_model import write_level_model
 

@@ -19,8 +19,8 @@ from kws_serve.api.asyncapi import SENT
 from kws_serve.api.schemas import DetectionPage, Why
 from kws_serve.api.tokens import TokenFile
 from kws_serve.core.front_end import FrontEnd
+from kws_serve.manifest.folder import load_model
 from kws_serve.messages import Detection, Level, StreamState
-from kws_serve.model_folder import load_model
 from tests.api.test_security import closed_with
 from tests.api.test_streams import WORD, check, say
 from tests.live_server import LiveServer, live_server

@@ -16,9 +16,9 @@ import pytest
 import websockets
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
-from kws_serve.api import protocols
 from kws_serve.api.security import Access, check_exposure
 from kws_serve.messages import KwsError
+from kws_serve.transport import protocols
 from tests.api.conftest import TOKEN
 from tests.proof import record
 

@@ -354,7 +354,7 @@ async def test_every_message_is_as_the_asyncapi_document_says(server, level_mode
     server.log.listen("gappy", stream.epoch, heard.extend)
     stream.skip(5, "device")
     stream.end()
-    from kws_serve.api.wire import event_json
+    from kws_serve.wire import event_json
 
     await until(server, lambda s: all(x["name"] != "gappy" for x in s["streams"]))
     seen += [event_json(e) for e in heard]

@@ -18,7 +18,7 @@ import websockets
 from kws_serve.api.tokens import SCOPES, TokenFile, digest
 from kws_serve.app import Server, ServerOptions
 from kws_serve.client import KwsClient, ServiceError
-from kws_serve.log_format import JsonLine, OneLine
+from kws_serve.host.log_format import JsonLine, OneLine
 from kws_serve.messages import KwsError
 from tests.api.conftest import TOKEN
 from tests.api.test_security import closed_with

@@ -26,7 +26,7 @@ sys.path.insert(0, str(Path(__file__).parents[2]))
 from kws_serve.core.front_end import FrontEnd
 from kws_serve.core.resampler import LAG, LEAD, StreamResampler, half_rate
 from kws_serve.core.ring import SampleRing
-from kws_serve.manifest import FrontEndSpec
+from kws_serve.manifest.spec import FrontEndSpec
 from tests.core.front_end_specs import GOLDEN
 
 ROUNDS = 5

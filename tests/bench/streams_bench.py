@@ -32,9 +32,9 @@ import onnxruntime
 import psutil
 
 from kws_serve.backends import open_backend
-from kws_serve.engine import Engine, LoadedModel
+from kws_serve.engine.engine import Engine, LoadedModel
+from kws_serve.manifest.folder import find_model, shipped_models_dir
 from kws_serve.messages import Detection
-from kws_serve.model_folder import find_model, shipped_models_dir
 from tests.bench.peers import PEERS
 from tests.bench.raw_streams import run_streams
 from tests.scene import RATE_HZ, lay, load, noise_bed, validation_clips

@@ -12,7 +12,7 @@ import pytest
 from kws_board import boards, firmware
 from kws_board.board import Board
 from kws_board.link import ProcessTransport
-from kws_models.tflite_file import TfliteModel
+from kws_models.export.tflite_file import TfliteModel
 
 os.environ.setdefault("XDG_CACHE_HOME", str(Path(__file__).parents[2] / "build" / "cache"))
 

@@ -27,12 +27,12 @@ from kws_board.compiler import compile_file
 from kws_board.image import BoardImage
 from kws_board.integer_ops import run
 from kws_board.link import ProcessTransport
-from kws_models.audio_cache import decode
-from kws_models.features import PatchMaker
-from kws_models.recordings import event_root, find_recordings, flatten, keyword_root
+from kws_models.data.audio_cache import decode
+from kws_models.data.features import PatchMaker
+from kws_models.data.recordings import event_root, find_recordings, flatten, keyword_root
 from kws_serve.backends.patch_model import TensorInfo, quantise
-from kws_serve.manifest import ModelSpec
-from kws_serve.model_folder import load_model
+from kws_serve.manifest.folder import load_model
+from kws_serve.manifest.spec import ModelSpec
 from tests.board import tflite_reference
 from tests.board.test_integer_reference import BOARD_MODELS, random_patches
 

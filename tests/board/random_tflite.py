@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from kws_models.tflite_file import Quantisation, TfliteModel
+from kws_models.export.tflite_file import Quantisation, TfliteModel
 
 SHARES = Quantisation.of(1 / 256, -128)
 

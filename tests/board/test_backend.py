@@ -21,11 +21,11 @@ from kws_serve.backends import board_use, gap8, open_backend
 from kws_serve.backends.patch_model import quantise
 from kws_serve.cli import load_models, reload_model
 from kws_serve.config import Settings, load_settings
-from kws_serve.engine import Engine, LoadedModel
-from kws_serve.load import share_of_one
-from kws_serve.manifest import ModelSpec
+from kws_serve.engine.admission import share_of_one
+from kws_serve.engine.engine import Engine, LoadedModel
+from kws_serve.manifest.folder import find_model, shipped_models_dir
+from kws_serve.manifest.spec import ModelSpec
 from kws_serve.messages import BackendError
-from kws_serve.model_folder import find_model, shipped_models_dir
 from tests.board.faulty import on_a_pty
 from tests.conformance.tiny_models import BUILDERS, Tiny, expected, some_patches, spec_of
 from tests.models.test_bring_your_own import folder  # noqa: F401
@@ -276,8 +276,8 @@ def test_three_resets_a_minute_are_too_many(
 
 def test_a_third_partys_model_on_the_emulator(folder, emulator: list[str]) -> None:  # noqa: F811
     """docs/bring_your_own.md's int8 DS-CNN in the style of MLPerf Tiny: the same top classes as TFLite's."""
-    from kws_models.features import PatchMaker
-    from kws_serve.model_folder import load_model
+    from kws_models.data.features import PatchMaker
+    from kws_serve.manifest.folder import load_model
 
     spec = load_model(folder)
     samples = (3000 * np.random.default_rng(1).standard_normal((20, 16_000))).astype(np.int16)

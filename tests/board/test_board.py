@@ -22,7 +22,7 @@ from kws_board.image import BoardImage
 from kws_board.integer_ops import run
 from kws_board.link import LinkError, ProcessTransport, SerialTransport
 from kws_board.protocol import Request
-from kws_serve.model_folder import shipped_models_dir
+from kws_serve.manifest.folder import shipped_models_dir
 from tests.board.fake_gvsoc import sdk_programs, write_gapy, write_launcher
 from tests.board.faulty import Faulty, Resetting, Silent, on_a_pty
 from tests.board.test_firmware import image_of

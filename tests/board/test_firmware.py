@@ -24,7 +24,7 @@ from kws_board.errors import BoardError
 from kws_board.image import HEADER_WORDS, LAYER_WORDS, BoardImage, make_image
 from kws_board.integer_ops import run
 from kws_board.protocol import Refused
-from kws_serve.model_folder import shipped_models_dir
+from kws_serve.manifest.folder import shipped_models_dir
 from tests.board.conftest import board_of, needs
 from tests.board.random_tflite import keyword_like
 from tests.board.test_integer_reference import BOARD_MODELS, count_of, random_patches

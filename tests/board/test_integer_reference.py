@@ -13,8 +13,8 @@ from kws_board.errors import BoardError, ModelUnsupported
 from kws_board.fixed_point import requantised, requantised_once
 from kws_board.integer_model import quantised_multiplier
 from kws_board.integer_ops import run
-from kws_models.tflite_file import Quantisation, TfliteModel
-from kws_serve.model_folder import shipped_models_dir
+from kws_models.export.tflite_file import Quantisation, TfliteModel
+from kws_serve.manifest.folder import shipped_models_dir
 from tests.board import tflite_reference
 from tests.board.random_tflite import keyword_like
 

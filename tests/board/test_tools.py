@@ -17,7 +17,7 @@ from kws_board import cost_model, profile, samples
 from kws_board.cli import main
 from kws_board.compiler import compile_file
 from kws_board.errors import BoardError
-from kws_serve.model_folder import shipped_models_dir
+from kws_serve.manifest.folder import shipped_models_dir
 from tests.board.conftest import tiny_tflite
 
 ROOT = Path(__file__).parents[2]

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from kws_serve.manifest.folder import shipped_models_dir
 from kws_serve.messages import Detection
-from kws_serve.model_folder import shipped_models_dir
 from tests.browser.test_views import LAB
 from tests.live_server import LiveServer, live_server
 from tests.proof import FULL
@@ -67,7 +67,7 @@ def test_a_timeline_page_is_accessible_and_needs_no_server(pages, busy, tmp_path
     import subprocess
     import sys
 
-    from kws_serve.package_data import demo_audio
+    from kws_serve.manifest.package_data import demo_audio
 
     out = tmp_path / "demo.html"
     command = [

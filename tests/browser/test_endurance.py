@@ -9,8 +9,8 @@ import pytest
 import soundfile
 import soxr
 
-from kws_serve.model_folder import shipped_models_dir
-from kws_serve.package_data import demo_audio
+from kws_serve.manifest.folder import shipped_models_dir
+from kws_serve.manifest.package_data import demo_audio
 from tests.proof import FULL, record
 from tests.reliability.service import Service, running
 from tests.tiny_model import write_level_model

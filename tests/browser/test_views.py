@@ -13,8 +13,8 @@ import pytest
 from websockets.sync.client import connect
 
 from kws_serve.api.tokens import TokenFile
+from kws_serve.manifest.folder import shipped_models_dir
 from kws_serve.messages import Detection
-from kws_serve.model_folder import shipped_models_dir
 from tests.browser.test_page import HOSTILE
 from tests.live_server import LiveServer, live_server
 from tests.tiny_model import FBANK_16K, write_level_model

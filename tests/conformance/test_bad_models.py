@@ -17,12 +17,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from onnx import TensorProto, helper
 
-from kws_models.tflite_file import TfliteModel
+from kws_models.export.tflite_file import TfliteModel
 from kws_serve.backends import model_bytes, open_backend
 from kws_serve.backends.onnx_file import OnnxFile
 from kws_serve.backends.protobuf_wire import NotOnnx
 from kws_serve.backends.tflite import LIBRARIES
-from kws_serve.manifest import ModelSpec
+from kws_serve.manifest.spec import ModelSpec
 from kws_serve.messages import BackendError
 from tests.conformance.test_scores import RUNNING
 from tests.conformance.tiny_models import BUILDERS, Tiny, onnx_bytes, some_patches, spec_of, tflite_bytes

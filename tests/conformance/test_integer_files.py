@@ -13,13 +13,13 @@ import pytest
 from onnx import TensorProto, helper
 from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_dynamic, quantize_static
 
-from kws_models.architectures import ARCHITECTURES
-from kws_models.check import synthetic_patches
-from kws_models.export_onnx import read_weights
-from kws_models.export_qdq import qdq_bytes
-from kws_models.export_tflite import tflite_bytes
-from kws_models.folding import fold
-from kws_models.quantiser import collect_maps
+from kws_models.evaluation.check import synthetic_patches
+from kws_models.export.onnx_file import read_weights
+from kws_models.export.qdq_file import qdq_bytes
+from kws_models.export.quantiser import collect_maps
+from kws_models.export.tflite_writer import tflite_bytes
+from kws_models.zoo.absorbing import fold
+from kws_models.zoo.architectures import ARCHITECTURES
 from kws_serve.backends import open_backend
 from kws_serve.backends.onnx import OnnxRuntime
 from kws_serve.backends.onnx_file import OnnxFile
@@ -28,9 +28,9 @@ from kws_serve.backends.onnx_session import new_session
 from kws_serve.backends.patch_model import PatchModel
 from kws_serve.backends.self_test import TOLERANCE, difference, trial_patches
 from kws_serve.backends.tflite import TfliteRuntime
-from kws_serve.manifest import FileSpec, ModelSpec
+from kws_serve.manifest.folder import find_model, shipped_models_dir
+from kws_serve.manifest.spec import FileSpec, ModelSpec
 from kws_serve.messages import BackendError
-from kws_serve.model_folder import find_model, shipped_models_dir
 from tests.conformance import tiny_models
 from tests.conformance.tiny_models import Tiny, some_patches
 from tests.models.random_model import random_weights

@@ -10,7 +10,7 @@ import pytest
 
 from kws_serve.backends import BACKENDS, Backend, open_backend
 from kws_serve.backends.patch_model import batch_sizes, next_size
-from kws_serve.manifest import Axes, ModelSpec, Output
+from kws_serve.manifest.spec import Axes, ModelSpec, Output
 from kws_serve.messages import BackendError
 from tests.conformance.tiny_models import BUILDERS, N_CLASSES, Tiny, expected, some_patches, spec_of
 

@@ -16,8 +16,8 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper
 
-from kws_models.tflite_file import Quantisation, TfliteModel
-from kws_serve.manifest import Axes, FileSpec, FrontEndSpec, MelSpec, ModelSpec, Output
+from kws_models.export.tflite_file import Quantisation, TfliteModel
+from kws_serve.manifest.spec import Axes, FileSpec, FrontEndSpec, MelSpec, ModelSpec, Output
 
 N_FRAMES, N_COEFFS, N_CLASSES = 5, 3, 4
 SHAPES: dict[Axes, tuple[int, ...]] = {

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from kws_serve.manifest import DctSpec, FrontEndSpec, LogSpec, MelSpec
+from kws_serve.manifest.spec import DctSpec, FrontEndSpec, LogSpec, MelSpec
 
 _FLOAT32_EPSILON = 1.1920929e-07  # Kaldi's floor
 _FLOAT64_EPSILON = 2.220446e-16  # python_speech_features' in place of zero

@@ -11,7 +11,7 @@ from functools import lru_cache
 import numpy as np
 import numpy.typing as npt
 
-from kws_serve.manifest import FrontEndSpec, MelSpec
+from kws_serve.manifest.spec import FrontEndSpec, MelSpec
 
 Float64Array = npt.NDArray[np.float64]
 

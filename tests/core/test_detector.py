@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kws_serve.core.detector import Detector, Firing
-from kws_serve.manifest import DetectionSpec
+from kws_serve.manifest.spec import DetectionSpec
 
 HOP = 320  # 20 ms
 PATCH = 15920

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from kws_serve.core.front_end import FrontEnd
 from kws_serve.core.mel import mel_weights
 from kws_serve.core.ring import SampleRing
-from kws_serve.manifest import DctSpec, FrontEndSpec, LogSpec, MelSpec
+from kws_serve.manifest.spec import DctSpec, FrontEndSpec, LogSpec, MelSpec
 from kws_serve.messages import Float32Array, Int16Array
 from tests.core.front_end_specs import DSCNN_L, DSCNN_S, GOLDEN, KALDI, PSF, RESNETSE
 from tests.core.plain_front_end import plain_patch

@@ -12,7 +12,7 @@ import pytest
 
 from kws_serve.core.front_end import FrontEnd
 from kws_serve.core.ring import SampleRing
-from kws_serve.manifest import FrontEndSpec
+from kws_serve.manifest.spec import FrontEndSpec
 from kws_serve.messages import Float32Array, Int16Array
 from tests.core.front_end_specs import GOLDEN
 

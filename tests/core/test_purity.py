@@ -12,7 +12,7 @@ import kws_serve.core
 CORE = Path(kws_serve.core.__path__[0])
 ALLOWED = {
     *("__future__", "collections", "dataclasses", "enum", "functools", "itertools", "math", "typing"),
-    *("numpy", "soxr", "kws_serve.core", "kws_serve.manifest", "kws_serve.messages"),
+    *("numpy", "soxr", "kws_serve.core", "kws_serve.manifest.spec", "kws_serve.messages"),
 }
 ALLOWED_OF_NUMPY = {"numpy", "numpy.typing", "numpy.lib.stride_tricks"}
 FORBIDDEN_CALLS = {"open", "print", "input", "exec", "eval", "__import__"}

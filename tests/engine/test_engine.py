@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 
 from kws_serve.backends import open_backend
 from kws_serve.core import resampler as half
-from kws_serve.engine import Engine, LoadedModel, Stream
+from kws_serve.engine.engine import Engine, LoadedModel, Stream
+from kws_serve.manifest.folder import load_model
 from kws_serve.messages import BackendError, Detection, Event, Gap, ScoresRow, StreamDone, StreamRefused
-from kws_serve.model_folder import load_model
 from tests.tiny_model import FBANK_8K, FBANK_16K, write_level_model
 
 

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from kws_serve.api.views import why_json
 from kws_serve.core.front_end import FrontEnd
-from kws_serve.engine import Engine
-from kws_serve.evidence import KEPT, envelope
+from kws_serve.engine.engine import Engine
+from kws_serve.engine.evidence import KEPT, envelope
 from kws_serve.messages import Detection, ScoresRow
 from kws_serve.sinks.store import Logged
 from tests.engine.test_engine import feed, loaded, tones

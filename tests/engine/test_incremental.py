@@ -13,19 +13,19 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kws_models.export_onnx import onnx_bytes
-from kws_models.export_step import step_bytes
-from kws_models.folding import fold
+from kws_models.export.onnx_file import onnx_bytes
+from kws_models.export.step_file import step_bytes
+from kws_models.zoo.absorbing import fold
 from kws_serve.backends import open_backend
 from kws_serve.backends.onnx_session import new_session
 from kws_serve.backends.onnx_step import OnnxStep
 from kws_serve.core.front_end import FrontEnd
-from kws_serve.engine import Engine, LoadedModel, Stream
-from kws_serve.incremental import Incremental, goes_on
-from kws_serve.manifest import FileSpec, ModelSpec
+from kws_serve.engine.engine import Engine, LoadedModel, Stream
+from kws_serve.engine.incremental import Incremental, goes_on
+from kws_serve.engine.scorer import WholePatch
+from kws_serve.manifest.folder import find_model, shipped_models_dir
+from kws_serve.manifest.spec import FileSpec, ModelSpec
 from kws_serve.messages import BackendError, Detection, ScoresRow
-from kws_serve.model_folder import find_model, shipped_models_dir
-from kws_serve.scorer import WholePatch
 from tests.engine.test_engine import feed, finish, loaded
 from tests.models.random_model import random_weights
 from tests.models.test_export_step import without_padding_in_time

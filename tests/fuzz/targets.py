@@ -29,7 +29,7 @@ class Target:
 
 def _websocket() -> Target:
     from kws_serve.api.audio_ws import _resume
-    from kws_serve.api.wire import WireError, parse_message
+    from kws_serve.wire import WireError, parse_message
 
     def run(data: bytes) -> None:
         parse_message(data)
@@ -43,7 +43,7 @@ def _websocket() -> Target:
 
 def _query() -> Target:
     from kws_serve.api.query import audio_query, detections_query, whole
-    from kws_serve.api.wire import WireError
+    from kws_serve.wire import WireError
 
     def run(data: bytes) -> None:
         pairs = parse_qsl(data.decode("latin-1"), keep_blank_values=True)
@@ -66,7 +66,7 @@ def _pcm() -> Target:
 
     from kws_serve.api.audio_ws import AudioSocket
     from kws_serve.api.query import AudioQuery
-    from kws_serve.api.wire import WireError
+    from kws_serve.wire import WireError
 
     def run(data: bytes) -> None:
         head, pcm = data[:3].ljust(3, b"\0"), data[3:]
@@ -86,8 +86,8 @@ def _pcm() -> Target:
 
 
 def _manifest() -> Target:
+    from kws_serve.manifest.folder import parse_model
     from kws_serve.messages import ManifestError
-    from kws_serve.model_folder import parse_model
 
     seeds = tuple((ROOT / "models" / name / "model.json").read_bytes() for name in ("dscnn-s", "resnetse", "m2"))
     example = (ROOT / "tests" / "golden" / "model_json_example.json").read_bytes()

@@ -6,7 +6,7 @@ import json
 import subprocess
 import sys
 
-from kws_serve.package_data import demo_audio
+from kws_serve.manifest.package_data import demo_audio
 
 _EVENTS = {"glassbreak", "gunshot", "babycry"}
 _COLLAR_S, _EVENT_COLLAR_S = 0.5, 1.0  # a sound's start is guessed from patches of 1.9 s

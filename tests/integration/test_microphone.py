@@ -12,7 +12,7 @@ import soundfile
 import soxr
 from websockets.sync.client import connect
 
-from kws_serve.package_data import demo_audio
+from kws_serve.manifest.package_data import demo_audio
 from tests.sources.virtual_sound_card import CHANNELS, RATE_HZ, virtual_sound_card
 
 

@@ -7,10 +7,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from kws_models.audio_cache import decode
-from kws_serve.engine import Engine
+from kws_models.data.audio_cache import decode
+from kws_serve.engine.engine import Engine
+from kws_serve.manifest.folder import shipped_models_dir
 from kws_serve.messages import Detection, Int16Array
-from kws_serve.model_folder import shipped_models_dir
 from tests.engine.test_engine import feed, loaded
 
 pytestmark = pytest.mark.recordings

@@ -17,9 +17,9 @@ import soundfile
 import websockets
 
 from kws_serve.backends import open_backend
-from kws_serve.engine import Engine, LoadedModel
+from kws_serve.engine.engine import Engine, LoadedModel
+from kws_serve.manifest.folder import find_model, shipped_models_dir
 from kws_serve.messages import Detection
-from kws_serve.model_folder import find_model, shipped_models_dir
 from tests.scene import RATE_HZ, lay, load, noise_bed, validation_clips
 
 SECONDS = int(os.environ.get("KWS_THREE_WAYS_SECONDS", "20"))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from kws_models.graph import BatchNorm, Graph
+from kws_models.zoo.graph import BatchNorm, Graph
 from kws_serve.backends.onnx_session import new_session
 
 

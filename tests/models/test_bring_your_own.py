@@ -11,15 +11,15 @@ import numpy as np
 import pytest
 import soundfile
 
-from kws_models.check import check_folder
-from kws_models.dscnn import MODEL_SIZE_INFO, dscnn_graph
-from kws_models.export_onnx import onnx_bytes
-from kws_models.features import PatchMaker
-from kws_models.folding import fold
-from kws_models.quantiser import quantise
+from kws_models.data.features import PatchMaker
+from kws_models.evaluation.check import check_folder
+from kws_models.export.onnx_file import onnx_bytes
+from kws_models.export.quantiser import quantise
+from kws_models.zoo.absorbing import fold
+from kws_models.zoo.dscnn import MODEL_SIZE_INFO, dscnn_graph
 from kws_serve.backends import open_backend
 from kws_serve.cli import detect as kws_detect
-from kws_serve.model_folder import load_model
+from kws_serve.manifest.folder import load_model
 from tests.core.front_end_specs import GOLDEN
 from tests.models.random_model import random_weights
 

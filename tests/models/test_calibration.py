@@ -12,10 +12,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kws_models.calibration import GRID, Curves, _best, main
-from kws_models.recordings import fold_of
-from kws_models.running_speech import COMMANDS, installed, pieces, sentence
-from kws_serve.model_folder import find_model, load_model, shipped_models_dir
+from kws_models.data.recordings import fold_of
+from kws_models.data.running_speech import COMMANDS, installed, pieces, sentence
+from kws_models.evaluation.calibration import GRID, Curves, _best, main
+from kws_serve.manifest.folder import find_model, load_model, shipped_models_dir
 from tests.models.test_evaluation import write_clip
 
 SPEC = find_model("dscnn-s", [shipped_models_dir()])

@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
-from kws_models.check import check_folder
 from kws_models.cli import main
-from kws_serve.model_folder import shipped_models_dir
+from kws_models.evaluation.check import check_folder
+from kws_serve.manifest.folder import shipped_models_dir
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kws_models.cli import main
-from kws_models.statistics import paired, poisson, report
+from kws_models.evaluation.intervals import paired, poisson, report
 from tests.models.test_evaluation import write_clip
 
 LABELS = ("three", "tree", "cat")

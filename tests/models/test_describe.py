@@ -8,11 +8,11 @@ from math import prod
 
 import pytest
 
-from kws_models import dscnn
-from kws_models.architectures import ARCHITECTURES, Architecture
 from kws_models.cli import main
-from kws_models.describe import describe
-from kws_models.graph import Conv, same_pads
+from kws_models.zoo import dscnn
+from kws_models.zoo.architectures import ARCHITECTURES, Architecture
+from kws_models.zoo.describe import describe
+from kws_models.zoo.graph import Conv, same_pads
 
 # params folded, macs, ops: MODEL_ZOO's table
 DSCNN = {

@@ -9,14 +9,14 @@ import numpy as np
 import pytest
 import soundfile
 
-from kws_models.audio_cache import decode, load_audio
 from kws_models.cli import main
-from kws_models.evaluation import Options, evaluate, find_cases, hash_split, sample_unknown
-from kws_models.recordings import DataError, Recording, find_recordings, flatten, fold_of
-from kws_models.statistics import confusion_matrix, report, wilson
-from kws_models.training_list import FILE, pcm_digest, read_training_list, training_lines
+from kws_models.data.audio_cache import decode, load_audio
+from kws_models.data.recordings import DataError, Recording, find_recordings, flatten, fold_of
+from kws_models.data.training_list import FILE, pcm_digest, read_training_list, training_lines
+from kws_models.evaluation.clips import Options, evaluate, find_cases, hash_split, sample_unknown
+from kws_models.evaluation.intervals import confusion_matrix, report, wilson
+from kws_serve.manifest.folder import find_model, load_model, shipped_models_dir
 from kws_serve.messages import KwsError
-from kws_serve.model_folder import find_model, load_model, shipped_models_dir
 
 
 def write_clip(path: Path, seed: int, seconds: float = 1.0, rate_hz: int = 16_000) -> np.ndarray:

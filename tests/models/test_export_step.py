@@ -9,12 +9,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kws_models import dscnn
-from kws_models.architectures import ARCHITECTURES
-from kws_models.export_onnx import onnx_bytes
-from kws_models.export_step import step_bytes
-from kws_models.folding import fold
-from kws_models.graph import Conv, Graph, Weights
+from kws_models.export.onnx_file import onnx_bytes
+from kws_models.export.step_file import step_bytes
+from kws_models.zoo import dscnn
+from kws_models.zoo.absorbing import fold
+from kws_models.zoo.architectures import ARCHITECTURES
+from kws_models.zoo.graph import Conv, Graph, Weights
 from kws_serve.backends.onnx_session import new_session
 from tests.models.random_model import random_weights
 

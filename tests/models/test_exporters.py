@@ -5,17 +5,17 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from kws_models.architectures import ARCHITECTURES
-from kws_models.export_command import DEFAULT_DETECTION
-from kws_models.export_onnx import onnx_bytes, read_weights
-from kws_models.export_qdq import qdq_bytes
-from kws_models.export_tflite import fused_relus, quantisation_of, tflite_bytes
-from kws_models.folding import fold
-from kws_models.graph import BatchNorm
-from kws_models.model_folder_writer import ONNX_FILE, TFLITE_FILE, ModelFacts, write_model_folder
-from kws_models.quantiser import quantise, run_tflite
+from kws_models.export.export_command import DEFAULT_DETECTION
+from kws_models.export.model_folder_writer import ONNX_FILE, TFLITE_FILE, ModelFacts, write_model_folder
+from kws_models.export.onnx_file import onnx_bytes, read_weights
+from kws_models.export.qdq_file import qdq_bytes
+from kws_models.export.quantiser import quantise, run_tflite
+from kws_models.export.tflite_writer import fused_relus, quantisation_of, tflite_bytes
+from kws_models.zoo.absorbing import fold
+from kws_models.zoo.architectures import ARCHITECTURES
+from kws_models.zoo.graph import BatchNorm
 from kws_serve.backends import open_backend
-from kws_serve.model_folder import load_model
+from kws_serve.manifest.folder import load_model
 from tests.models.random_model import random_patches, random_weights, run_onnx
 
 NAMES = ["dscnn-s", "resnetse"]

@@ -8,16 +8,16 @@ import numpy as np
 import pytest
 import soundfile
 
-from kws_models.architectures import ARCHITECTURES
 from kws_models.cli import main
-from kws_models.export_command import DEFAULT_DETECTION
-from kws_models.export_onnx import onnx_bytes
-from kws_models.filters import filters
-from kws_models.folding import fold
-from kws_models.model_folder_writer import ONNX_FILE, ModelFacts, write_model_folder
-from kws_models.pictures import draw_curves
+from kws_models.evaluation.filters import filters
+from kws_models.evaluation.pictures import draw_curves
+from kws_models.export.export_command import DEFAULT_DETECTION
+from kws_models.export.model_folder_writer import ONNX_FILE, ModelFacts, write_model_folder
+from kws_models.export.onnx_file import onnx_bytes
+from kws_models.zoo.absorbing import fold
+from kws_models.zoo.architectures import ARCHITECTURES
+from kws_serve.manifest.folder import load_model
 from kws_serve.messages import KwsError
-from kws_serve.model_folder import load_model
 from tests.models.random_model import random_weights
 
 PNG = b"\x89PNG"

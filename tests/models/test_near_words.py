@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from kws_models.near_words import NEAR_WORDS, installed, near_pieces, training_speech
-from kws_models.running_speech import COMMANDS, pieces
+from kws_models.data.near_words import NEAR_WORDS, installed, near_pieces, training_speech
+from kws_models.data.running_speech import COMMANDS, pieces
 
 SOUND_ALIKE = frozenset(["know", "write", "rite", "wright"])
 

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import soundfile
 
-from kws_models.preflight import check_recordings, check_room
-from kws_models.recordings import DataError, Recording
+from kws_models.data.preflight import check_recordings, check_room
+from kws_models.data.recordings import DataError, Recording
 
 
 def recording(path: Path, seconds: float = 1.0, rate_hz: int = 16_000) -> Recording:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from kws_models.shatter import shatterings
+from kws_models.data.shatter import shatterings
 
 
 @pytest.mark.parametrize("rate_hz", [8_000, 16_000])

@@ -8,14 +8,14 @@ import json
 import numpy as np
 import pytest
 
-from kws_models.architectures import ARCHITECTURES
-from kws_models.audio_cache import decode
-from kws_models.export_command import EXPERIMENTAL_BELOW
-from kws_models.features import PatchMaker
-from kws_models.training_list import FILE, read_training_list
+from kws_models.data.audio_cache import decode
+from kws_models.data.features import PatchMaker
+from kws_models.data.training_list import FILE, read_training_list
+from kws_models.export.export_command import EXPERIMENTAL_BELOW
+from kws_models.zoo.architectures import ARCHITECTURES
 from kws_serve.backends import open_backend
-from kws_serve.model_folder import find_model, list_models, shipped_models_dir
-from kws_serve.package_data import demo_audio
+from kws_serve.manifest.folder import find_model, list_models, shipped_models_dir
+from kws_serve.manifest.package_data import demo_audio
 
 NAMES = list_models([shipped_models_dir()])
 

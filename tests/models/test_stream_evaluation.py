@@ -13,11 +13,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kws_models.cli import main
-from kws_models.label_files import find_labelled, read_labels
-from kws_models.recordings import DataError
-from kws_models.streaming import detections, detections_of, with_settings
+from kws_models.data.label_files import find_labelled, read_labels
+from kws_models.data.recordings import DataError
+from kws_models.evaluation.scenes import detections, detections_of, with_settings
 from kws_serve.cli import detect as kws_detect
-from kws_serve.model_folder import find_model, shipped_models_dir
+from kws_serve.manifest.folder import find_model, shipped_models_dir
 
 DEMO = Path(__file__).parents[2] / "service" / "kws_serve" / "demo"
 

@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 
 from kws_models.cli import main
-from kws_models.real_speech import find_sentences
-from kws_models.recordings import fold_of
-from kws_models.talk_report import Point, at_found, evaluate_talk
-from kws_models.training_list import FILE, training_lines
+from kws_models.data.real_speech import find_sentences
+from kws_models.data.recordings import fold_of
+from kws_models.data.training_list import FILE, training_lines
+from kws_models.evaluation.talk_report import Point, at_found, evaluate_talk
+from kws_serve.manifest.folder import find_model, load_model, shipped_models_dir
 from kws_serve.messages import KwsError
-from kws_serve.model_folder import find_model, load_model, shipped_models_dir
 from tests.models.test_evaluation import write_clip
 
 SPEC = find_model("dscnn-s", [shipped_models_dir()])

@@ -10,7 +10,7 @@ import pytest
 from ai_edge_litert.interpreter import Interpreter, OpResolverType
 from numpy.lib.stride_tricks import sliding_window_view
 
-from kws_models.tflite_file import OPERATORS, Quantisation, TfliteModel
+from kws_models.export.tflite_file import OPERATORS, Quantisation, TfliteModel
 
 RNG = np.random.default_rng(3)
 MAP = RNG.standard_normal((3, 7, 6, 4)).astype(np.float32)

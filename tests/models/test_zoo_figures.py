@@ -6,9 +6,9 @@ from dataclasses import replace
 
 import pytest
 
-from kws_models import cnn1d, mnets
-from kws_models.architectures import ARCHITECTURES, find_architecture
-from kws_models.describe import REFERENCE, describe
+from kws_models.zoo import cnn1d, mnets
+from kws_models.zoo.architectures import ARCHITECTURES, find_architecture
+from kws_models.zoo.describe import REFERENCE, describe
 
 
 @pytest.mark.parametrize("name", [name for name in ARCHITECTURES if name in REFERENCE])

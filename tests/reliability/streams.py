@@ -10,9 +10,9 @@ import numpy as np
 import websockets
 
 from kws_serve.backends import open_backend
-from kws_serve.engine import Engine, LoadedModel
+from kws_serve.engine.engine import Engine, LoadedModel
+from kws_serve.manifest.folder import load_model
 from kws_serve.messages import Detection
-from kws_serve.model_folder import load_model
 
 RATE = 16000
 

@@ -22,10 +22,10 @@ import numpy as np
 import psutil
 import pytest
 
-from kws_serve.api.budget import Rate
-from kws_serve.api.protocols import CONNECTIONS
 from kws_serve.api.security import RATES
 from kws_serve.sinks.store import Store
+from kws_serve.transport.budget import Rate
+from kws_serve.transport.protocols import CONNECTIONS
 from tests.log.test_event_log import detection
 from tests.proof import FULL, count, record
 from tests.reliability.service import Service, running

@@ -276,7 +276,7 @@ async def test_500_hostile_connections(level_model, tmp_path, free_port):
 
 async def test_latecomers_are_sent_away_where_the_estimate_was_wrong(heavy_model, monkeypatch):
     """Everybody was let in: the latest have to go until the rest can be carried."""
-    monkeypatch.setattr("kws_serve.engine.MAX_LOAD", 1e9)
+    monkeypatch.setattr("kws_serve.engine.engine.MAX_LOAD", 1e9)
     codes: dict[int, int] = {}
     with live_server([heavy_model]) as server:
         stopping = False

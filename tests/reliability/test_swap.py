@@ -201,7 +201,7 @@ async def test_settings_and_marks_outlive_the_service(folder, tmp_path):
             assert httpx.put(f"{one.http}/v1/detections/1/review", json=bad).status_code == 422
         assert httpx.put(f"{one.http}/v1/detections/99/review", json={"mark": "right"}).status_code == 404
     with live_server([folder], data=tmp_path / "data") as two:
-        from kws_serve.running import restore_settings
+        from kws_serve.commands.running import restore_settings
 
         restore_settings(two.engine, two.log)
         assert two.engine.detection_settings("level")["loud"].threshold == 0.9

@@ -11,12 +11,12 @@ from pathlib import Path
 
 import numpy as np
 
-from kws_serve.engine import Engine
-from kws_serve.engine_runner import EngineRunner
+from kws_serve.engine.engine import Engine
+from kws_serve.engine.runner import EngineRunner
+from kws_serve.engine.stream import Stream
 from kws_serve.messages import Float32Array, Int16Array
 from kws_serve.sources import Sources, SourceState, parse_source, portaudio, supervisor
 from kws_serve.sources.microphone import Microphone
-from kws_serve.stream import Stream
 
 
 class Recording(Stream):

@@ -7,8 +7,8 @@ from collections.abc import Callable
 
 import numpy as np
 
+from kws_serve.engine.stream import Stream
 from kws_serve.messages import Float32Array, Int16Array
-from kws_serve.stream import Stream
 
 
 class RecordingStream(Stream):

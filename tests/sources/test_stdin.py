@@ -12,9 +12,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from kws_serve.engine.stream import MAX_AHEAD_S
 from kws_serve.messages import SourceError
 from kws_serve.sources.stdin import Stdin, check_pcm
-from kws_serve.stream import MAX_AHEAD_S
 from tests.sources.recording_stream import RecordingStream
 
 

@@ -13,7 +13,7 @@ import soundfile
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kws_serve.engine import Engine
+from kws_serve.engine.engine import Engine
 from kws_serve.messages import SourceError
 from kws_serve.sources import Sources, SourceState, parse_sources
 from kws_serve.sources.microphone import lost_samples
@@ -106,7 +106,7 @@ def test_a_missing_library_is_one_line_with_the_command_that_installs_it(
 def test_a_device_that_is_not_there_is_tried_again_and_can_be_stopped(tmp_path: Path) -> None:
     code = """
 import queue
-from kws_serve.engine import Engine
+from kws_serve.engine.engine import Engine
 from kws_serve.sources import Sources, parse_sources
 news = queue.Queue()
 sources = Sources(parse_sources(["mic:no such thing"]), Engine([]), on_change=news.put)

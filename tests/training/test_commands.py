@@ -11,9 +11,9 @@ import soundfile
 
 pytest.importorskip("torch")
 
-from kws_models.architectures import ARCHITECTURES
 from kws_models.cli import main
-from kws_serve.model_folder import load_model
+from kws_models.zoo.architectures import ARCHITECTURES
+from kws_serve.manifest.folder import load_model
 
 pytestmark = pytest.mark.train
 

@@ -11,13 +11,13 @@ import soundfile
 
 torch = pytest.importorskip("torch")
 
-from kws_models.architectures import ARCHITECTURES  # noqa: E402
-from kws_models.audio_cache import joined  # noqa: E402
 from kws_models.cli import main  # noqa: E402
-from kws_models.features import patch_maker  # noqa: E402
-from kws_models.keyword_batches import KeywordBatches  # noqa: E402
-from kws_models.mining import FILE, MiningSpec, find_places, mined  # noqa: E402
-from kws_models.speech_cuts import Stream  # noqa: E402
+from kws_models.data.audio_cache import joined  # noqa: E402
+from kws_models.data.features import patch_maker  # noqa: E402
+from kws_models.data.keyword_batches import KeywordBatches  # noqa: E402
+from kws_models.data.speech_cuts import Stream  # noqa: E402
+from kws_models.training.mining import FILE, MiningSpec, find_places, mined  # noqa: E402
+from kws_models.zoo.architectures import ARCHITECTURES  # noqa: E402
 from kws_serve.messages import KwsError  # noqa: E402
 from tests.training.test_real_speech import write_readers, write_words  # noqa: E402
 

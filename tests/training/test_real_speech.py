@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 import soundfile
 
-from kws_models.architectures import ARCHITECTURES
-from kws_models.audio_cache import joined
-from kws_models.keyword_batches import KeywordBatches
-from kws_models.real_speech import find_sentences, load_talk, may_be_learnt, without_words
-from kws_models.recordings import DataError, fold_of
-from kws_models.speech_cuts import Place, Pool, Stream, at_places
+from kws_models.data.audio_cache import joined
+from kws_models.data.keyword_batches import KeywordBatches
+from kws_models.data.real_speech import find_sentences, load_talk, may_be_learnt, without_words
+from kws_models.data.recordings import DataError, fold_of
+from kws_models.data.speech_cuts import Place, Pool, Stream, at_places
+from kws_models.zoo.architectures import ARCHITECTURES
 
 COMMANDS = ARCHITECTURES["dscnn-s"].labels[2:]
 READERS = ("reader_1", "reader_2", "reader_3")

@@ -10,15 +10,15 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from kws_models.architectures import ARCHITECTURES, find_architecture  # noqa: E402
-from kws_models.export_onnx import onnx_bytes  # noqa: E402
-from kws_models.folding import fold  # noqa: E402
-from kws_models.graph import Linear  # noqa: E402
-from kws_models.integer_module import IntegerModule  # noqa: E402
-from kws_models.quantiser import find_ranges, run_tflite, with_ranges  # noqa: E402
-from kws_models.recipes import Phase  # noqa: E402
-from kws_models.torch_module import GraphModule, load_weights, weights_of  # noqa: E402
-from kws_models.training import CHECKPOINT, TrainingRun, to_input, train  # noqa: E402
+from kws_models.export.onnx_file import onnx_bytes  # noqa: E402
+from kws_models.export.quantiser import find_ranges, run_tflite, with_ranges  # noqa: E402
+from kws_models.training.integer_module import IntegerModule  # noqa: E402
+from kws_models.training.loop import CHECKPOINT, TrainingRun, to_input, train  # noqa: E402
+from kws_models.training.recipes import Phase  # noqa: E402
+from kws_models.training.torch_module import GraphModule, load_weights, weights_of  # noqa: E402
+from kws_models.zoo.absorbing import fold  # noqa: E402
+from kws_models.zoo.architectures import ARCHITECTURES, find_architecture  # noqa: E402
+from kws_models.zoo.graph import Linear  # noqa: E402
 from kws_serve.messages import KwsError  # noqa: E402
 from tests.models.random_model import random_patches, run_onnx  # noqa: E402
 
@@ -86,7 +86,7 @@ def test_it_learns_and_one_seed_gives_the_same_weights(tmp_path: Path) -> None:
 
 
 def test_a_broken_off_run_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("kws_models.training._SAVE_EVERY", 10)
+    monkeypatch.setattr("kws_models.training.loop._SAVE_EVERY", 10)
     whole = train(build, TwoTones(), run_in(tmp_path / "whole"))
     with pytest.raises(KeyboardInterrupt):
         train(build, BreaksOff(at=15), run_in(tmp_path / "broken"))
@@ -100,7 +100,7 @@ def test_another_run_s_checkpoint_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_full_disk_leaves_the_old_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("kws_models.training._SAVE_EVERY", 10)
+    monkeypatch.setattr("kws_models.training.loop._SAVE_EVERY", 10)
     with pytest.raises(KeyboardInterrupt):
         train(build, BreaksOff(at=15), run_in(tmp_path))
     before = (tmp_path / CHECKPOINT).read_bytes()

@@ -18,19 +18,19 @@ import numpy as np
 from starlette.types import Message
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
-from kws_serve.api.frames import Payload
-from kws_serve.api.protocols import CONNECTION, MAX_MESSAGE_BYTES
-from kws_serve.api.protocols import WebSocket as Connection
 from kws_serve.api.query import AudioQuery, audio_query
 from kws_serve.api.security import Access
 from kws_serve.api.sockets import converse, end, first_message
 from kws_serve.api.tokens import Grant
-from kws_serve.api.wire import WireError, dumps, event_json, parse_message
-from kws_serve.engine import Engine
-from kws_serve.load import MAX_LOAD
+from kws_serve.engine.admission import MAX_LOAD
+from kws_serve.engine.engine import Engine
+from kws_serve.engine.stream import MAX_AHEAD_S, Resumed, Stream, peak_of
 from kws_serve.messages import Event, Float32Array, Int16Array, JsonObject, StreamDone
 from kws_serve.sinks.event_log import EventLog
-from kws_serve.stream import MAX_AHEAD_S, Resumed, Stream, peak_of
+from kws_serve.transport.protocols import CONNECTION, MAX_MESSAGE_BYTES
+from kws_serve.transport.protocols import WebSocket as Connection
+from kws_serve.transport.splitter import Payload
+from kws_serve.wire import WireError, dumps, event_json, parse_message
 
 ACK_S = 0.8
 RESUME_WAIT_S = 1.0

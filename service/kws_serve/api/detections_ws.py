@@ -13,9 +13,9 @@ from kws_serve.api.security import Access
 from kws_serve.api.slices import ROWS, Slices
 from kws_serve.api.sockets import converse, send_only
 from kws_serve.api.tokens import Grant
-from kws_serve.api.wire import WireError, dumps
 from kws_serve.sinks.event_log import REPLAY_ROWS, EventLog
 from kws_serve.sinks.store import Filter
+from kws_serve.wire import WireError, dumps
 
 MAX_SUBSCRIBERS = 1000
 

@@ -7,10 +7,10 @@ import io
 from collections.abc import Iterator
 
 from kws_serve.api.slices import ROWS
-from kws_serve.api.wire import dumps
 from kws_serve.messages import JsonObject
 from kws_serve.sinks.event_log import EventLog, logged_json
 from kws_serve.sinks.store import Filter
+from kws_serve.wire import dumps
 
 COLUMNS = (
     "id", "at", "stream", "label", "score", "phase", "model", "version", "digest", "backend", "epoch", "start_sample",

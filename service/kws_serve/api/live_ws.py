@@ -11,10 +11,10 @@ from kws_serve.api.query import once_each, stream_name
 from kws_serve.api.security import Access
 from kws_serve.api.sockets import converse, send_only
 from kws_serve.api.tokens import Grant
-from kws_serve.api.wire import WireError, dumps, view_json
-from kws_serve.engine import Engine
+from kws_serve.engine.engine import Engine
+from kws_serve.engine.viewers import Viewer
 from kws_serve.messages import Gap, JsonObject, StreamState, View
-from kws_serve.viewers import Viewer
+from kws_serve.wire import WireError, dumps, view_json
 
 MAX_VIEWERS = 64
 QUEUE_MESSAGES = 512

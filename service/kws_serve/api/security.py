@@ -14,10 +14,10 @@ from dataclasses import dataclass, field
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from kws_serve.api.budget import Budgets, Rate, network
 from kws_serve.api.tokens import EVERYTHING, Grant, TokenFile, TokenRow, digest, find_grant
-from kws_serve.api.wire import dumps
 from kws_serve.messages import KwsError
+from kws_serve.transport.budget import Budgets, Rate, network
+from kws_serve.wire import dumps
 
 _log = logging.getLogger(__name__)
 

@@ -10,12 +10,12 @@ from typing import Any
 from starlette.types import Message
 from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
 
-from kws_serve.api.protocols import CONNECTION
-from kws_serve.api.protocols import WebSocket as Connection
 from kws_serve.api.security import Access
 from kws_serve.api.tokens import Grant
-from kws_serve.api.wire import WireError, dumps, parse_message
 from kws_serve.messages import StreamRefused
+from kws_serve.transport.protocols import CONNECTION
+from kws_serve.transport.protocols import WebSocket as Connection
+from kws_serve.wire import WireError, dumps, parse_message
 
 AUTH_S = 5.0
 CHECK_S = 1.0

@@ -18,14 +18,14 @@ from kws_serve.api.audio_ws import Ingest
 from kws_serve.api.export import as_cell
 from kws_serve.api.slices import Slices
 from kws_serve.api.tokens import EVERYTHING, Grant
-from kws_serve.api.wire import rounded, utc
-from kws_serve.engine import Engine, LoadedModel
-from kws_serve.engine_runner import EngineRunner
-from kws_serve.evidence import Evidence
+from kws_serve.engine.engine import Engine, LoadedModel
+from kws_serve.engine.evidence import Evidence
+from kws_serve.engine.runner import EngineRunner
+from kws_serve.engine.stream import Stream
 from kws_serve.messages import JsonObject
 from kws_serve.sinks.event_log import EventLog, logged_json
 from kws_serve.sinks.store import Logged
-from kws_serve.stream import Stream
+from kws_serve.wire import rounded, utc
 
 STATUS_COLUMNS = ("name", "address", "device", "user", "note", "load", "streams", "state", "last_seen")
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 from importlib import import_module
 from typing import Protocol
 
-from kws_serve.manifest import ModelSpec
+from kws_serve.manifest.spec import ModelSpec
 from kws_serve.messages import BackendError, Float32Array
 
 BACKENDS: dict[str, str] = {

@@ -11,7 +11,7 @@ import numpy as np
 
 from kws_serve.backends.board_time import Demand, fitted, refusal
 from kws_serve.backends.patch_model import Tensor
-from kws_serve.manifest import ModelSpec
+from kws_serve.manifest.spec import ModelSpec
 from kws_serve.messages import BackendError, JsonObject
 
 if TYPE_CHECKING:

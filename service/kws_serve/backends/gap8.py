@@ -18,7 +18,7 @@ import numpy as np
 from kws_serve.backends.board_use import Use, demand_of, on, per_patch, state, uses
 from kws_serve.backends.model_bytes import file_of, read_model
 from kws_serve.backends.patch_model import PatchModel, Tensor, TensorInfo
-from kws_serve.manifest import ModelSpec
+from kws_serve.manifest.spec import ModelSpec
 from kws_serve.messages import BackendError, JsonObject
 
 if TYPE_CHECKING:

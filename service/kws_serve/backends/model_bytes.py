@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 
-from kws_serve.manifest import FileSpec, ModelSpec
+from kws_serve.manifest.spec import FileSpec, ModelSpec
 from kws_serve.messages import BackendError
 
 MAX_MODEL_BYTES = 64 * 1024 * 1024

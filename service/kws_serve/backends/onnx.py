@@ -14,7 +14,7 @@ from kws_serve.backends.onnx_session import new_session
 from kws_serve.backends.onnx_step import OnnxStep
 from kws_serve.backends.patch_model import PatchModel, Tensor, TensorInfo
 from kws_serve.backends.protobuf_wire import NotOnnx
-from kws_serve.manifest import FileSpec, ModelSpec
+from kws_serve.manifest.spec import FileSpec, ModelSpec
 from kws_serve.messages import BackendError
 
 _log = logging.getLogger(__name__)

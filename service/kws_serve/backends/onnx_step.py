@@ -8,8 +8,8 @@ import numpy as np
 
 from kws_serve.backends.model_bytes import one_line
 from kws_serve.backends.patch_model import PatchModel, as_scores, next_size
-from kws_serve.incremental import new_states
-from kws_serve.manifest import FileSpec, ModelSpec
+from kws_serve.engine.incremental import new_states
+from kws_serve.manifest.spec import FileSpec, ModelSpec
 from kws_serve.messages import BackendError, Float32Array, Int64Array
 
 _TOLERANCE = 1e-4

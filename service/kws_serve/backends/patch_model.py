@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from kws_serve.backends.model_bytes import one_line
 from kws_serve.backends.self_test import difference, trial_patches
-from kws_serve.manifest import Axes, FileSpec, ModelSpec, Output
+from kws_serve.manifest.spec import Axes, FileSpec, ModelSpec, Output
 from kws_serve.messages import BackendError, Float32Array
 
 Tensor: TypeAlias = npt.NDArray[Any]

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 
 from kws_serve.core.front_end import FrontEnd
-from kws_serve.manifest import ModelSpec
+from kws_serve.manifest.spec import ModelSpec
 from kws_serve.messages import Float32Array
 
 Scores = Callable[[Float32Array], Float32Array]

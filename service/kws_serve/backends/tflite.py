@@ -9,7 +9,7 @@ import numpy as np
 
 from kws_serve.backends.model_bytes import file_of, one_line, read_model
 from kws_serve.backends.patch_model import PatchModel, Tensor, TensorInfo
-from kws_serve.manifest import ModelSpec
+from kws_serve.manifest.spec import ModelSpec
 from kws_serve.messages import BackendError
 
 LIBRARIES = ("ai_edge_litert.interpreter", "tflite_runtime.interpreter")

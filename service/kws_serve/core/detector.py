@@ -23,7 +23,7 @@ import numpy as np
 import numpy.typing as npt
 from numpy.lib.stride_tricks import sliding_window_view
 
-from kws_serve.manifest import DetectionSpec
+from kws_serve.manifest.spec import DetectionSpec
 from kws_serve.messages import Float32Array, Int64Array, Phase
 
 TICKS_PER_S = 16000

@@ -14,7 +14,7 @@ import numpy as np
 
 from kws_serve.core.mel import Float64Array, dct_matrix, mel_weights, window_function
 from kws_serve.core.spectrum import TILE, LowSpectrum, suits
-from kws_serve.manifest import FrontEndSpec
+from kws_serve.manifest.spec import FrontEndSpec
 from kws_serve.messages import Float32Array
 
 BLOCK = 8 * TILE  # rows in one pass: its spectra stay in the cache

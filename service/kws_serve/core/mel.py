@@ -7,7 +7,7 @@ from typing import TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from kws_serve.manifest import DctSpec, MelSpec
+from kws_serve.manifest.spec import DctSpec, MelSpec
 
 Float64Array: TypeAlias = npt.NDArray[np.float64]
 

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from kws_serve.engine.stream import Stream
 from kws_serve.messages import Float32Array, SourceError
-from kws_serve.stream import Stream
 
 if TYPE_CHECKING:
     import soundfile  # else only where a file is opened: small machines run without one

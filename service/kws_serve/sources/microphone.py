@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
+from kws_serve.engine.stream import Stream
 from kws_serve.messages import Int16Array, SourceError
 from kws_serve.sources import portaudio
-from kws_serve.stream import Stream
 
 MAX_SILENT_S = 0.7
 """A device that has not delivered samples for this long is taken for unplugged."""

@@ -10,8 +10,8 @@ import time
 
 import numpy as np
 
+from kws_serve.engine.stream import MAX_AHEAD_S, Stream
 from kws_serve.messages import SourceError
-from kws_serve.stream import MAX_AHEAD_S, Stream
 
 _POLL_S = 0.1
 _READ_BYTES = 6400  # 0.2 s

@@ -11,14 +11,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, Protocol
 
-from kws_serve.engine import Engine
+from kws_serve.engine.engine import Engine
+from kws_serve.engine.stream import Stream
 from kws_serve.messages import KwsError
 from kws_serve.sources import portaudio
 from kws_serve.sources.files import AudioFile
 from kws_serve.sources.microphone import Microphone
 from kws_serve.sources.spec import SourceSpec
 from kws_serve.sources.stdin import Stdin
-from kws_serve.stream import Stream
 
 _log = logging.getLogger(__name__)
 

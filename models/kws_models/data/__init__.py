@@ -1,0 +1,1 @@
+"""Recordings and features: found, read, cut, mixed and dealt out in batches."""

@@ -1,0 +1,67 @@
+"""`python -m kws_models.evaluation.paired FOLDER... --data DIR`: int8 against float on held-out folds, then pooled."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from kws_models.evaluation.clips import Options, judge
+from kws_models.evaluation.intervals import Paired, paired
+from kws_serve.backends import open_backend
+from kws_serve.manifest.folder import load_model
+from kws_serve.messages import KwsError
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Each folder's model.json must say which fold it did not learn from."""
+    parser = argparse.ArgumentParser(prog="python -m kws_models.evaluation.paired", description=__doc__)
+    parser.add_argument("folders", type=Path, nargs="+", metavar="FOLDER")
+    parser.add_argument("--data", type=Path, required=True, metavar="DIR")
+    arguments = parser.parse_args(argv)
+    try:
+        print(as_text(*judged_folders(arguments.folders, arguments.data)))
+    except (KwsError, ValueError) as error:
+        sys.exit(f"error: {error}")
+
+
+def judged_folders(folders: Sequence[Path], data: Path) -> tuple[list[str], list[Paired]]:
+    """A name and a comparison (first float32, second int8) for each folder, and a last one of all clips together."""
+    names, right = [], []
+    for folder in folders:
+        spec = load_model(folder)
+        fold = spec.provenance.get("held_out_fold")
+        if not isinstance(fold, int):
+            raise KwsError(
+                f"{folder}: provenance.held_out_fold: found {fold!r}, wanted a fold that it did not learn from"
+            )
+        both = []
+        for kind in ("onnx", "tflite"):
+            backend = open_backend(kind, spec)
+            both.append(judge(spec, backend.infer, data, Options(fold=fold)).right(spec.labels))
+            backend.close()
+        names.append(f"{spec.name} fold {fold}")
+        right.append(both)
+    pooled = [np.concatenate(part) for part in zip(*right, strict=True)]
+    return [*names, "all"], [paired(*both) for both in (*right, pooled)]
+
+
+def as_text(names: list[str], rows: list[Paired]) -> str:
+    """A line a fold; the spread is over folds."""
+    lines = [f"{'':24}{'n':>7}  int8 - float  95 % interval      only float  only int8  McNemar p"]
+    for name, row in zip(names, rows, strict=True):
+        low, high = (100 * x for x in row.interval)
+        lines.append(
+            f"{name:24}{row.n:>7}{100 * row.difference:>+13.2f}  {low:+.2f} to {high:+.2f}"
+            f"{row.only_first:>14}{row.only_second:>11}{row.p_value:>11.3g}"
+        )
+    points = [100 * row.difference for row in rows[:-1]]
+    spread = f", standard deviation {np.std(points, ddof=1):.2f}" if len(points) > 1 else ""
+    return "\n".join([*lines, f"mean over folds {np.mean(points):+.2f} points{spread}"])
+
+
+if __name__ == "__main__":
+    main()

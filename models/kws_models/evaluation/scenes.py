@@ -1,0 +1,188 @@
+"""Long streams put together from labelled clips, and what the service's own detector makes of them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from numpy.random import Generator
+
+from kws_models.data.features import PatchMaker
+from kws_models.evaluation.clips import Infer
+from kws_serve.core.detector import TICKS_PER_S, Detector, Firing
+from kws_serve.manifest.spec import DetectionSpec, ModelSpec
+from kws_serve.messages import Float32Array, Int16Array
+
+_BATCH = 256
+_DETECTED_AT_ONCE = 256
+_ONSET_SHARE = 0.15  # of a clip's loudest 20 ms: where its sound begins
+
+
+@dataclass(frozen=True)
+class Marked:
+    """A clip's place in a stream, in seconds: where its file begins, where its sound begins, where it ends."""
+
+    label: str
+    first_s: float
+    onset_s: float
+    end_s: float
+
+
+@dataclass(frozen=True)
+class Scene:
+    """A stream and what is in it."""
+
+    samples: Int16Array
+    rate_hz: int
+    marks: tuple[Marked, ...]
+
+    @property
+    def hours(self) -> float:
+        """Its length."""
+        return len(self.samples) / self.rate_hz / 3600
+
+
+def compose(
+    rng: Generator,
+    clips: list[tuple[str, Int16Array]],
+    beds: list[Int16Array],
+    rate_hz: int,
+    gap_s: tuple[float, float],
+    snr_db: tuple[float, float] = (8.0, 30.0),
+) -> Scene:
+    """The clips one after another with gaps, over background clips that change every few seconds."""
+    gaps = rng.uniform(*gap_s, len(clips) + 1)
+    n = round((sum(gaps) + sum(len(c) for _, c in clips) / rate_hz) * rate_hz) + rate_hz
+    samples = _bed(rng, beds, n)
+    marks, at = [], round(gaps[0] * rate_hz)
+    for (label, clip), gap in zip(clips, gaps[1:], strict=True):
+        signal = clip.astype(np.float32)
+        under = samples[at : at + len(clip)]
+        ratio = 10.0 ** (rng.uniform(*snr_db) / 20.0)
+        scale = _loudest(signal, rate_hz) / (ratio * (np.sqrt(np.mean(under**2)) + 1e-3))
+        samples[at : at + len(clip)] = signal + under * min(float(scale), 3.0)
+        first_s = at / rate_hz
+        marks.append(Marked(label, first_s, first_s + _onset_s(signal, rate_hz), first_s + len(clip) / rate_hz))
+        at += len(clip) + round(gap * rate_hz)
+    return Scene(np.clip(np.rint(samples), -32768, 32767).astype(np.int16), rate_hz, tuple(marks))
+
+
+def mix(rng: Generator, samples: Int16Array, beds: list[Int16Array], snr_db: tuple[float, float]) -> Int16Array:
+    """`samples` over backgrounds that change every few seconds, at one random ratio of the mean powers."""
+    bed = _bed(rng, beds, len(samples))
+    signal = samples.astype(np.float32)
+    ratio = 10.0 ** (rng.uniform(*snr_db) / 20.0)
+    bed *= np.sqrt(np.mean(signal**2)) / ((np.sqrt(np.mean(bed**2)) + 1e-3) * ratio)
+    return np.asarray(np.clip(np.rint(signal + bed), -32768, 32767), np.int16)
+
+
+def _bed(rng: Generator, beds: list[Int16Array], n: int) -> Float32Array:
+    """Backgrounds end to end at a modest level (rms 30 to 300 of 32768)."""
+    parts: list[Float32Array] = []
+    while sum(map(len, parts)) < n:
+        bed = beds[rng.integers(0, len(beds))].astype(np.float32)
+        level = np.exp(rng.uniform(np.log(30.0), np.log(300.0)))
+        parts.append(bed * np.float32(level / (np.sqrt(np.mean(bed**2)) + 1.0)))
+    return np.concatenate(parts)[:n]
+
+
+def _windows(signal: Float32Array, rate_hz: int) -> Float32Array:
+    width = rate_hz // 50
+    n = max(1, len(signal) // width)
+    return np.asarray(np.sqrt(np.mean(np.resize(signal, n * width).reshape(n, width) ** 2, axis=1)), np.float32)
+
+
+def _loudest(signal: Float32Array, rate_hz: int) -> float:
+    return float(_windows(signal, rate_hz).max())
+
+
+def _onset_s(signal: Float32Array, rate_hz: int) -> float:
+    loud = _windows(signal, rate_hz)
+    return float(np.argmax(loud >= _ONSET_SHARE * loud.max())) / 50
+
+
+def stream_scores(spec: ModelSpec, infer: Infer, samples: Int16Array) -> Float32Array:
+    """Scores (k, n_classes) of every patch of a stream at the model's rate: patch i ends (i + 1) patch hops after its
+    beginning, before which the service hears a patch of zeros.
+    """
+    maker = PatchMaker(spec.front_end, spec.n_frames)
+    hop_samples = spec.frames_per_patch_hop * spec.front_end.hop_samples
+    if len(samples) < hop_samples:
+        return np.empty((0, len(spec.labels)), np.float32)
+    after_zeros = np.concatenate([np.zeros(maker.patch_samples, np.int16), samples])[hop_samples:]
+    return patch_scores(maker, spec.frames_per_patch_hop, infer, after_zeros)
+
+
+def patch_scores(maker: PatchMaker, frames_per_hop: int, infer: Infer, samples: Int16Array) -> Float32Array:
+    """Scores (k, n_classes) of the patches of `samples` (n,), n >= a patch, one each `frames_per_hop`."""
+    hop_samples = frames_per_hop * maker.spec.hop_samples
+    scores = []
+    for first in range(0, len(samples) - maker.patch_samples + 1, _BATCH * hop_samples):
+        last = first + (_BATCH - 1) * hop_samples + maker.patch_samples
+        scores.append(infer(maker.sliding_patches(samples[first:last], frames_per_hop)))
+    return np.concatenate(scores)
+
+
+def detections(spec: ModelSpec, scores: Float32Array, settings: dict[str, DetectionSpec]) -> list[Firing]:
+    """What the detector fires on one stream's scores."""
+    return detections_of(spec, [scores], settings)[0]
+
+
+def detections_of(
+    spec: ModelSpec, streams: Sequence[Float32Array], settings: dict[str, DetectionSpec]
+) -> list[list[Firing]]:
+    """What the detector fires on each stream's scores (k, n_classes), all streams side by side."""
+    ticks = TICKS_PER_S // spec.front_end.rate_hz
+    hop = spec.frames_per_patch_hop * spec.front_end.hop_samples * ticks
+    patch = spec.patch_samples * ticks
+    sustained = spec.task == "event"
+    detector = Detector(spec.labels, settings, sustained=sustained, patch_hop_ticks=hop, patch_ticks=patch)
+    detector.ensure(len(streams))
+    firings: list[list[Firing]] = [[] for _ in streams]
+    for first in range(0, max(map(len, streams)), _DETECTED_AT_ONCE):  # how it is cut changes nothing but the speed
+        slots = np.flatnonzero([len(scores) > first for scores in streams])
+        parts = np.zeros((len(slots), _DETECTED_AT_ONCE, len(spec.labels)), np.float32)
+        for part, slot in zip(parts, slots.tolist(), strict=True):  # the last part of a stream ends in zeros
+            rest = streams[slot][first : first + _DETECTED_AT_ONCE]
+            part[: len(rest)] = rest
+        decided = np.full(len(slots), (first + _DETECTED_AT_ONCE) * hop)
+        for firing in detector.update(slots, parts, decided):
+            slot = int(slots[firing.row])
+            if firing.phase != "end" and firing.decided_tick <= len(streams[slot]) * hop:
+                firings[slot].append(firing)
+    return firings
+
+
+@dataclass(frozen=True)
+class StreamCounts:
+    """Detections of a scene against its marks."""
+
+    hits: int
+    misses: int
+    wrong: int  # another label fired during a marked clip, or fired with no such clip there
+    delays_s: dict[str, list[float]]  # per label, from the sound's onset to the end of the first patch above
+
+
+def count(scene: Scene, spec: ModelSpec, firings: list[Firing], tolerance_s: float) -> StreamCounts:
+    """A firing whose first patch above the threshold ends between onset and `tolerance_s` after the clip is a hit."""
+    left = [(firing.label, firing.start_tick / TICKS_PER_S) for firing in firings]
+    hits, misses = 0, 0
+    delays: dict[str, list[float]] = {}
+    for mark in scene.marks:
+        if mark.label not in spec.detection:
+            continue
+        mine = [f for f in left if f[0] == mark.label and mark.onset_s <= f[1] <= mark.end_s + tolerance_s]
+        if not mine:
+            misses += 1
+            continue
+        hits += 1
+        delays.setdefault(mark.label, []).append(mine[0][1] - mark.onset_s)
+        left = [f for f in left if f not in mine]
+    return StreamCounts(hits, misses, len(left), delays)
+
+
+def with_settings(spec: ModelSpec, **changed: Any) -> dict[str, DetectionSpec]:
+    """The model's settings with some changed for every label, and no onset offset: starts are decision times."""
+    return {label: replace(s, onset_offset_ms=0.0, **changed) for label, s in spec.detection.items()}

@@ -1,0 +1,1 @@
+"""The training loop, its recipes and what it runs on. Needs torch."""

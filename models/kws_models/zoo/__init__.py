@@ -1,0 +1,1 @@
+"""The architectures: layers, shapes and counts."""

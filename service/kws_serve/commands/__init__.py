@@ -1,0 +1,1 @@
+"""What `kws-serve` and `kws-detect` do once their arguments are read."""

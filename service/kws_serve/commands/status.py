@@ -1,0 +1,47 @@
+"""`kws-serve status`: one row for a running server and for each that it watches."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from typing import Any
+
+from kws_serve.api.views import STATUS_COLUMNS
+from kws_serve.config import check_url, load_settings
+from kws_serve.host.log_format import printable
+from kws_serve.host.watch import StatusError, get_json
+from kws_serve.messages import JsonObject, KwsError
+
+
+def status(arguments: dict[str, Any]) -> int:
+    """Run the command in `arguments["words"]`: 0, or 1 where a server is OFF. Raises KwsError: no answer."""
+    parser = argparse.ArgumentParser(prog="kws-serve status", description=f"{__doc__} Exits 1 where one is OFF.")
+    parser.add_argument("url", nargs="?", help="of the running server (default: http://127.0.0.1:PORT, 8000)")
+    parser.add_argument("--config", default=argparse.SUPPRESS, metavar="FILE", help="as of kws-serve")
+    found = vars(parser.parse_args(arguments["words"]))
+    settings, _ = load_settings({k: v for k, v in found.items() if k == "config"})
+    scheme = "https" if settings.tls_cert else "http"
+    try:
+        url = check_url(found["url"] or f"{scheme}://127.0.0.1:{settings.port}")
+    except ValueError as e:
+        raise KwsError(f"url: found {found['url']!r}, wanted {e}") from None
+    token = settings.token.get_secret_value() if settings.token else None
+    try:
+        rows = get_json(url, "/v1/servers", token)["items"]
+        print("\n".join(table(rows)))
+    except StatusError as e:
+        raise KwsError(f"{url}: {e}" + ("; give it as KWS_TOKEN" if "token" in str(e) else "")) from None
+    except (KeyError, TypeError):
+        raise KwsError(f"{url}: found no list of servers, wanted kws-serve") from None
+    return int(any(row["state"] == "OFF" for row in rows))
+
+
+def table(rows: Sequence[JsonObject]) -> list[str]:
+    """Aligned lines with a header; what has a reason beside its state tells it."""
+    cells = [[column.replace("_", " ") for column in STATUS_COLUMNS]]
+    for row in rows:
+        state = f"{row['state']} ({row['detail']})" if row["detail"] else row["state"]
+        found = {**row, "state": state, "last_seen": row["last_seen"] or "never"}
+        cells.append([printable("-" if found[c] in (None, "") else str(found[c])) for c in STATUS_COLUMNS])
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    return ["  ".join(f"{c:<{w}}" for c, w in zip(line, widths, strict=True)).rstrip() for line in cells]

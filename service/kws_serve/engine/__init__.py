@@ -1,0 +1,1 @@
+"""The engine: many streams through all models, tick by tick."""

@@ -1,0 +1,84 @@
+"""How busy the engine is, and whether it can take one more stream: refusing one is better than spoiling all."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from functools import partial
+
+import numpy as np
+
+from kws_serve.engine.incremental import StepBackend, new_states
+from kws_serve.engine.lane import LoadedModel
+from kws_serve.messages import BackendError
+
+MAX_LOAD = 0.9
+"""No further client's stream is taken where the engine would be busier than this."""
+
+MEAN_S = 3.0
+"""The time constant of the mean; a stream that joined shows in the load little by little."""
+
+_DOUBT = 2.0  # so many times its estimate a stream is reckoned with while it does not show
+_SETTLED = 8
+_SOME_LOAD = 0.3
+_PROBE_PATCHES, _PROBE_S = 16, 0.05
+
+
+class Load:
+    """The share of time in which the engine computes, now and with one more stream."""
+
+    def __init__(self) -> None:
+        self.share = 0.0  # a mean over the last MEAN_S
+        self.of_one = 0.0  # an estimate of what one stream takes among many, for as long as few are open
+        self._joined_s: deque[float] = deque()
+
+    def note(self, busy_s: float, elapsed_s: float) -> None:
+        """A tick took `busy_s` of the `elapsed_s` since the last one ended."""
+        share = min(1.0, busy_s / elapsed_s) if elapsed_s > 0 else 1.0
+        self.share += (1 - math.exp(-elapsed_s / MEAN_S)) * (share - self.share)
+
+    def joined(self) -> None:
+        """A stream has joined."""
+        self._joined_s.append(time.monotonic())
+
+    def expected(self, streams: int) -> float:
+        """The share with one more than `streams`, those reckoned in that joined too lately to show."""
+        now_s = time.monotonic()
+        while self._joined_s and now_s - self._joined_s[0] > 5 * MEAN_S:
+            self._joined_s.popleft()
+        unseen = sum(math.exp((s - now_s) / MEAN_S) for s in self._joined_s)  # what the mean does not show of them
+        seen = streams - unseen
+        measured = self.share / seen if seen > 0.5 else 0.0
+        few = seen < _SETTLED  # and so the estimate, though of the best case, unless more was measured
+        of_one = max(self.of_one, measured if self.share > _SOME_LOAD else 0.0) if few else measured
+        return self.share + of_one * (_DOUBT * unseen + 1)
+
+
+def share_of_one(models: Sequence[LoadedModel]) -> float:
+    """About what one stream among many takes of a core, from a timed batch of each model, or of the board's time."""
+    share = 0.0
+    for model in models:
+        if model.backend_name == "gap8":
+            from kws_serve.backends.board_use import share_of
+
+            share += share_of(model.spec.name)
+            continue
+        spec = model.spec
+        patches = np.zeros((_PROBE_PATCHES, spec.n_frames, spec.n_coeffs), np.float32)
+        run: Callable[[], object] = partial(model.backend.infer, patches)
+        if isinstance(model.backend, StepBackend):
+            frames = patches[:, : spec.frames_per_patch_hop]
+            states = new_states(model.backend.state_shapes, _PROBE_PATCHES)
+            run = partial(model.backend.step, frames, states, np.arange(_PROBE_PATCHES))
+        took_s: list[float] = []
+        try:
+            while len(took_s) < 5 and sum(took_s) < _PROBE_S:  # the best of some: others may have the core meanwhile
+                began_s = time.monotonic()
+                run()
+                took_s.append(time.monotonic() - began_s)
+        except BackendError:
+            continue
+        share += min(took_s) / _PROBE_PATCHES * 1000 / spec.patch_hop_ms
+    return share

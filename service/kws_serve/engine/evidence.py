@@ -1,0 +1,110 @@
+"""Why something fired: the patch that decided, the scores around it and the settings in force, of the last detections.
+
+All in memory, bounded, gone with the process. The samples of a raw-waveform model are audio: of such a patch only the
+envelope is kept.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from kws_serve.core.detector import mean_width, smoothed
+from kws_serve.engine.lane import LaneModel
+from kws_serve.manifest.spec import DetectionSpec, ModelSpec
+from kws_serve.messages import Detection, Float32Array, Int64Array
+
+KEPT = 100
+"""Detections."""
+
+AFTER_S = 1.0
+"""Of scores after the deciding patch; before it, what the lane keeps."""
+
+ENVELOPE = 200
+"""Points of a raw patch's envelope."""
+
+
+@dataclass(slots=True)
+class Evidence:
+    """What led to one detection."""
+
+    uid: str
+    spec: ModelSpec
+    label: str
+    settings: DetectionSpec
+    decided_s: float
+    patch: Float32Array  # (n_frames, n_coeffs) as the backend got it; (ENVELOPE, 2) lowest and highest of a raw one
+    before: Float32Array  # (t, n_classes) scores up to the deciding patch
+    whole: bool  # whether `before` begins with the stream
+    after: list[Float32Array] = field(default_factory=list)  # (n_classes,) each
+
+    @property
+    def scores(self) -> Float32Array:
+        """Around the deciding patch, which is row `len(before) - 1`: (t, n_classes)."""
+        return np.stack([*self.before, *self.after])
+
+    @property
+    def smoothed(self) -> Float32Array:
+        """The label's score as the detector compares it, (t,); NaN where what it rests on is not kept."""
+        width = mean_width(self.settings.smoothing_ms, self.spec.patch_hop_ms)
+        means = smoothed(self.scores[:, self.spec.labels.index(self.label)], width)
+        if not self.whole:
+            means[: width - 1] = np.nan
+        return means
+
+
+class EvidenceBook:
+    """The evidence of the last detections. One owner thread writes; any thread reads."""
+
+    def __init__(self) -> None:
+        self._found: dict[str, Evidence] = {}
+        self._open: dict[str, dict[int, list[Evidence]]] = {}  # model -> slot -> those that wait for scores after them
+
+    def get(self, uid: str) -> Evidence | None:
+        """What is kept of a detection. Any thread."""
+        return self._found.get(uid)
+
+    def add(
+        self, model: LaneModel, slot: int, back: int, patch: Float32Array, d: Detection, settings: DetectionSpec
+    ) -> None:
+        """Note a detection that `patch` decided, `back` patches before the model's last of this stream."""
+        spec = model.loaded.spec
+        before = model.recent.last(slot, back)
+        kept = envelope(patch) if spec.front_end.kind == "raw" else patch.copy()
+        whole = len(before) + back < model.recent.length
+        evidence = Evidence(d.uid, spec, d.label, settings, d.decided_s, kept, before, whole)
+        evidence.after += list(model.recent.last(slot)[len(before) :])
+        self._found[d.uid] = evidence
+        while len(self._found) > KEPT:
+            del self._found[next(iter(self._found))]
+        self._open.setdefault(spec.name, {}).setdefault(slot, []).append(evidence)
+
+    def follow(self, spec: ModelSpec, slots: Int64Array, scores: Float32Array) -> None:
+        """Scores (k, p, n_classes) of streams' next patches."""
+        waiting = self._open.get(spec.name)
+        if not waiting:
+            return
+        wanted = math.ceil(AFTER_S * 1000 / spec.patch_hop_ms)
+        for i, slot in enumerate(slots.tolist()):
+            if slot not in waiting:
+                continue
+            for evidence in waiting[slot]:
+                new = scores[i, : max(0, wanted - len(evidence.after))]
+                evidence.after += list(new.copy())  # a view would keep the scores of all streams
+            waiting[slot] = [e for e in waiting[slot] if len(e.after) < wanted]
+            if not waiting[slot]:
+                del waiting[slot]
+
+    def reset(self, slot: int) -> None:
+        """The stream has ended, or goes on elsewhere: nothing follows."""
+        for waiting in self._open.values():
+            waiting.pop(slot, None)
+
+
+def envelope(samples: Float32Array, points: int = ENVELOPE) -> Float32Array:
+    """The lowest and the highest of each of `points` equal parts (fewer where there are fewer samples): (points, 2)."""
+    flat = samples.reshape(-1)
+    first = np.unique(np.arange(points) * len(flat) // points)
+    return np.stack([np.minimum.reduceat(flat, first), np.maximum.reduceat(flat, first)], axis=1)

@@ -1,0 +1,84 @@
+"""Detector settings that can be changed while the service runs: the manifest's, under what PATCH has set."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from kws_serve.manifest.fields import DETECTION
+from kws_serve.manifest.spec import DetectionSpec, ModelSpec
+from kws_serve.messages import JsonObject, ManifestError
+
+
+class LiveSettings:
+    """Effective settings of one model: per label, its override, else the override of "*", else the manifest."""
+
+    def __init__(self, spec: ModelSpec) -> None:
+        self.spec = spec
+        self.overrides: JsonObject = {}
+        self._in_force = self._effective({})
+
+    def patch(self, merge_patch: object) -> None:
+        """Apply an RFC 7396 merge patch: null takes an override back. Raises ValueError; then nothing has changed."""
+        merged: JsonObject = {label: dict(values) for label, values in self.overrides.items()}
+        if not isinstance(merge_patch, dict):
+            raise ValueError(f"detection: found {_shown(merge_patch)}, wanted an object of labels")
+        for label, values in merge_patch.items():
+            if label != "*" and label not in self.spec.detection:
+                known = ", ".join(self.spec.detection)
+                raise ValueError(f"detection: found label {str(label)[:80]!r}, wanted * or one of {known}")
+            if values is None:
+                merged.pop(label, None)
+                continue
+            if not isinstance(values, dict):
+                raise ValueError(f"detection.{label}: found {_shown(values)}, wanted an object")
+            entry = merged.setdefault(label, {})
+            for key, value in values.items():
+                if value is None:
+                    entry.pop(key, None)
+                else:
+                    entry[key] = _checked(f"detection.{label}.{key}", key, value)
+            if not entry:
+                del merged[label]
+        self._in_force = self._effective(merged)
+        self.overrides = merged
+
+    def restore(self, overrides: JsonObject) -> list[str]:
+        """Take overrides of before, label by label; what no longer fits is left out and told."""
+        faults = []
+        for label, values in overrides.items():
+            try:
+                self.patch({label: values})
+            except ValueError as e:
+                faults.append(str(e))
+        return faults
+
+    def effective(self) -> dict[str, DetectionSpec]:
+        """The settings in force, per label that may fire."""
+        return self._in_force
+
+    def _effective(self, overrides: JsonObject) -> dict[str, DetectionSpec]:
+        result = {}
+        for label, spec in self.spec.detection.items():
+            changed = {**overrides.get("*", {}), **overrides.get(label, {})}
+            merged = replace(spec, **changed)
+            if merged.k > merged.n:
+                raise ValueError(f"detection.{label}: found k {merged.k} > n {merged.n}, wanted k <= n")
+            if merged.off_threshold > merged.threshold:  # a threshold moved below it takes it along
+                merged = replace(merged, off_threshold=merged.threshold)
+            result[label] = merged
+        return result
+
+
+def _checked(where: str, key: str, value: object) -> float | int:
+    """`value` where it is in the key's range; else ValueError."""
+    if key not in DETECTION:
+        raise ValueError(f"{where}: unknown setting; wanted one of {', '.join(DETECTION)}")
+    try:
+        checked: float | int = DETECTION[key].check(value, where)
+    except ManifestError as e:
+        raise ValueError(str(e).removeprefix("model.json: ")) from None
+    return checked
+
+
+def _shown(value: object) -> str:
+    return repr(value)[:80]

@@ -1,0 +1,1 @@
+"""The machine the service runs on: systemd, ports, log lines, other servers."""

@@ -39,7 +39,7 @@ _RETENTION = "tests/log/test_retention.py"
 _TERMINAL = "tests/test_terminal.py"
 
 MUTANTS = (
-    Mutant("S1", _S + "api/security.py", "if not is_loopback(host) and not token", "if False and not token",
+    Mutant("S1", _S + "api/security.py", "if not is_loopback(host) and not", "if False and not",
            f"{_SECURITY} -k s1"),
     Mutant("S2", _S + "api/security.py", 'if names.count("host") != 1 or not', 'if names.count("host") != 1 and not',
            f"{_SECURITY} -k s2"),
@@ -71,7 +71,7 @@ MUTANTS = (
            f"{_TOKENS} -k s4"),
     Mutant("S5", _S + "api/audio_ws.py", "if len(data) > MAX_MESSAGE_BYTES:", "if False:", f"{_SECURITY} -k s5"),
     Mutant("S5", _S + "wire.py", "if len(text) > MAX_JSON_BYTES:", "if False:", f"{_SECURITY} -k s5"),
-    Mutant("S5", _S + "transport/protocols.py", "if open_connections[client] > MAX_PER_CLIENT:", "if False:",
+    Mutant("S5", _S + "transport/protocols.py", "if open_connections[client] > MAX_PER_CLIENT or", "if",
            f"{_SECURITY} -k limited"),
     Mutant("S6", _S + "transport/protocols.py", "self.loop.call_later(UNREAD_S, self.tr",
            "self.loop.call_later(1e6, self.tr",

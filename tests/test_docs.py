@@ -15,6 +15,7 @@ import pytest
 from kws_serve.config import SERVE, Settings, add_flags, flag_name, load_settings, variable_name
 from kws_serve.sources import parse_sources
 from tests.live_server import live_server
+from tests.mutants import MUTANTS
 from tests.tiny_model import write_level_model
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -116,3 +117,8 @@ def test_the_readmes_client_prints_a_detection(tmp_path, free_port):
             if process is not None:
                 process.terminate()
                 process.communicate(timeout=10)
+
+
+def test_every_mutant_finds_its_guard():
+    absent = [f"{m.row}: {m.file}: {m.guard}" for m in MUTANTS if m.guard not in (ROOT / m.file).read_text()]
+    assert absent == []

@@ -8,6 +8,7 @@ import contextlib
 import logging
 import socket
 import ssl
+import threading
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
@@ -36,7 +37,7 @@ from kws_serve.engine.runner import EngineRunner
 from kws_serve.manifest.package_data import data_path
 from kws_serve.messages import JsonObject
 from kws_serve.sinks.event_log import EventLog
-from kws_serve.transport.batching import StreamLoop
+from kws_serve.transport.batching import TOGETHER_S, StreamLoop
 from kws_serve.transport.protocols import MAX_MESSAGE_BYTES, REQUEST_S, Http, WebSocket
 from kws_serve.wire import WireError
 
@@ -203,6 +204,15 @@ class Server:
         if loop is not None and not loop.is_closed():
             for server in servers:
                 loop.call_soon_threadsafe(server.close)
+
+    def let_read(self, timeout_s: float) -> None:
+        """Wait until the loop has read what lies in its sockets, at most this long. Any thread but the loop's."""
+        loop, read = self._loop, threading.Event()
+        if loop is not None and not loop.is_closed():
+            loop.call_soon_threadsafe(
+                loop.call_later, 2 * TOGETHER_S, read.set
+            )  # sockets of many streams wait that long
+            read.wait(timeout_s)
 
     @property
     def url(self) -> str:

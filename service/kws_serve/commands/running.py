@@ -103,6 +103,7 @@ class Running:
         self.server.accept_no_more()
         self.watch.stop()
         self.sources.stop(timeout_s=1.0)
+        self.server.let_read(timeout_s=1.0)
         self.runner.drain(timeout_s=1.0)
         self.log.flush(timeout_s=1.0)
         self.server.stop()

@@ -20,6 +20,7 @@ class DataHook(BuildHookInterface):  # type: ignore[misc]
             return
         root = Path(self.root)
         files = [f for m in (root / "models").glob("*/model.json") for p in MODEL_FILES for f in m.parent.glob(p)]
+        files += (root / "models" / "recordings").glob("*.bin")  # of the training_recordings.txt of all models
         files += [f for f in (root / "frontend").rglob("*") if f.is_file()]
         for file in files:
             build_data["force_include"][str(file)] = f"kws_serve/_data/{file.relative_to(root).as_posix()}"

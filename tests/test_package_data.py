@@ -27,8 +27,8 @@ def test_in_an_installed_wheel(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     assert firmware.sources() == tmp_path / "_data" / "firmware"
 
 
-def test_the_wheel_has_what_a_board_needs(tmp_path: Path) -> None:
-    """Every source of the firmware, so that an installed service builds the emulator's."""
+def test_the_wheel_has_what_a_board_and_an_evaluation_need(tmp_path: Path) -> None:
+    """Every source of the firmware, so that an installed service builds the emulator's; all keys of recordings."""
     spec = importlib.util.spec_from_file_location("build_hook", ROOT / "service" / "build_hook.py")
     assert spec is not None and spec.loader is not None
     hook = importlib.util.module_from_spec(spec)
@@ -41,3 +41,6 @@ def test_the_wheel_has_what_a_board_needs(tmp_path: Path) -> None:
     sources = [p for p in firmware.sources().rglob("*") if p.is_file()]
     assert {f"kws_serve/_data/firmware/{p.relative_to(firmware.sources()).as_posix()}" for p in sources} <= packed
     assert "kws_serve/_data/models/dscnn-s/model.int8.tflite" in packed
+    lists = (ROOT / "models").glob("*/training_recordings.txt")
+    keys = {line.split()[0] for path in lists for line in path.read_text().splitlines() if line[0] != "#"}
+    assert keys and {f"kws_serve/_data/models/recordings/{name}" for name in keys} <= packed

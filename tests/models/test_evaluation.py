@@ -7,23 +7,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import soundfile
 
 from kws_models.cli import main
 from kws_models.data.audio_cache import decode, load_audio
 from kws_models.data.recordings import DataError, Recording, find_recordings, flatten, fold_of
-from kws_models.data.training_list import FILE, pcm_digest, read_training_list, training_lines
 from kws_models.evaluation.clips import Options, evaluate, find_cases, hash_split, sample_unknown
 from kws_models.evaluation.intervals import confusion_matrix, report, wilson
 from kws_serve.manifest.folder import find_model, load_model, shipped_models_dir
-from kws_serve.messages import KwsError
-
-
-def write_clip(path: Path, seed: int, seconds: float = 1.0, rate_hz: int = 16_000) -> np.ndarray:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    samples = np.random.default_rng(seed).normal(0, 2000, round(seconds * rate_hz)).astype(np.int16)
-    soundfile.write(path, samples, rate_hz)
-    return samples
+from tests.models.test_training_list import FILE, write_clip, write_list
 
 
 @pytest.fixture
@@ -85,7 +76,7 @@ def test_training_clips_are_left_out_and_counted(
     for path in shipped("dscnn-s").folder.iterdir():
         (folder / path.name).write_bytes(path.read_bytes())
     trained = [r for r in flatten(find_recordings(commands)) if r.folder == "yes"][:3]
-    (folder / FILE).write_bytes(training_lines(trained, ["yes/speaker9_nohash_0"], commands))
+    write_list(folder, trained, ["yes/speaker9_nohash_0"])
     spec = load_model(folder)
     infer = says("yes", spec.labels)
     result = evaluate(spec, infer, commands, Options())
@@ -97,20 +88,27 @@ def test_training_clips_are_left_out_and_counted(
     assert "left out: 4 clips" in printed.err and json.loads(printed.out)["n"] == 9
 
 
-def test_digests_are_recognised_at_any_place_and_in_any_container(commands: Path, tmp_path: Path) -> None:
-    samples = write_clip(tmp_path / "elsewhere" / "x" / "renamed.flac", 5)
-    (tmp_path / FILE).write_text(f"{pcm_digest(samples)} yes/speaker5_nohash_0.wav\n")
-    known = read_training_list(tmp_path / FILE)
-    pcm, _ = soundfile.read(tmp_path / "elsewhere" / "x" / "renamed.flac", dtype="int16")
-    assert known.has(Recording(tmp_path / "renamed.flac", "x", "renamed"), pcm)
-    assert not known.has(Recording(tmp_path / "renamed.flac", "x", "renamed"), pcm[1:])
-
-
-@pytest.mark.parametrize("line", ["abc yes/a.wav", "g" * 40 + " yes/a.wav", "features"])
-def test_a_foreign_line_is_refused(tmp_path: Path, line: str) -> None:
-    (tmp_path / FILE).write_text(line)
-    with pytest.raises(KwsError, match="wanted a SHA-1 and a path"):
-        read_training_list(tmp_path / FILE)
+def test_without_its_list_of_recordings_a_model_is_not_judged(
+    commands: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "model"
+    folder.mkdir()
+    for path in shipped("dscnn-s").folder.iterdir():
+        (folder / path.name).write_bytes(path.read_bytes())
+    (folder / FILE).write_text(f"{'0' * 64}.bin 0 1 0\n")
+    judged = ("evaluate", str(folder), "--data", str(commands), "--json")
+    for others in ((), ("--talk", "--fold", str(fold_of("speaker1")))):
+        with pytest.raises(SystemExit) as ended:
+            main([*judged, *others])
+        printed = capsys.readouterr()
+        assert ended.value.code == 2 and printed.out == ""
+        assert f"found no {'0' * 64}.bin, wanted it in {folder} or" in printed.err
+        assert "kws-models export writes it" in printed.err
+    with pytest.raises(SystemExit):
+        main(["compare", "dscnn-s", str(folder), "--data", str(commands)])
+    assert f"found no {'0' * 64}.bin" in capsys.readouterr().err
+    main([*judged, "--include-training"])
+    assert json.loads(capsys.readouterr().out)["n"] == 13
 
 
 def test_the_split_lists_choose_clips(commands: Path) -> None:

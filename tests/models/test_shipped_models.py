@@ -10,7 +10,7 @@ import pytest
 
 from kws_models.data.audio_cache import decode
 from kws_models.data.features import PatchMaker
-from kws_models.data.training_list import FILE, read_training_list
+from kws_models.data.training_list import read_training_list
 from kws_models.export.export_command import EXPERIMENTAL_BELOW
 from kws_models.zoo.architectures import ARCHITECTURES
 from kws_serve.backends import open_backend
@@ -50,8 +50,10 @@ def test_classes_of_few_recordings_are_marked(name: str) -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_the_list_of_recordings_is_well_formed(name: str) -> None:
-    known = read_training_list(shipped_models_dir() / name / FILE)
-    assert len(known.digests) > 1000
+    known = read_training_list(shipped_models_dir() / name)
+    features = f" and features of {known.n_features} further clips" if known.n_features else ""
+    assert spec_of(name).provenance["data"] == f"{known.n_recordings} recordings{features}"
+    assert len(known.keys) >= known.n_recordings + known.n_features > 1000
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -11,11 +11,10 @@ import pytest
 from kws_models.cli import main
 from kws_models.data.real_speech import find_sentences
 from kws_models.data.recordings import fold_of
-from kws_models.data.training_list import FILE, training_lines
 from kws_models.evaluation.talk_report import Point, at_found, evaluate_talk
 from kws_serve.manifest.folder import find_model, load_model, shipped_models_dir
 from kws_serve.messages import KwsError
-from tests.models.test_evaluation import write_clip
+from tests.models.test_training_list import write_clip, write_list
 
 SPEC = find_model("dscnn-s", [shipped_models_dir()])
 FOLD = fold_of("s1")
@@ -69,7 +68,7 @@ def test_other_speech_and_what_was_learnt_from(data: Path, tmp_path: Path) -> No
     for path in SPEC.folder.iterdir():
         (learnt / path.name).write_bytes(path.read_bytes())
     known = [s.recording for s in find_sentences(data) if s.recording.source in READERS]
-    (learnt / FILE).write_bytes(training_lines(known, [], data))
+    write_list(learnt, known)
     spec = load_model(learnt)
     assert evaluate_talk(spec, always("stop"), data, FOLD, speech=data)["speakers"] == [OTHER]
     with pytest.raises(KwsError, match=r"found no speech_running of fold . in .* did not learn from"):

@@ -12,6 +12,7 @@ import soundfile
 pytest.importorskip("torch")
 
 from kws_models.cli import main
+from kws_models.data.training_list import read_training_list
 from kws_models.zoo.architectures import ARCHITECTURES
 from kws_serve.manifest.folder import load_model
 
@@ -47,6 +48,8 @@ def test_train_export_evaluate(name: str, tmp_path: Path, capsys: pytest.Capture
     command("export", name, *common, "--weights", tmp_path / "run" / "weights.npz", "--out", tmp_path / name)
     spec = load_model(tmp_path / name)
     assert set(spec.files) == {"onnx", "tflite"} and "## Credits" in (tmp_path / name / "README.md").read_text()
+    known = read_training_list(tmp_path / name)
+    assert known.n_recordings == 2 * len(FOLDERS[name])
     capsys.readouterr()
     for backend in ("onnx", "tflite"):
         command("evaluate", tmp_path / name, "--data", data, "--backend", backend, "--json", "--include-training")

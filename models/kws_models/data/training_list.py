@@ -1,37 +1,59 @@
-"""`training_recordings.txt`: what a model learnt from, recognised again by the digest of the PCM.
+"""`training_recordings.txt`: what a model learnt from, recognised again by digests.
 
-A line is `<SHA-1 of the 16-bit PCM> <path>`; a recording whose file is lossy has two, of the original and of what the
-file decodes to. `features <word>/<speaker>_nohash_<n>` names a clip of which only published features were used: it is
-recognised by that name.
+A line names one file of keys: `<SHA-256 of the file>.bin <fold> <recordings> <clips known by features>`, one file for
+each fold, so that models that learnt from the same recordings share their files. Such a file lies in the model's
+folder, or in the folder `recordings` beside the shipped models. It holds sorted keys of KEY_BYTES each:
+
+- the beginning of the SHA-1 of a recording's 16-bit PCM; a recording whose file is lossy has two, of the original
+  and of what the file decodes to;
+- the beginning of the SHA-1 of `<word>/<speaker>_nohash_<n>`, the name of a clip of which only published features
+  were used.
 """
 
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 from kws_models.data.audio_cache import read_pcm
-from kws_models.data.recordings import Recording
+from kws_models.data.recordings import Recording, described, fold_of
+from kws_serve.manifest.folder import shipped_models_dir
 from kws_serve.messages import Int16Array, KwsError
 
 FILE = "training_recordings.txt"
-_FEATURES = "features"
+SHARED = "recordings"  # beside the shipped models
+# A false match leaves out a clip that was not learnt from. A foreign digest meets one of n keys with a chance of
+# n / 2**64: 1.8e-15 for the 33,534 digests of all shipped models, 3.8e-15 for them and the 36,184 names.
+KEY_BYTES = 8
+# A line may name nothing but a file of this shape, so that it cannot lead out of the two folders.
+_LINE = re.compile(r"([0-9a-f]{64})\.bin ([0-9]{1,4}) ([0-9]{1,9}) ([0-9]{1,9})", re.ASCII)
+_HEAD = "# file of the keys, fold, recordings, clips of which only published features were used"
+_MADE_BY = "kws-models export writes it"
 
 
 @dataclass(frozen=True)
 class TrainingList:
-    """Digests and names of what was trained on."""
+    """Keys (hexadecimal) of what was trained on, and how many recordings and clips known by features they stand for."""
 
-    digests: frozenset[str] = frozenset()
-    names: frozenset[str] = frozenset()
+    keys: frozenset[str] = frozenset()
+    n_recordings: int = 0
+    n_features: int = 0
 
     def has(self, recording: Recording, samples: Int16Array) -> bool:
         """True if this recording, whose file decodes to `samples` at the file's own rate, was trained on."""
-        digest = pcm_digest(samples)
-        name = f"{recording.folder}/{recording.path.stem}"
-        return digest in self.digests or recording.sha1_pcm in self.digests or name in self.names
+        name = _name_digest(f"{recording.folder}/{recording.path.stem}")
+        return any(_key(digest) in self.keys for digest in (pcm_digest(samples), recording.sha1_pcm, name))
+
+
+@dataclass(frozen=True)
+class ListFiles:
+    """What is to be written: the content of FILE, and of the files of keys by name."""
+
+    listed: bytes
+    keys: dict[str, bytes]
 
 
 def pcm_digest(samples: Int16Array) -> str:
@@ -39,29 +61,85 @@ def pcm_digest(samples: Int16Array) -> str:
     return hashlib.sha1(samples.astype("<i2").tobytes()).hexdigest()
 
 
-def read_training_list(path: Path) -> TrainingList:
-    """The list; empty where there is none. Raises KwsError for a line that is none of ours."""
-    digests, names = set(), set()
-    lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
+def read_training_list(folder: Path) -> TrainingList:
+    """The list of the model in `folder`; empty where it has none.
+
+    Raises KwsError for a line that is none of ours, and for a file of keys that is missing or not the named one.
+    """
+    path = folder / FILE
+    keys: set[str] = set()
+    n_recordings = n_features = 0
+    lines = path.read_text(encoding="utf-8", errors="replace").splitlines() if path.is_file() else []
     for number, line in enumerate(lines, start=1):
         if not line or line.startswith("#"):
             continue
-        first, _, rest = line.partition(" ")
-        if first == _FEATURES and rest:
-            names.add(rest)
-        elif len(first) == 40 and set(first) <= set("0123456789abcdef"):
-            digests.add(first)
-        else:
-            raise KwsError(f"{path}:{number}: found {line[:60]!r}, wanted a SHA-1 and a path, or features and a name")
-    return TrainingList(frozenset(digests), frozenset(names))
+        found = _LINE.fullmatch(line)
+        if found is None:
+            wanted = "<SHA-256>.bin <fold> <recordings> <clips known by features>"
+            raise KwsError(f"{path}:{number}: found {line[:60]!r}, wanted {wanted}; {_MADE_BY}")
+        content = _read_keys(path, found[1])
+        keys.update(content[i : i + KEY_BYTES].hex() for i in range(0, len(content), KEY_BYTES))
+        n_recordings += int(found[3])
+        n_features += int(found[4])
+    return TrainingList(frozenset(keys), n_recordings, n_features)
 
 
-def training_lines(recordings: Iterable[Recording], feature_clips: Iterable[str], root: Path) -> bytes:
-    """The file's content for recordings under `root` and clips known by features only."""
-    lines = ["# SHA-1 of 16-bit PCM (of the original; for lossy files also as decoded), path"]
+def _read_keys(path: Path, digest: str) -> bytes:
+    """The file of keys of this SHA-256, beside the list at `path` or shared. Raises KwsError."""
+    places = (path.parent, shipped_models_dir() / SHARED)
+    files = [place / f"{digest}.bin" for place in places]
+    file = next((f for f in files if f.is_file()), None)
+    if file is None:
+        where = " or ".join(map(str, places))
+        raise KwsError(f"{path}: found no {digest}.bin, wanted it in {where}; {_MADE_BY}")
+    content = file.read_bytes()
+    found = hashlib.sha256(content).hexdigest()
+    if found != digest:
+        raise KwsError(f"{file}: found SHA-256 {found}, wanted {digest} as {path} says; {_MADE_BY}")
+    if len(content) % KEY_BYTES:
+        raise KwsError(f"{file}: found {len(content)} bytes, wanted keys of {KEY_BYTES} bytes; {_MADE_BY}")
+    return content
+
+
+def training_list(recordings: Iterable[Recording], feature_clips: Iterable[str]) -> ListFiles:
+    """The files for recordings and clips known by features only (`<word>/<stem>`). Raises KwsError."""
+    heard: dict[int, list[Recording]] = {}
+    named: dict[int, list[str]] = {}
     for recording in recordings:
-        path = recording.path.relative_to(root).as_posix()
-        decoded = pcm_digest(read_pcm(recording.path)[0])
-        lines += [f"{digest} {path}" for digest in dict.fromkeys((recording.sha1_pcm or decoded, decoded))]
-    lines += [f"{_FEATURES} {name}" for name in sorted(feature_clips)]
-    return ("\n".join(lines) + "\n").encode()
+        heard.setdefault(recording.fold, []).append(recording)
+    for clip in feature_clips:
+        named.setdefault(fold_of(described(Path(clip), {}).source), []).append(clip)
+    lines, files = [_HEAD], {}
+    for fold in sorted({*heard, *named}):
+        mine, names = heard.get(fold, []), named.get(fold, [])
+        digests = {digest for recording in mine for digest in _pcm_digests(recording)} | set(map(_name_digest, names))
+        content = b"".join(sorted({bytes.fromhex(_key(digest)) for digest in digests}))
+        name = f"{hashlib.sha256(content).hexdigest()}.bin"
+        files[name] = content
+        lines.append(f"{name} {fold} {len(mine)} {len(names)}")
+    return ListFiles(("\n".join(lines) + "\n").encode(), files)
+
+
+def keys_folder(out: Path) -> Path:
+    """Where the files of keys of a model folder `out` go: shared among the shipped models, else `out` itself."""
+    shipped = shipped_models_dir()
+    return shipped / SHARED if out.resolve().parent == shipped.resolve() else out
+
+
+def _pcm_digests(recording: Recording) -> set[str]:
+    decoded = pcm_digest(read_pcm(recording.path)[0])
+    original = recording.sha1_pcm or decoded
+    if not re.fullmatch("[0-9a-f]{40}", original):
+        raise KwsError(
+            f"{recording.path}: found sha1_pcm16 {original!r} in its manifest, wanted a SHA-1 in hexadecimal"
+        )
+    return {original, decoded}
+
+
+def _name_digest(name: str) -> str:
+    return hashlib.sha1(name.encode()).hexdigest()
+
+
+def _key(digest: str) -> str:
+    """The part of a digest in hexadecimal that is kept."""
+    return digest[: 2 * KEY_BYTES]

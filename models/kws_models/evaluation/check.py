@@ -100,11 +100,11 @@ def _check_papers(spec: ModelSpec, folder: Path, findings: Findings) -> None:
         findings.warnings.append(f"{FILE}: found none; evaluate cannot leave out what was trained on")
         return
     try:
-        known = read_training_list(folder / FILE)
+        known = read_training_list(folder)
     except KwsError as error:
         findings.faults.append(str(error))
         return
-    findings.passed.append(f"{FILE}: {len(known.digests)} digests, {len(known.names)} names")
+    findings.passed.append(f"{FILE}: {known.n_recordings} recordings, {known.n_features} clips known by features")
 
 
 def as_text(findings: Findings) -> str:

@@ -28,7 +28,7 @@ from kws_models.data.recordings import (
     keyword_root,
     only_fold,
 )
-from kws_models.data.training_list import FILE, TrainingList, read_training_list
+from kws_models.data.training_list import TrainingList, read_training_list
 from kws_models.evaluation.intervals import BoolArray, confusion_matrix, report
 from kws_serve.manifest.spec import ModelSpec
 from kws_serve.messages import Float32Array, Int16Array
@@ -80,10 +80,9 @@ class Judged:
 
 
 def judge(spec: ModelSpec, infer: Infer, data: Path, options: Options) -> Judged:
-    """Every clip's class."""
+    """Every clip's class. Raises KwsError where what was trained on cannot be told (read_training_list)."""
     cases = find_cases(spec, data, options.split, options.fold)
-    lists = (read_training_list(spec.folder / FILE), *options.also_left_out)
-    lists = () if options.include_training else lists
+    lists = () if options.include_training else (read_training_list(spec.folder), *options.also_left_out)
     events = spec.task == "event"
     maker = PatchMaker(spec.front_end, spec.n_frames)
     kept, predicted, left_out = [], [], 0

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from kws_models.data.training_list import FILE, read_training_list
+from kws_models.data.training_list import read_training_list
 from kws_models.evaluation.clips import Options, judge
 from kws_models.evaluation.intervals import confusion_matrix, paired, report
 from kws_serve.backends import open_backend
@@ -32,7 +32,7 @@ def compare(a: str, b: str, data: Path | None, backend: str) -> dict[str, Any]:
     specs = [load_model(Path(x)) if Path(x).is_dir() else find_model(x, [shipped_models_dir()]) for x in (a, b)]
     if specs[0].labels != specs[1].labels:
         raise _other_labels(specs[0].labels, specs[1].labels)
-    lists = tuple(read_training_list(spec.folder / FILE) for spec in specs)
+    lists = tuple(read_training_list(spec.folder) for spec in specs)
     judged = []
     for spec in specs:
         opened = open_backend(backend, spec)

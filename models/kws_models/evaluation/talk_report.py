@@ -19,7 +19,7 @@ import numpy as np
 from kws_models.data.audio_cache import at_rate, decode, read_pcm
 from kws_models.data.real_speech import FOLDER, find_sentences, without_words
 from kws_models.data.recordings import event_root, find_recordings, keyword_root, only_fold
-from kws_models.data.training_list import FILE, read_training_list
+from kws_models.data.training_list import read_training_list
 from kws_models.evaluation.clips import Infer
 from kws_models.evaluation.intervals import poisson, wilson
 from kws_models.evaluation.scenes import Scene, compose, count, detections_of, stream_scores, with_settings
@@ -78,7 +78,7 @@ def evaluate_talk(
 def hear_talk(spec: ModelSpec, infer: Infer, data: Path, fold: int | None) -> list[Talking]:
     """Scores of every speaker's sentences without a command word that the model did not learn from."""
     rate_hz = spec.front_end.rate_hz
-    learnt = read_training_list(spec.folder / FILE)
+    learnt = read_training_list(spec.folder)
     pause = np.zeros(round(PAUSE_S * rate_hz), np.int16)
     spoken: dict[str, list[Int16Array]] = {}
     for sentence in without_words(find_sentences(data), spec.labels):

@@ -55,7 +55,7 @@ def data_section(recordings: list[Recording], folders: tuple[str, ...], n_featur
         "",
         f"{len(recordings)} recordings of {n_sources} speakers or sources{features if n_features else ''}.",
         f"Licence stated second-hand by a game or sound pack: {100 * claimed_share(recordings):.1f} %.",
-        "The digests of all of them are in training_recordings.txt.",
+        "Digests of all of them are in the files that training_recordings.txt names.",
         "",
         counts_table(recordings, folders),
         "",

@@ -10,7 +10,7 @@ from typing import Any
 from kws_models.data.event_batches import EventBatches
 from kws_models.data.keyword_batches import KeywordBatches
 from kws_models.data.recordings import Recording
-from kws_models.data.training_list import FILE, training_lines
+from kws_models.data.training_list import FILE, ListFiles, keys_folder, training_list
 from kws_models.export.card import claimed_share, data_section, licences_of, with_data_section
 from kws_models.export.model_folder_writer import (
     ONNX_FILE,
@@ -87,10 +87,11 @@ def export_command(name: str, options: ExportOptions) -> None:
     made = _made(name, options)
     architecture, out = made.architecture, options.out
     recordings, features = made.batches.training_recordings, made.batches.feature_clips
+    learnt = training_list(recordings, features)
     files = {
         ONNX_FILE: onnx_bytes(made.graph, made.weights),
         TFLITE_FILE: made.quantised.content,
-        FILE: training_lines(recordings, features, options.data),
+        FILE: learnt.listed,
     }
     if options.float_tflite:
         files[FLOAT_FILE] = tflite_bytes(made.graph, made.weights)
@@ -98,6 +99,7 @@ def export_command(name: str, options: ExportOptions) -> None:
         files[QDQ_FILE] = qdq_bytes(made.graph, made.weights, made.quantised.ranges)
     if options.step:
         files[STEP_FILE] = step_bytes(made.graph, made.weights)
+    _write_keys(out, learnt)
     old = json.loads((out / "model.json").read_text()) if (out / "model.json").is_file() else {}
     facts = ModelFacts(
         version=options.model_version,
@@ -132,6 +134,14 @@ def _made(name: str, options: ExportOptions) -> Exported:
     else:
         quantised = with_ranges(graph, folded, trained.ranges, patches)
     return Exported(architecture, graph, folded, quantised, batches)
+
+
+def _write_keys(out: Path, learnt: ListFiles) -> None:
+    """The files of keys, before the list that names them."""
+    folder = keys_folder(out)
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, content in learnt.keys.items():
+        replace_file(folder / name, content)
 
 
 def _write_card(out: Path, architecture: Architecture, recordings: list[Recording], n_features: int) -> None:

@@ -70,7 +70,10 @@ def _parser() -> argparse.ArgumentParser:
     _add_board(one)
     one.add_argument("--log", type=Path, help="with --board gvsoc: keep its trace of the cycle counter's reads")
     one.add_argument(
-        "--from-log", type=Path, metavar="LOG", help="the table of what --json printed, or with NAME of what --log kept"
+        "--from-log",
+        type=Path,
+        metavar="LOG",
+        help="the table of what --json printed, or with NAME of what --log kept; *.gz too",
     )
     one.add_argument("--estimate", action="store_true", help="modelled on the reference's tables: needs no board")
     one.add_argument("--json", action="store_true", dest="as_json")

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import re
+import zlib
 from dataclasses import asdict, dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -83,15 +85,16 @@ def modelled(image: BoardImage) -> Profile:
 
 
 def from_log(path: Path, image: BoardImage | None = None) -> Profile:
-    """What `--json` printed, or of `image` what `--log` kept of gvsoc. Raises BoardError for anything else."""
+    """What `--json` printed, or of `image` what `--log` kept of gvsoc; also *.gz. Raises BoardError for others."""
     try:
-        text = path.read_text(encoding="utf-8")
+        content = path.read_bytes()
+        text = (gzip.decompress(content) if path.suffix == ".gz" else content).decode()
         if image is not None and f"{gvsoc.TIMER}/trace" in text:
             return _from_trace(path, text, image)
         found: dict[str, Any] = json.loads(text)
         rows = tuple(ProfileRow(**row) for row in found["rows"])
         profile = Profile(found["model"], found["cycle_source"], found["board"], rows)
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, EOFError, zlib.error, ValueError, KeyError, TypeError) as error:
         raise BoardError(
             f"{path}: found no profile ({error}), wanted what kws-board profile --json prints, or with a model's NAME "
             "what --log kept"

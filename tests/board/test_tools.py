@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import re
 import subprocess
@@ -75,13 +76,14 @@ def test_profile_on_the_emulator_and_from_its_log(
 
 def test_the_committed_logs_of_gvsoc_make_the_tables_of_the_docs(capsys: pytest.CaptureFixture[str]) -> None:
     page = (ROOT / "docs" / "board.md").read_text()
-    logs = sorted((ROOT / "docs" / "gvsoc").glob("*.log"))
+    logs = sorted((ROOT / "docs" / "gvsoc").glob("*.log.gz"))
     assert len(logs) >= 4
     for log in logs:
-        board("profile", log.stem, "--from-log", str(log), "--json")
+        name = log.name.removesuffix(".log.gz")
+        board("profile", name, "--from-log", str(log), "--json")
         found = json.loads(capsys.readouterr().out)
         assert found["cycle_source"] == "gvsoc" and all(row["cycles"] > 0 for row in found["rows"])
-        assert re.search(rf"^\| `{log.stem}` \| \*?\*?{found['total']['cycles']:,}\b", page, re.MULTILINE), log.stem
+        assert re.search(rf"^\| `{name}` \| \*?\*?{found['total']['cycles']:,}\b", page, re.MULTILINE), name
     board("profile", "dscnn-s", "--from-log", str(logs[-1]))
     assert "cycles of gvsoc, the simulator of the chip" in capsys.readouterr().out
 
@@ -114,6 +116,14 @@ def test_a_log_that_is_none(text: str, tmp_path: Path, capsys: pytest.CaptureFix
     log = tmp_path / "log.json"
     log.write_text(text)
     assert str(log) in refused(capsys, "profile", "--from-log", str(log))
+
+
+@pytest.mark.parametrize("content", [b"", b"{}", gzip.compress(b"{}"), gzip.compress(b"x" * 99)[:-9],
+                                     gzip.compress(b"\xff"), gzip.compress(b"{}")[:10] + b"\xff" * 20])  # fmt: skip
+def test_a_packed_log_that_is_none(content: bytes, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    log = tmp_path / "log.gz"
+    log.write_bytes(content)
+    assert f"{log}: found no profile" in refused(capsys, "profile", "--from-log", str(log))
 
 
 def test_compile_says_what_a_model_needs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -85,9 +85,7 @@ def test_models_that_learnt_from_the_same_folds_share_files(spoken: list[Recordi
     clips = [f"yes/{i:04x}_nohash_0" for i in range(20)]
     held_out = 0
     everything = training_list(spoken, clips)
-    part = training_list(
-        [r for r in spoken if r.fold != held_out], [c for c in clips if fold_of(c[4:8]) != held_out]
-    )
+    part = training_list([r for r in spoken if r.fold != held_out], [c for c in clips if fold_of(c[4:8]) != held_out])
     assert set(part.keys) < set(everything.keys) and len(everything.keys) - len(part.keys) == 1
     for name, content in everything.keys.items():
         keys = [content[i : i + KEY_BYTES] for i in range(0, len(content), KEY_BYTES)]

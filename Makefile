@@ -1,6 +1,7 @@
 # make run     start the service (ARGS="--backend tflite --source mic" are handed on)
-# make test    set up what the tests need and run them
-# make check   format, lint, types, tests
+# make test    set up what the tests need and run them (ARGS="tests/core -k ring": those, without the coverage gate)
+# make lint    format, lint, types
+# make check   lint, then test: what .ci/run runs
 # make proof   the guarantees at full counts; writes docs/guarantees.md (about an hour)
 # make mutants take each guard away: its test must fail
 # make soak    half an hour of kills, unplugged devices and crowds
@@ -11,33 +12,36 @@ PY ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 ARGS ?=
+CODE := service models firmware_bridge tests scripts
+GATE := --cov=kws_serve.core --cov-branch --cov-fail-under=95
 export PY
 
-.PHONY: run test check test-train bench parity proof autobahn emulated mutants soak clean
+.PHONY: run test lint check test-train bench parity proof autobahn emulated mutants soak clean
 .DELETE_ON_ERROR:
 
 run: $(VENV)/run.stamp
-	@.ci/start.sh $(ARGS)
+	@scripts/start.sh $(ARGS)
 
 $(VENV)/run.stamp: pyproject.toml
-	@.ci/set_up.sh run "$(PY)"
+	@scripts/set_up.sh run "$(PY)"
 	@touch $@
 
 $(VENV)/test.stamp: pyproject.toml
-	@.ci/set_up.sh test "$(PY)"
+	@scripts/set_up.sh test "$(PY)"
 	@touch $@ $(VENV)/run.stamp
 
 test: $(VENV)/test.stamp
-	$(BIN)/python -m pytest --ignore=tests/training $(ARGS)
+	$(BIN)/python -m pytest --ignore=tests/training $(or $(ARGS),$(GATE))
 
-check: $(VENV)/test.stamp
-	$(BIN)/ruff format --check service models firmware_bridge tests
-	$(BIN)/ruff check service models firmware_bridge tests
+lint: $(VENV)/test.stamp
+	$(BIN)/ruff format --check $(CODE)
+	$(BIN)/ruff check $(CODE)
 	$(BIN)/mypy
-	$(BIN)/python -m pytest --ignore=tests/training --cov=kws_serve.core --cov-branch --cov-fail-under=95 $(ARGS)
+
+check: lint test
 
 test-train: $(VENV)/test.stamp
-	@.ci/set_up.sh train "$(PY)"
+	@scripts/set_up.sh train "$(PY)"
 	$(BIN)/python -m pytest -m train tests $(ARGS)
 
 bench: $(VENV)/test.stamp
@@ -48,13 +52,13 @@ parity: $(VENV)/test.stamp
 	$(BIN)/python -m tests.board.parity $(ARGS)
 
 proof: $(VENV)/test.stamp
-	@.ci/proof.sh $(BIN)/python
+	@scripts/proof.sh $(BIN)/python
 
 autobahn: $(VENV)/test.stamp
-	@.ci/autobahn.sh $(BIN)/python
+	@scripts/autobahn.sh $(BIN)/python
 
 emulated: $(VENV)/test.stamp
-	@.ci/emulated.sh $(BIN)/python $(ARGS)
+	@scripts/emulated.sh $(BIN)/python $(ARGS)
 
 mutants: $(VENV)/test.stamp
 	$(BIN)/python -m tests.mutants $(ARGS)

@@ -12,6 +12,6 @@ case " $* ${KWS_SOURCE:+--source} ${KWS_CONFIG:+--source} " in
     ;;
 esac
 case " $* " in
-*" gap8 "*) case " $* " in *" serial:"*) ;; *) .ci/set_up.sh board "${PY:-python3}" ;; esac ;;
+*" gap8 "*) case " $* " in *" serial:"*) ;; *) scripts/set_up.sh board "${PY:-python3}" ;; esac ;;
 esac
 exec "$bin/kws-serve" "$@"

@@ -45,11 +45,11 @@ test-train: $(VENV)/test.stamp
 	$(BIN)/python -m pytest -m train tests $(ARGS)
 
 bench: $(VENV)/test.stamp
-	$(BIN)/python -m tests.bench.front_end_bench
-	$(BIN)/python -m tests.bench.streams_bench $(ARGS)
+	$(BIN)/python -m tests.campaigns.bench.front_end_bench
+	$(BIN)/python -m tests.campaigns.bench.streams_bench $(ARGS)
 
 parity: $(VENV)/test.stamp
-	$(BIN)/python -m tests.board.parity $(ARGS)
+	$(BIN)/python -m tests.campaigns.parity $(ARGS)
 
 proof: $(VENV)/test.stamp
 	@scripts/proof.sh $(BIN)/python
@@ -61,10 +61,10 @@ emulated: $(VENV)/test.stamp
 	@scripts/emulated.sh $(BIN)/python $(ARGS)
 
 mutants: $(VENV)/test.stamp
-	$(BIN)/python -m tests.mutants $(ARGS)
+	$(BIN)/python -m tests.campaigns.mutants $(ARGS)
 
 soak: $(VENV)/test.stamp
-	$(BIN)/python -m tests.soak $(ARGS)
+	$(BIN)/python -m tests.campaigns.soak $(ARGS)
 
 clean:
 	rm -rf $(VENV) dist build

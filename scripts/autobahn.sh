@@ -7,7 +7,7 @@ command -v wstest >/dev/null || {
     exit 2
 }
 folder=$(mktemp -d)
-"$python" -m tests.echo_server 9001 &
+"$python" -m tests.support.echo_server 9001 &
 echo_server=$!
 trap 'kill $echo_server; rm -rf "$folder"' EXIT
 sleep 1

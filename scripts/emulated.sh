@@ -81,8 +81,8 @@ aarch64() {
 }
 
 WHEELS="numpy|onnxruntime|onnx|ai-edge-litert|soxr|soundfile|scipy|flatbuffers|kaldi[-_]native[-_]fbank|pytest|pytest-asyncio|hypothesis"
-HASWELL="tests/models/test_exporters.py tests/models/test_export_step.py tests/models/test_bring_your_own.py
- tests/models/test_check.py tests/models/test_shipped_models.py tests/integration/test_three_ways.py"
+HASWELL="tests/models/export/test_exporters.py tests/models/export/test_export_step.py tests/models/test_bring_your_own.py
+ tests/models/evaluation/test_check.py tests/models/test_shipped_models.py tests/integration/test_three_ways.py"
 
 for processor in "$@"; do
     case $processor in

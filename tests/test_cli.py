@@ -20,7 +20,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from tests.tiny_model import write_level_model
+from tests.support.tiny_model import write_level_model
 
 SERVE = [sys.executable, "-m", "kws_serve"]
 DETECT = [sys.executable, "-c", "from kws_serve.cli import detect; detect()"]

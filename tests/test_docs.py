@@ -14,9 +14,9 @@ import pytest
 
 from kws_serve.config import SERVE, Settings, add_flags, flag_name, load_settings, variable_name
 from kws_serve.sources import parse_sources
-from tests.live_server import live_server
-from tests.mutants import MUTANTS
-from tests.tiny_model import write_level_model
+from tests.campaigns.mutants import MUTANTS
+from tests.support.live_server import live_server
+from tests.support.tiny_model import write_level_model
 
 ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text()

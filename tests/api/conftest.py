@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.live_server import LiveServer, live_server
-from tests.tiny_model import write_level_model
+from tests.support.live_server import LiveServer, live_server
+from tests.support.tiny_model import write_level_model
 
 TOKEN = "a-token-that-only-the-tests-know"
 

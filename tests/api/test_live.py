@@ -23,8 +23,8 @@ from kws_serve.manifest.folder import load_model
 from kws_serve.messages import Detection, Level, StreamState
 from tests.api.test_security import closed_with
 from tests.api.test_streams import WORD, check, say
-from tests.live_server import LiveServer, live_server
-from tests.tiny_model import FBANK_16K, write_level_model
+from tests.support.live_server import LiveServer, live_server
+from tests.support.tiny_model import FBANK_16K, write_level_model
 
 
 @pytest.fixture(scope="module")

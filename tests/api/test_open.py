@@ -16,7 +16,7 @@ from kws_serve.api.tokens import TokenFile
 from kws_serve.messages import KwsError
 from tests.api.conftest import TOKEN
 from tests.api.test_security import closed_with
-from tests.live_server import LiveServer, live_server
+from tests.support.live_server import LiveServer, live_server
 
 
 def revoke(path: Path) -> None:

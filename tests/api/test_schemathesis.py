@@ -10,8 +10,8 @@ from hypothesis import HealthCheck, given, settings  # noqa: E402
 from schemathesis.checks import not_a_server_error  # noqa: E402
 from schemathesis.specs.openapi.checks import response_schema_conformance, status_code_conformance  # noqa: E402
 
-from tests.live_server import live_server  # noqa: E402
-from tests.proof import count, record  # noqa: E402
+from tests.campaigns.proof import count, record  # noqa: E402
+from tests.support.live_server import live_server  # noqa: E402
 
 EXAMPLES = count(1000, 30)
 

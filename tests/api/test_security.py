@@ -20,7 +20,7 @@ from kws_serve.api.security import Access, check_exposure
 from kws_serve.messages import KwsError
 from kws_serve.transport import protocols
 from tests.api.conftest import TOKEN
-from tests.proof import record
+from tests.campaigns.proof import record
 
 
 async def refused_upgrade(server, path="/v1/detections", **connect) -> int:
@@ -316,7 +316,7 @@ async def test_s5_streams_and_connections_are_limited(server, monkeypatch):
 
 async def test_s6_one_that_does_not_read_its_answer_is_dropped(server):
     """A large export whose reader stops: the connection is given up, not kept for ever."""
-    from tests.log.test_event_log import detection
+    from tests.sinks.test_event_log import detection
 
     server.log.publish([detection(10**9 + i, stream="export") for i in range(30_000)])
     assert await asyncio.to_thread(server.log.flush, 60)

@@ -22,7 +22,7 @@ from kws_serve.messages import Detection
 from kws_serve.sinks.event_log import EventLog
 from kws_serve.sinks.store import Filter
 from kws_serve.sinks.subscribers import QUEUE_MESSAGES
-from tests.live_server import live_server
+from tests.support.live_server import live_server
 
 LOUD = np.full(1600, 20000, "<i2").tobytes()
 QUIET = np.zeros(1600, "<i2").tobytes()

@@ -22,11 +22,11 @@ from kws_serve.host.log_format import JsonLine, OneLine
 from kws_serve.messages import KwsError
 from tests.api.conftest import TOKEN
 from tests.api.test_security import closed_with
-from tests.echo_server import echo_app
-from tests.live_server import LiveServer, live_server
-from tests.proof import record
-from tests.reliability.service import Service, running
-from tests.reliability.streams import words
+from tests.campaigns.proof import record
+from tests.support.echo_server import echo_app
+from tests.support.live_server import LiveServer, live_server
+from tests.support.service import Service, running
+from tests.support.streams import words
 
 ROLES = ("nobody", "wrong", "listen", "ingest", "admin", "listen-a", "ingest-a")
 

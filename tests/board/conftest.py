@@ -56,7 +56,7 @@ def host_board(sanitized: list[str]) -> Iterator[Board]:
 
 def tiny_tflite(seed: int = 0) -> bytes:
     """A small int8 model with every kind of layer but those of ResNetSE."""
-    from tests.board.random_tflite import keyword_like
+    from tests.support.random_tflite import keyword_like
 
     model: TfliteModel
     model, inputs, outputs = keyword_like(seed)

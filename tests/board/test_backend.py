@@ -27,8 +27,8 @@ from kws_serve.manifest.folder import find_model, shipped_models_dir
 from kws_serve.manifest.spec import ModelSpec
 from kws_serve.messages import BackendError
 from tests.board.faulty import on_a_pty
-from tests.conformance.tiny_models import BUILDERS, Tiny, expected, some_patches, spec_of
 from tests.models.test_bring_your_own import folder  # noqa: F401
+from tests.support.tiny_classifiers import BUILDERS, Tiny, expected, some_patches, spec_of
 
 
 @pytest.fixture

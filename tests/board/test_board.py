@@ -27,7 +27,7 @@ from tests.board.fake_gvsoc import sdk_programs, write_gapy, write_launcher
 from tests.board.faulty import Faulty, Resetting, Silent, on_a_pty
 from tests.board.test_firmware import image_of
 from tests.board.test_integer_reference import random_patches
-from tests.proof import count, record
+from tests.campaigns.proof import count, record
 
 
 def dscnn() -> BoardImage:

@@ -26,9 +26,9 @@ from kws_board.integer_ops import run
 from kws_board.protocol import Refused
 from kws_serve.manifest.folder import shipped_models_dir
 from tests.board.conftest import board_of, needs
-from tests.board.random_tflite import keyword_like
 from tests.board.test_integer_reference import BOARD_MODELS, count_of, random_patches
-from tests.proof import FULL
+from tests.campaigns.proof import FULL
+from tests.support.random_tflite import keyword_like
 
 
 def image_of(seed: int) -> BoardImage:

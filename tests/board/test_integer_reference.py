@@ -15,8 +15,8 @@ from kws_board.integer_model import quantised_multiplier
 from kws_board.integer_ops import run
 from kws_models.export.tflite_file import Quantisation, TfliteModel
 from kws_serve.manifest.folder import shipped_models_dir
-from tests.board import tflite_reference
-from tests.board.random_tflite import keyword_like
+from tests.support import tflite_reference
+from tests.support.random_tflite import keyword_like
 
 FOLDERS = sorted(p.parent for p in shipped_models_dir().glob("*/model.json"))
 

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from kws_board.packets import BadPacket, Packet, PacketReader, encode_packet
 from kws_board.protocol import ANSWER, Request
-from tests.proof import count, record
+from tests.campaigns.proof import count, record
 
 PACKETS = st.builds(Packet, st.integers(0, 255), st.integers(0, 255), st.binary(max_size=600))
 GOLDEN = json.loads((Path(__file__).parents[1] / "golden" / "board_packets.json").read_text())

@@ -10,8 +10,8 @@ import pytest
 from kws_serve.manifest.folder import shipped_models_dir
 from kws_serve.messages import Detection
 from tests.browser.test_views import LAB
-from tests.live_server import LiveServer, live_server
-from tests.proof import FULL
+from tests.campaigns.proof import FULL
+from tests.support.live_server import LiveServer, live_server
 
 pytestmark = pytest.mark.browser
 axe = pytest.importorskip("axe_playwright_python.sync_playwright")

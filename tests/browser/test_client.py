@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 
 from kws_serve.messages import Detection
-from tests.live_server import live_server
-from tests.reliability.streams import expected, words
-from tests.tiny_model import write_level_model
+from tests.support.live_server import live_server
+from tests.support.streams import expected, words
+from tests.support.tiny_model import write_level_model
 
 pytestmark = pytest.mark.browser
 ROOT = Path(__file__).resolve().parents[2]

@@ -11,9 +11,9 @@ import soxr
 
 from kws_serve.manifest.folder import shipped_models_dir
 from kws_serve.manifest.package_data import demo_audio
-from tests.proof import FULL, record
-from tests.reliability.service import Service, running
-from tests.tiny_model import write_level_model
+from tests.campaigns.proof import FULL, record
+from tests.support.service import Service, running
+from tests.support.tiny_model import write_level_model
 
 pytestmark = pytest.mark.browser
 FRAMES = """

@@ -11,8 +11,8 @@ from websockets.sync.client import connect
 from kws_serve.demo.make_demo import RATE_HZ as DEMO_RATE_HZ
 from kws_serve.manifest.folder import shipped_models_dir
 from kws_serve.manifest.package_data import demo_audio
-from tests.live_server import live_server
-from tests.tiny_model import write_level_model
+from tests.support.live_server import live_server
+from tests.support.tiny_model import write_level_model
 
 pytestmark = pytest.mark.browser
 HOSTILE = [

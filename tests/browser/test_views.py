@@ -16,8 +16,8 @@ from kws_serve.api.tokens import TokenFile
 from kws_serve.manifest.folder import shipped_models_dir
 from kws_serve.messages import Detection
 from tests.browser.test_page import HOSTILE
-from tests.live_server import LiveServer, live_server
-from tests.tiny_model import FBANK_16K, write_level_model
+from tests.support.live_server import LiveServer, live_server
+from tests.support.tiny_model import FBANK_16K, write_level_model
 
 pytestmark = pytest.mark.browser
 CONNECTED = "() => document.querySelector('#connection').innerText === 'Connected'"

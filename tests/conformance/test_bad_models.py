@@ -25,7 +25,7 @@ from kws_serve.backends.tflite import LIBRARIES
 from kws_serve.manifest.spec import ModelSpec
 from kws_serve.messages import BackendError
 from tests.conformance.test_scores import RUNNING
-from tests.conformance.tiny_models import BUILDERS, Tiny, onnx_bytes, some_patches, spec_of, tflite_bytes
+from tests.support.tiny_classifiers import BUILDERS, Tiny, onnx_bytes, some_patches, spec_of, tflite_bytes
 
 
 def refusal(backend: str, spec: ModelSpec) -> str:

@@ -31,9 +31,9 @@ from kws_serve.backends.tflite import TfliteRuntime
 from kws_serve.manifest.folder import find_model, shipped_models_dir
 from kws_serve.manifest.spec import FileSpec, ModelSpec
 from kws_serve.messages import BackendError
-from tests.conformance import tiny_models
-from tests.conformance.tiny_models import Tiny, some_patches
-from tests.models.random_model import random_weights
+from tests.support import tiny_classifiers
+from tests.support.random_model import random_weights
+from tests.support.tiny_classifiers import Tiny, some_patches
 
 OPERATORS = {
     "our pairs": {"QuantizeLinear", "DequantizeLinear"},
@@ -88,8 +88,8 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, ModelSpec]:
         found[kind] = quantised(tmp_path_factory.mktemp("q"), kind, content, "input", patches[:, None])
     specs = {kind: described(tmp_path_factory.mktemp("m"), shipped, data) for kind, data in found.items()}
     folder = tmp_path_factory.mktemp("tiny")
-    content = tiny_models.onnx_bytes(Tiny())
-    tiny = tiny_models.spec_of(folder, Tiny(), {"onnx": content})
+    content = tiny_classifiers.onnx_bytes(Tiny())
+    tiny = tiny_classifiers.spec_of(folder, Tiny(), {"onnx": content})
     specs["tiny operators"] = described(folder, tiny, quantised(folder, "", content, "x_real", 4 * some_patches(24)))
     return specs
 
@@ -192,14 +192,14 @@ def test_a_model_on_a_cliff_is_not_refused(files: dict[str, ModelSpec]) -> None:
 
 
 def test_float_files_are_not_compared(files: dict[str, ModelSpec]) -> None:
-    assert not is_integer(OnnxFile(tiny_models.onnx_bytes(Tiny())))
+    assert not is_integer(OnnxFile(tiny_classifiers.onnx_bytes(Tiny())))
     assert all(is_integer(OnnxFile(of(spec))) for spec in files.values())
 
 
 def test_a_product_that_has_no_reference_is_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     """Weights that are computed, not kept: the file runs, and the log says what was not checked."""
-    content = tiny_models.onnx_bytes(Tiny())
-    spec = tiny_models.spec_of(tmp_path, Tiny(), {"onnx": content})
+    content = tiny_classifiers.onnx_bytes(Tiny())
+    spec = tiny_classifiers.spec_of(tmp_path, Tiny(), {"onnx": content})
     model = onnx.load_from_string(quantised(tmp_path, "dynamic", content, "x_real", some_patches(4)))
     (product,) = (node for node in model.graph.node if node.op_type == "MatMulInteger")
     weights = product.input[1]

@@ -12,7 +12,7 @@ from kws_serve.backends import BACKENDS, Backend, open_backend
 from kws_serve.backends.patch_model import batch_sizes, next_size
 from kws_serve.manifest.spec import Axes, ModelSpec, Output
 from kws_serve.messages import BackendError
-from tests.conformance.tiny_models import BUILDERS, N_CLASSES, Tiny, expected, some_patches, spec_of
+from tests.support.tiny_classifiers import BUILDERS, N_CLASSES, Tiny, expected, some_patches, spec_of
 
 ELSEWHERE = {"gap8"}
 """Runs int8 files alone, on a board: tests/board."""

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from kws_serve.backends.onnx_session import new_session
-from tests.conformance.tiny_models import Tiny, onnx_bytes
+from tests.support.tiny_classifiers import Tiny, onnx_bytes
 
 ROOT = Path(__file__).parents[2]
 FOLDERS = ("service", "models", "firmware_bridge", "tests", "scripts", "frontend", "docker", "docs")

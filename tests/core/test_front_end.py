@@ -16,9 +16,9 @@ from kws_serve.core.mel import mel_weights
 from kws_serve.core.ring import SampleRing
 from kws_serve.manifest.spec import DctSpec, FrontEndSpec, LogSpec, MelSpec
 from kws_serve.messages import Float32Array, Int16Array
-from tests.core.front_end_specs import DSCNN_L, DSCNN_S, GOLDEN, KALDI, PSF, RESNETSE
 from tests.core.plain_front_end import plain_patch
 from tests.core.test_front_end_golden import CASES, features, golden
+from tests.support.front_end_specs import DSCNN_L, DSCNN_S, GOLDEN, KALDI, PSF, RESNETSE
 
 RAW = FrontEndSpec("raw", 16000)
 LINEAR_ENERGY = replace(PSF, peak_normalise=True)

@@ -14,7 +14,7 @@ from kws_serve.core.front_end import FrontEnd
 from kws_serve.core.ring import SampleRing
 from kws_serve.manifest.spec import FrontEndSpec
 from kws_serve.messages import Float32Array, Int16Array
-from tests.core.front_end_specs import GOLDEN
+from tests.support.front_end_specs import GOLDEN
 
 FOLDER = Path(__file__).parents[1] / "golden" / "front_end"
 DEGENERATE = ("tone", "dc", "silence")  # bands that hold rounding noise only: reported, not bounded

@@ -16,7 +16,7 @@ from kws_serve.core import resampler as half
 from kws_serve.engine.engine import Engine, LoadedModel, Stream
 from kws_serve.manifest.folder import load_model
 from kws_serve.messages import BackendError, Detection, Event, Gap, ScoresRow, StreamDone, StreamRefused
-from tests.tiny_model import FBANK_8K, FBANK_16K, write_level_model
+from tests.support.tiny_model import FBANK_8K, FBANK_16K, write_level_model
 
 
 def loaded(folder: Path) -> LoadedModel:

@@ -16,7 +16,7 @@ from kws_serve.engine.evidence import KEPT, envelope
 from kws_serve.messages import Detection, ScoresRow
 from kws_serve.sinks.store import Logged
 from tests.engine.test_engine import feed, loaded, tones
-from tests.tiny_model import FBANK_16K, write_level_model
+from tests.support.tiny_model import FBANK_16K, write_level_model
 
 SMOOTHED = {"smoothing_ms": 100, "k": 2, "n": 3}
 

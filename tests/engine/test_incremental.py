@@ -27,8 +27,8 @@ from kws_serve.manifest.folder import find_model, shipped_models_dir
 from kws_serve.manifest.spec import FileSpec, ModelSpec
 from kws_serve.messages import BackendError, Detection, ScoresRow
 from tests.engine.test_engine import feed, finish, loaded
-from tests.models.random_model import random_weights
-from tests.models.test_export_step import without_padding_in_time
+from tests.models.export.test_export_step import without_padding_in_time
+from tests.support.random_model import random_weights
 
 
 class Streaming:

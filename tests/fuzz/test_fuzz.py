@@ -10,8 +10,8 @@ from concurrent.futures import Future, ThreadPoolExecutor
 
 import pytest
 
+from tests.campaigns.proof import FULL, record
 from tests.fuzz.targets import ROOT, TARGETS
-from tests.proof import FULL, record
 
 pytest.importorskip("atheris", reason="atheris has no wheel for this platform", exc_type=ImportError)
 

@@ -13,7 +13,7 @@ import soxr
 from websockets.sync.client import connect
 
 from kws_serve.manifest.package_data import demo_audio
-from tests.sources.virtual_sound_card import CHANNELS, RATE_HZ, virtual_sound_card
+from tests.support.virtual_sound_card import CHANNELS, RATE_HZ, virtual_sound_card
 
 
 def test_words_through_portaudio_reach_a_subscriber_with_their_latency(tmp_path: Path, free_port: int):

@@ -20,7 +20,7 @@ from kws_serve.backends import open_backend
 from kws_serve.engine.engine import Engine, LoadedModel
 from kws_serve.manifest.folder import find_model, shipped_models_dir
 from kws_serve.messages import Detection
-from tests.scene import RATE_HZ, lay, load, noise_bed, validation_clips
+from tests.support.scene import RATE_HZ, lay, load, noise_bed, validation_clips
 
 SECONDS = int(os.environ.get("KWS_THREE_WAYS_SECONDS", "20"))
 WORDS = {"yes", "no", "up", "down", "left", "right", "on", "off", "stop", "go"}

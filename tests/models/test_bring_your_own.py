@@ -20,8 +20,8 @@ from kws_models.zoo.dscnn import MODEL_SIZE_INFO, dscnn_graph
 from kws_serve.backends import open_backend
 from kws_serve.cli import detect as kws_detect
 from kws_serve.manifest.folder import load_model
-from tests.core.front_end_specs import GOLDEN
-from tests.models.random_model import random_weights
+from tests.support.front_end_specs import GOLDEN
+from tests.support.random_model import random_weights
 
 PAGE = Path(__file__).parents[2] / "docs" / "bring_your_own.md"
 

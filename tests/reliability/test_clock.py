@@ -17,9 +17,9 @@ import websockets
 
 from kws_serve.messages import Detection
 from kws_serve.sinks.store import Store
-from tests.proof import count, record
-from tests.reliability.service import Service, running
-from tests.reliability.streams import RawSender, expected, feed, words
+from tests.campaigns.proof import count, record
+from tests.support.service import Service, running
+from tests.support.streams import RawSender, expected, feed, words
 
 
 def faketime_library() -> str:

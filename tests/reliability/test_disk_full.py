@@ -15,8 +15,8 @@ import pytest
 from kws_serve.sinks import event_log
 from kws_serve.sinks.event_log import EventLog
 from tests.api.test_streams import say
-from tests.log.test_event_log import detection, ids, replayed
-from tests.reliability.service import Service, running
+from tests.sinks.test_event_log import detection, ids, replayed
+from tests.support.service import Service, running
 
 pytestmark = pytest.mark.optional  # where mounting is not allowed
 

@@ -26,10 +26,10 @@ from kws_serve.api.security import RATES
 from kws_serve.sinks.store import Store
 from kws_serve.transport.budget import Rate
 from kws_serve.transport.protocols import CONNECTIONS
-from tests.log.test_event_log import detection
-from tests.proof import FULL, count, record
-from tests.reliability.service import Service, running
-from tests.reliability.witness import latencies_ms
+from tests.campaigns.proof import FULL, count, record
+from tests.sinks.test_event_log import detection
+from tests.support.service import Service, running
+from tests.support.witness import latencies_ms
 
 TOKEN = "secret"
 SECONDS = 30.0 if FULL else 3.0
@@ -61,7 +61,7 @@ async def flooded(service: Service, kind: str, connections: int) -> tuple[Counte
     began_s = time.monotonic()
     words = [kind, str(service.port), TOKEN, str(SECONDS), str(connections)]
     flood = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "tests.reliability.flood", *words, stdout=asyncio.subprocess.PIPE
+        sys.executable, "-m", "tests.support.flood", *words, stdout=asyncio.subprocess.PIPE
     )
     witness = asyncio.create_task(latencies_ms(service.ws, SECONDS, TOKEN))
     async with httpx.AsyncClient(timeout=30) as client:

@@ -22,11 +22,11 @@ from websockets.exceptions import ConnectionClosed
 
 from kws_serve.backends.onnx_session import new_session
 from kws_serve.messages import Gap
-from tests.live_server import live_server
-from tests.proof import FULL, count, record
-from tests.reliability.service import Service, running
-from tests.reliability.streams import RATE, raw_stream, words
-from tests.tiny_model import write_level_model
+from tests.campaigns.proof import FULL, count, record
+from tests.support.live_server import live_server
+from tests.support.service import Service, running
+from tests.support.streams import RATE, raw_stream, words
+from tests.support.tiny_model import write_level_model
 
 
 def write_heavy_model(folder: Path, name: str, ms: float) -> Path:

@@ -15,9 +15,9 @@ import websockets
 from websockets.exceptions import ConnectionClosed
 
 from kws_serve.client import KwsClient
-from tests.proof import FULL, count, record
-from tests.reliability.service import Service, running
-from tests.reliability.streams import RATE, expected, feed, words
+from tests.campaigns.proof import FULL, count, record
+from tests.support.service import Service, running
+from tests.support.streams import RATE, expected, feed, words
 
 STREAMS = 4
 

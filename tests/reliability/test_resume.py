@@ -13,9 +13,9 @@ import websockets
 
 from kws_serve.api import audio_ws
 from kws_serve.client import KwsClient
-from tests.live_server import live_server
-from tests.proxy import Proxy
-from tests.reliability.streams import RATE, expected, words
+from tests.support.live_server import live_server
+from tests.support.proxy import Proxy
+from tests.support.streams import RATE, expected, words
 
 
 async def test_a_connection_cut_at_random_changes_nothing(level_model):

@@ -11,9 +11,9 @@ import websockets
 from websockets.exceptions import ConnectionClosed
 
 from kws_serve.client import KwsClient
-from tests.live_server import LiveServer
-from tests.log.test_event_log import detection
-from tests.proof import FULL, record
+from tests.campaigns.proof import FULL, record
+from tests.sinks.test_event_log import detection
+from tests.support.live_server import LiveServer
 
 SUBSCRIBERS = 100
 
@@ -66,7 +66,7 @@ async def test_random_disconnects_leave_no_hole(server: LiveServer):
 
 async def test_the_python_client_rides_through_a_wiped_log(level_model, free_port, tmp_path):
     """Another log_id: its ids begin anew, and everything of it is told."""
-    from tests.live_server import live_server
+    from tests.support.live_server import live_server
 
     with live_server([level_model], port=free_port, data=tmp_path / "one") as one:
         client = KwsClient(one.http)

@@ -14,10 +14,10 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 
-from tests.live_server import LiveServer, live_server
-from tests.proof import count, record
-from tests.reliability.streams import RATE, expected, raw_stream, words
-from tests.tiny_model import write_level_model
+from tests.campaigns.proof import count, record
+from tests.support.live_server import LiveServer, live_server
+from tests.support.streams import RATE, expected, raw_stream, words
+from tests.support.tiny_model import write_level_model
 
 
 @pytest.fixture

@@ -94,7 +94,7 @@ def test_a_file_that_cannot_be_read_is_refused_before_anything_starts(tmp_path: 
 def test_a_missing_library_is_one_line_with_the_command_that_installs_it(
     tmp_path: Path, before: str, says: str, flags: str
 ) -> None:
-    from tests.tiny_model import write_level_model
+    from tests.support.tiny_model import write_level_model
 
     models = write_level_model(tmp_path).parent
     code = f"{before}; MODELS = {str(models)!r}; from kws_serve.cli import serve; serve([{flags}])"

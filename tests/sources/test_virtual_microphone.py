@@ -14,8 +14,8 @@ from typing import IO, Any
 import numpy as np
 import pytest
 
-from tests.proof import count, record
-from tests.sources.virtual_sound_card import CHANNELS, RATE_HZ, VirtualSoundCard, virtual_sound_card
+from tests.campaigns.proof import count, record
+from tests.support.virtual_sound_card import CHANNELS, RATE_HZ, VirtualSoundCard, virtual_sound_card
 
 _CHILD = [sys.executable, "-m", "tests.sources.capture_child"]
 _ROOT = Path(__file__).parents[2]

@@ -20,7 +20,7 @@ from kws_models.zoo.absorbing import fold  # noqa: E402
 from kws_models.zoo.architectures import ARCHITECTURES, find_architecture  # noqa: E402
 from kws_models.zoo.graph import Linear  # noqa: E402
 from kws_serve.messages import KwsError  # noqa: E402
-from tests.models.random_model import random_patches, run_onnx  # noqa: E402
+from tests.support.random_model import random_patches, run_onnx  # noqa: E402
 
 pytestmark = pytest.mark.train
 

@@ -1,0 +1,307 @@
+"""What the service promises, by whom it is guarded and tested.
+
+`python -m tests.campaigns.guarantees` writes docs/guarantees.md. The figures come from `docs/proof.jsonl`, which
+`make proof` wrote.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+PAGE = ROOT / "docs" / "guarantees.md"
+PROOF = ROOT / "docs" / "proof.jsonl"
+
+
+@dataclass(frozen=True)
+class Row:
+    """A line of the page."""
+
+    row: str
+    promise: str
+    guard: str  # where it is kept
+    tests: tuple[str, ...]  # FILE::FUNCTION
+    n: str = ""  # how often, where the test itself does not note it
+    figure: str = ""
+
+
+_SEC, _TOK = "tests/api/test_security.py", "tests/api/test_tokens.py"
+_MIC = "tests/sources/test_virtual_microphone.py"
+_LOG, _REL = "tests/sinks/test_event_log.py", "tests/reliability"
+_RETENTION = "tests/sinks/test_retention.py"
+_FRAMES, _TURNS = "test_frames_that_are_no_audio_close_the_connection", "test_requests_wait_for_their_turn"
+_LONG = "test_long_answers_leave_live_audio_its_time"
+_DOOR = "test_connections_that_come_and_go_wait_at_the_door"
+
+SECURITY = (
+    Row("S1", "Loopback by default; beyond it only with a token or `--insecure`", "`api/security.py` check_exposure",
+        (f"{_SEC}::test_s1_another_host_needs_a_token_or_insecure", f"{_SEC}::test_s1_loopback_needs_nothing"),
+        "13 host spellings", "8 refused, 5 taken"),
+    Row("S2", "Origin and Host are this server's, or 403 before the upgrade", "`api/security.py` Guard",
+        (f"{_SEC}::test_s2_a_foreign_origin_is_refused_before_the_upgrade",
+         f"{_SEC}::test_s2_a_foreign_host_is_refused_before_the_upgrade"), "21 origins, 20 hosts", "each 403 or 400"),
+    Row("S3", "Tokens: header or first message within 5 s, never in a URL; constant time; hashed at rest",
+        "`api/security.py` Access, `api/tokens.py`",
+        (f"{_SEC}::test_s3_a_bad_token_message_closes_4401", f"{_SEC}::test_s3_anything_else_first_closes_4401",
+         f"{_SEC}::test_s3_a_token_in_the_url_is_refused",
+         f"{_TOK}::test_s3_tokens_are_hashed_at_rest_and_the_file_is_the_users",
+         f"{_TOK}::test_a_token_works_at_once_and_a_revoked_one_is_cut_off"),
+        "30 bad tokens, 6 other first messages", "each 4401; the token in no log"),
+    Row("S3 open", "Whether it is open is decided at the start; without a token list it admits nobody",
+        "`api/security.py` Access",
+        ("tests/api/test_open.py::test_s3_a_service_whose_tokens_are_gone_admits_nobody",
+         "tests/api/test_open.py::test_s3_an_open_service_never_opens_again",
+         "tests/api/test_open.py::test_s3_open_is_decided_at_the_start"),
+        "7 ways to lose the list", "each 401 and 4401"),
+    Row("S4", "Scopes listen, ingest, admin, and streams, on every route and socket",
+        "`api/security.py` Guard, `api/sockets.py`",
+        (f"{_TOK}::test_s4_every_route_for_every_role", f"{_TOK}::test_s4_the_sockets_for_every_role_and_stream",
+         f"{_TOK}::test_s4_a_listener_hears_its_streams_only")),
+    Row("S5", "Audio <= 256 KiB and 1 s a message, JSON <= 16 KiB and 8 deep, streams and connections limited",
+        "`api/audio_ws.py`, `wire.py`, `transport/protocols.py`",
+        (f"{_SEC}::test_s5_bad_audio_closes_4400_and_others_lose_nothing",
+         f"{_SEC}::test_s5_streams_and_connections_are_limited")),
+    Row("S6", "Slow headers, no token, endless bodies, unread answers, vanished peers: dropped in about 10 s",
+        "`transport/protocols.py`, `app.py` bound_socket",
+        (f"{_REL}/test_overload.py::test_500_hostile_connections",
+         f"{_SEC}::test_s6_one_that_does_not_read_its_answer_is_dropped")),
+    *(Row(f"flood {kind}", f"{what}; live latency p99 below 1.5 times", guard, (f"{_REL}/test_floods.py::{test}",))
+      for kind, what, guard, test in (
+          ("pings", "Pings without a token close 1008", "`transport/protocols.py` _allowed", _FRAMES),
+          ("pings-token", "Pings with a token beyond 2 a second close 1008", "`transport/protocols.py` _allowed",
+              _FRAMES),
+          ("texts", "Texts beyond 2 a second close 1008", "`transport/protocols.py` _allowed", _FRAMES),
+          ("short-audio", "Audio in messages of a sample closes 1008",
+         "`transport/splitter.py`, `transport/protocols.py`", _FRAMES),
+          ("unauthorised", "Requests beyond 50 a second wait, then 429", "`api/security.py` Guard", _TURNS),
+          ("changes", "Changes beyond 20 a second wait, then 429", "`api/security.py` Guard", _TURNS),
+          ("files", "The page's files beyond 50 a second wait, then 429", "`api/security.py` Guard", _TURNS),
+          ("exports", "Exports are made in slices, in turns", "`api/slices.py`, `api/export.py`", _LONG),
+          ("pages", "So are pages of 1000 detections", "`api/slices.py`, `api/export.py`", _LONG),
+          ("replays", "So is what a subscriber has missed", "`api/slices.py`, `api/detections_ws.py`", _LONG),
+          ("connections", "New connections come in 16 at a time, then 100 a second of an address",
+           "`transport/batching.py`, `app.py`, `transport/protocols.py` Http", _DOOR))),
+    Row("pipelined", "At most 64 KiB are kept behind the request in hand", "`transport/protocols.py` Http",
+        (f"{_REL}/test_floods.py::test_pipelined_requests_wait_in_the_kernel",
+         "tests/transport/test_budget.py::test_behind_a_request_little_is_kept",
+         "tests/transport/test_budget.py::test_a_body_that_nobody_reads_is_not_taken_in")),
+    Row("S6 half-open", "A peer that vanishes without a word is noticed in about 10 s", "`app.py` bound_socket",
+        (f"{_REL}/test_overload.py::test_a_peer_whose_packets_vanish_is_noticed",)),
+    Row("S7", "Names match one pattern; no path leaves the page", "`messages.py` check_name",
+        (f"{_SEC}::test_s7_traversal_in_every_place_that_takes_a_name", f"{_SEC}::test_s7_bad_parameters_close_4400",
+         f"{_SEC}::test_s7_no_path_leaves_the_page")),
+    Row("S8", "Models: no pickle, capped, digest checked, no links or external data, self-tested before use",
+        "`backends/model_bytes.py`, `manifest/folder.py`, `engine/lane.py` swap",
+        (f"{_REL}/test_swap.py::test_s8_a_bad_model_is_refused_and_the_old_one_keeps_serving",)),
+    Row("S9", "Serial packets: bounded, CRC, resynchronise", "`kws_board/packets.py`, `firmware/`",
+        ("tests/board/test_packets.py::test_random_bytes_do_not_confuse_the_board",)),
+    Row("S12", "One JSON object a log line, control characters escaped, credentials masked", "`host/log_format.py`",
+        (f"{_TOK}::test_s12_a_hostile_name_cannot_forge_a_line", f"{_TOK}::test_s12_credentials_are_masked")),
+    Row("S13", "CORS off; CSP `default-src 'none'`; nosniff; Permissions-Policy", "`api/security.py` HEADERS",
+        (f"{_SEC}::test_s13_every_answer_carries_the_headers",
+         "tests/browser/test_page.py::test_hostile_labels_stay_text"),
+        "20 hostile labels in Chromium", "inert; 0 violations"),
+    Row("S14", "Audio is not stored", "nothing writes it",
+        (f"{_TOK}::test_s14_audio_is_not_stored",)),
+    Row("S15", "TLS >= 1.2; the container without root", "`app.py` Server, `docker/Dockerfile`",
+        (f"{_TOK}::test_s15_tls_from_1_2_up",)),
+    *(Row(f"S16 {name}", f"Fuzzed: {what}", where, ("tests/fuzz/test_fuzz.py::test_s16_no_uncaught_exception_no_hang",))
+      for name, what, where in (
+          ("websocket", "WebSocket messages", "`wire.py`"), ("query", "query parameters", "`api/query.py`"),
+          ("pcm", "binary audio", "`api/audio_ws.py`"), ("manifest", "model.json", "`manifest/folder.py`"),
+          ("config", "the TOML config", "`config.py`"), ("wav", "audio files' headers", "`sources/files.py`"),
+          ("tflite", "TFLite files for the board", "`kws_board/compiler.py`"),
+          ("onnx", "ONNX files", "`backends/onnx_file.py`"), ("serial", "serial packets", "`kws_board/packets.py`"),
+          ("tokens", "the token file", "`api/tokens.py`"))),
+    Row("RFC 6455", "WebSockets by the book under the shipped settings (Autobahn's sections 1-7 and 10, our own cases)",
+        "`transport/protocols.py`, uvicorn, websockets",
+        ("tests/transport/test_rfc6455.py::test_6_what_is_no_utf_8_fails_the_connection",
+         "tests/transport/test_rfc6455.py::test_1_messages_of_every_size_come_back"),
+        "219 cases", "all as they should be"),
+    Row("OpenAPI", "Every answer is as the OpenAPI document says", "`api/schemas.py`",
+        ("tests/api/test_schemathesis.py::test_every_answer_is_as_documented",)),
+)  # fmt: skip
+
+DELIVERY = (
+    Row("commit before push", "What is pushed with `durable: true` is on the disk", "`sinks/event_log.py`",
+        (f"{_LOG}::test_what_is_handed_on_is_on_the_disk",), "50 detections", "seen by another connection at the push"),
+    Row("uid", "A retry is the same event; an id is never given twice", "`sinks/event_log.py`",
+        (f"{_LOG}::test_the_same_event_twice_is_one",
+         f"{_LOG}::test_retention_by_age_and_size_forgets_the_oldest_and_says_so"), "2,000 rows", "none twice"),
+    Row("resume, subscribers", "`after=ID`: contiguous ids, or a `log_gap`", "`api/detections_ws.py`, `sinks/store.py`",
+        (f"{_REL}/test_subscribers.py::test_random_disconnects_leave_no_hole",
+         f"{_LOG}::test_a_subscriber_joins_without_a_hole", f"{_LOG}::test_holes_are_cut_exactly")),
+    Row("slow subscriber", "Queue of 1024 messages or 1 MiB, then 4408 with the last id", "`sinks/subscribers.py`",
+        ("tests/api/test_streams.py::test_a_slow_subscriber_is_closed_4408_with_its_last_id",), "60,000 detections",
+        "closed 4408, the last id right"),
+    Row("resume, ingest", "`ack`, `resume`, `epoch`; a client's ring of 10 s", "`api/audio_ws.py`, `client.py`",
+        (f"{_REL}/test_resume.py::test_a_connection_cut_at_random_changes_nothing",
+         f"{_REL}/test_resume.py::test_audio_that_the_clients_ring_has_lost_is_an_exact_gap"),
+        "12 s of audio, cut at every seventh message", "the detections of the uncut stream, to the sample"),
+    Row("overload", "Bounded inbox of 2 s a stream, oldest dropped, told and counted to the sample",
+        "`engine/stream.py`",
+        (f"{_REL}/test_overload.py::test_three_times_too_much_is_accounted_to_the_sample",
+         f"{_REL}/test_overload.py::test_one_hot_stream_harms_no_other")),
+    Row("admission", "No further stream is taken that the engine could not carry: 4429",
+        "`engine/admission.py`, `engine/engine.py`",
+        (f"{_REL}/test_overload.py::test_too_many_are_refused_and_the_others_do_not_suffer",)),
+    Row("device unplugged", "Noticed in <= 1 s, tried again with growing pauses, a new epoch on return",
+        "`sources/supervisor.py`", (f"{_MIC}::test_unplugged_again_and_again_leaks_nothing",
+                                    f"{_MIC}::test_an_unplugged_device_is_noticed_and_comes_back_as_a_new_epoch")),
+    Row("board reset", "Resent; on the CPU after 3 resets a minute, said aloud",
+        "`kws_board/board.py`, `backends/gap8.py`",
+        ("tests/board/test_board.py::test_resets_lose_no_result",)),
+    Row("clock jump", "Samples are the truth, wall time an annotation", "`engine/stream.py`, `sinks/event_log.py`",
+        (f"{_REL}/test_clock.py::test_the_wall_clock_jumps_an_hour",)),
+    Row("wrong clock", "Rows go for their own age only, after an hour of a steady clock; each deletion is logged",
+        "`sinks/clock_guard.py`, `sinks/expiry.py`",
+        (f"{_REL}/test_clock.py::test_a_clock_that_is_wrong_at_the_start_deletes_nothing",
+         f"{_RETENTION}::test_the_clock_is_believed_after_an_hour_in_which_both_agreed_and_never_else",
+         f"{_RETENTION}::test_only_rows_that_are_old_themselves_go_and_each_missing_id_is_told"),
+        "1970, 100 days ahead, one row of 1970; 500 random sequences of looks", "0 rows; as an oracle says"),
+    Row("disk full", "Detections go on, `durable: false`; written on recovery or told as `log_gap`; not ready",
+        "`sinks/event_log.py`, `sinks/store.py`",
+        (f"{_REL}/test_disk_full.py::test_detections_go_on_and_are_written_when_there_is_room",
+         f"{_REL}/test_disk_full.py::test_beyond_what_memory_keeps_the_rest_is_a_told_gap",
+         f"{_REL}/test_disk_full.py::test_the_service_on_a_full_disk_and_killed_there"),
+        "a real file system of 1 MiB", "every detection pushed, every id once, `integrity_check` ok"),
+    Row("SIGTERM", "Stop accepting, flush, commit, close 1012, exit 0 in <= 5 s", "`commands/running.py`",
+        (f"{_REL}/test_restart.py::test_nothing_is_lost_or_told_twice",
+         f"{_REL}/test_restart.py::test_sigterm_says_1012_and_flushes_first")),
+    Row("output not taken", "Ctrl-S, a full pipe: detections go on, SIGTERM ends it; dropped lines are counted",
+        "`host/printer.py`",
+        ("tests/commands/test_terminal.py::test_detections_go_on_and_sigterm_ends_it",
+         "tests/commands/test_terminal.py::test_read_again_it_says_how_many_lines_were_dropped",
+         "tests/host/test_printer.py::test_what_is_printed_and_what_is_dropped_are_all_in_order"),
+        "a stopped and a full pty, a full stdout, a full stderr", "every detection; exit 0"),
+    Row("kill -9", "The same without politeness", "`sinks/store.py`, `engine/stream.py` is_told",
+        (f"{_REL}/test_restart.py::test_nothing_is_lost_or_told_twice",)),
+    Row("model swap", "Loaded and self-tested aside, switched between patches, rolled back if bad",
+        "`engine/lane.py` swap",
+        (f"{_REL}/test_swap.py::test_swaps_under_load_lose_nothing",
+         f"{_REL}/test_swap.py::test_one_that_fails_on_its_first_patches_is_rolled_back")),
+    Row("watchdog", "systemd's watchdog is fed by real progress only", "`commands/running.py` progress",
+        ("tests/host/test_systemd.py::test_a_hung_engine_starves_the_watchdog",), "a hung backend", "starved"),
+)  # fmt: skip
+
+HEAD = """# Guarantees
+
+*Contiguity or an explicit gap, never a silent hole; and no one hears what they may not.* Each line: the promise, where
+it is kept, the test that tries it, how often, and what was measured. `make test` takes about a twentieth of the counts,
+`make proof` all of them and writes this page; `make mutants` takes each guard away and wants its test to fail.
+
+{when}
+
+Where a time stands, it is of that machine at that moment; the tests themselves assert none.
+"""
+
+
+_LIVE, _VIEWS = "tests/api/test_live.py", "tests/browser/test_views.py"
+
+THE_PAGE = (
+    Row(
+        "page",
+        "Left open at 30 detections a minute: memory flat, frames in time",
+        "`frontend/live.js`, `frontend/alerts.js`",
+        ("tests/browser/test_endurance.py::test_the_page_stays_small_and_smooth",),
+    ),
+    Row(
+        "away",
+        "After a lost connection each detection is shown once, and how many were fetched",
+        "`frontend/kws-client.js`, `frontend/alerts.js`",
+        (
+            f"{_VIEWS}::test_away_and_recovered_are_told",
+            "tests/browser/test_page.py::test_after_a_restart_the_page_goes_on_and_shows_each_detection_once",
+        ),
+        "a restart with 3 missed, one with none",
+        "each once",
+    ),
+    Row(
+        "browser's microphone",
+        "A restart of the service costs it nothing",
+        "`frontend/kws-client.js` AudioSender",
+        (
+            f"{_VIEWS}::test_the_microphone_goes_on_through_a_restart_without_a_hole",
+            "tests/browser/test_client.py::test_audio_goes_on_after_a_restart_to_the_sample",
+        ),
+        "a restart each",
+        "no hole",
+    ),
+    Row(
+        "why",
+        "The patch, scores and settings that decided; of raw samples the envelope only; memory only",
+        "`engine/evidence.py`",
+        (
+            "tests/engine/test_evidence.py::test_the_patch_and_the_scores_are_those_that_decided_"
+            "however_the_stream_was_cut",
+            "tests/engine/test_evidence.py::test_of_a_raw_model_only_the_envelope_is_kept",
+            f"{_LIVE}::test_why_is_for_those_who_may_hear_the_stream",
+        ),
+        "25 cuts of streams",
+        "equal",
+    ),
+    Row(
+        "watched server",
+        "OFF after 3 missed polls, its row stays, told at once",
+        "`host/watch.py`",
+        (
+            "tests/host/test_watch.py::test_a_server_is_off_after_three_missed_polls_keeps_its_row_and_comes_back",
+            f"{_VIEWS}::test_another_server_that_goes_down_is_told_at_once",
+        ),
+        "a server stopped and back",
+        "as promised",
+    ),
+    Row(
+        "accessible",
+        "No serious fault that axe-core finds, in every view, light, dark and at 360 px",
+        "`frontend/index.html`, `frontend/style.css`",
+        ("tests/browser/test_accessible.py::test_axe_finds_no_serious_fault",),
+        "7 views x 4",
+        "0 serious faults",
+    ),
+)
+
+
+def page() -> str:
+    """The page as it should be."""
+    noted = {}
+    when = "The full counts have not been run."
+    for line in PROOF.read_text().splitlines() if PROOF.exists() else ():
+        found = json.loads(line)
+        if "commit" in found:
+            when = f"Measured at the full counts on {found['date']}, commit {found['commit']}, {found['machine']}."
+        else:
+            noted[found["row"]] = found
+    parts = [HEAD.format(when=when)]
+    for title, rows in (("Security", SECURITY), ("Delivery", DELIVERY), ("The page", THE_PAGE)):
+        parts.append(f"## {title}\n\n| row | promise | guard | tests | number | measured |\n|---|---|---|---|---|---|")
+        for row in rows:
+            found = noted.get(row.row, {"n": row.n, "figure": row.figure})
+            tests = ", ".join(f"`{t.rpartition('/')[2]}`" for t in row.tests)
+            cells = (row.row, row.promise, row.guard, tests, found["n"], found["figure"])
+            parts.append("| " + " | ".join(cells) + " |")
+        parts.append("")
+    return "\n".join(parts) + TAIL
+
+
+TAIL = """
+## What belongs to parts that do not exist yet
+
+Webhooks (outgoing URLs) and media URLs: neither is built, so no guard is either.
+
+## What is not promised
+
+- A board or a disk that lies: what SQLite was told is on the disk may not be.
+- After `kill -9` a `gap` with the reason `restart` is told where a client's ring no longer reaches back to what the log
+  knows was processed; the log notes that with each detection and every 5 s, so such a gap can name up to 5 s too much.
+- Detections that a stream's own socket did not get while it was cut off are in the log: read them with `after`.
+- It is not a safety, medical or security device.
+"""
+
+
+if __name__ == "__main__":
+    PAGE.write_text(page())
+    sys.exit(0)

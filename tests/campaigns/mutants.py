@@ -1,0 +1,228 @@
+"""Take each guard away in turn: the test of its row must then fail. `make mutants`
+
+    python -m tests.campaigns.mutants [ROW...]
+
+Works on a copy of the packages, so that nothing here is touched. A guard whose absence no test notices is told, and the
+exit status is 1.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@dataclass(frozen=True)
+class Mutant:
+    """A guard: what stands in the file, what would stand there without it, and the tests that must notice."""
+
+    row: str
+    file: str
+    guard: str
+    without: str
+    tests: str  # pytest's arguments
+
+
+_S = "service/kws_serve/"
+_SECURITY, _TOKENS = "tests/api/test_security.py", "tests/api/test_tokens.py"
+_LIVE, _OPEN = "tests/api/test_live.py", "tests/api/test_open.py"
+_BUDGET = "tests/transport/test_budget.py"
+_LOG = "tests/sinks/test_event_log.py"
+_RETENTION = "tests/sinks/test_retention.py"
+_TERMINAL = "tests/commands/test_terminal.py"
+
+MUTANTS = (
+    Mutant("S1", _S + "api/security.py", "if not is_loopback(host) and not", "if False and not",
+           f"{_SECURITY} -k s1"),
+    Mutant("S2", _S + "api/security.py", 'if names.count("host") != 1 or not', 'if names.count("host") != 1 and not',
+           f"{_SECURITY} -k s2"),
+    Mutant("S2", _S + "api/security.py", 'if names.count("origin") > 1 or not', 'if names.count("origin") > 1 and not',
+           f"{_SECURITY} -k s2"),
+    Mutant("S3", _S + "api/security.py", "        return row.grant if row else None", "        return EVERYTHING",
+           f"{_SECURITY} -k s3"),
+    Mutant("S3", _S + "api/security.py", 'if b"token=" in scope', 'if b"secret=" in scope', f"{_SECURITY} -k s3"),
+    Mutant("S3", _S + "api/tokens.py", 'return hashlib.sha256(token.encode("utf-8", "surrogatepass")).hexdigest()',
+           "return token", f"{_TOKENS} -k hashed"),
+    Mutant("S3", _S + "api/sockets.py", "if now != grant:", "if False:",
+           f"{_TOKENS} -k revoked"),
+    Mutant("S3 open", _S + "api/security.py", "self._open = self.tokens.state() == self._file_at_start",
+           "self._open = not self.tokens.rows()", f"{_OPEN} -k between_two"),
+    Mutant("S3 open", _S + "api/security.py", "        if self._open and self.tokens is not None:",
+           "        self._open = self.token is None and not self._rows()\n        if False:",
+           f"{_OPEN} -k admits_nobody"),
+    Mutant("S3 open", _S + "api/security.py", "(self.insecure or is_loopback(self.host))", "True",
+           f"{_OPEN} -k lost_between"),
+    Mutant("S3 open", _S + "api/security.py", 'token = (text or "").strip()', 'token = text or ""',
+           f"{_OPEN} -k blank"),
+    Mutant("S4", _S + "api/security.py", "if not grant.may(needed):", "if False:", f"{_TOKENS} -k s4"),
+    Mutant("S4", _S + "api/sockets.py", "if not grant.may(scope):", "if False:", f"{_TOKENS} -k s4"),
+    Mutant("S4", _S + "api/audio_ws.py", "        if not grant.may_touch(query.stream):", "        if False:",
+           f"{_TOKENS} -k s4"),
+    Mutant("S4", _S + "api/routes.py", "replace(wanted, streams=_grant(request).streams)", "wanted",
+           f"{_TOKENS} -k s4"),
+    Mutant("S4", _S + "api/detections_ws.py", "wanted = replace(wanted, streams=grant.streams)", "pass",
+           f"{_TOKENS} -k s4"),
+    Mutant("S5", _S + "api/audio_ws.py", "if len(data) > MAX_MESSAGE_BYTES:", "if False:", f"{_SECURITY} -k s5"),
+    Mutant("S5", _S + "wire.py", "if len(text) > MAX_JSON_BYTES:", "if False:", f"{_SECURITY} -k s5"),
+    Mutant("S5", _S + "transport/protocols.py", "if open_connections[client] > MAX_PER_CLIENT or", "if",
+           f"{_SECURITY} -k limited"),
+    Mutant("S6", _S + "transport/protocols.py", "self.loop.call_later(UNREAD_S, self.tr",
+           "self.loop.call_later(1e6, self.tr",
+           f"{_SECURITY} -k s6"),
+    Mutant("S6", _S + "transport/protocols.py", "elif now_s - self._waiting_since_s > REQUEST_S:", "elif False:",
+           "tests/reliability/test_overload.py -k hostile"),
+    Mutant("flood pings", _S + "transport/protocols.py", "if opcode == Opcode.PING or self._unknown < 0:", "if False:",
+           f"{_BUDGET} -k before_the_token"),
+    Mutant("flood pings-token", _S + "transport/protocols.py", "if budget.spend(1, now_s) is None or", "if",
+           f"{_BUDGET} -k behind_the_token"),
+    Mutant("flood texts", _S + "transport/protocols.py", "(crowded and", "(False and",
+           f"{_BUDGET} -k ten_connections"),
+    Mutant("flood short-audio", _S + "transport/splitter.py", "if n < SHORT_BYTES and", "if False and",
+           f"{_BUDGET} -k very_short"),
+    Mutant("flood unauthorised", _S + "api/security.py", "            await asyncio.sleep(wait_s)", "            pass",
+           f"{_BUDGET} -k by_its_size"),
+    Mutant("flood changes", _S + "api/security.py", "        if wait_s is None:", "        if False:",
+           f"{_BUDGET} -k told_429"),
+    Mutant("flood files", _S + "api/security.py", "if presented is None else self.access.grant(presented)",
+           "if True else None",
+           f"{_BUDGET} -k line_of_its_own"),
+    Mutant("flood exports", _S + "api/slices.py", "        async with self._turn:", "        if True:",
+           f"{_BUDGET} -k take_turns"),
+    Mutant("flood exports", _S + "api/slices.py", "if self._busy():", "if False:", f"{_BUDGET} -k take_turns"),
+    Mutant("flood pages", _S + "api/export.py", "part = min(ROWS, limit - n)", "part = limit",
+           f"{_BUDGET} -k in_turns"),
+    Mutant("flood connections", _S + "transport/batching.py", "        if came:", "        if False:",
+           f"{_BUDGET} -k door_rests"),
+    Mutant("flood connections", _S + "transport/protocols.py",
+           "        if wait_s:\n            transport.pause_reading()",
+           "        if False:\n            pass", f"{_BUDGET} -k new_connections"),
+    Mutant("pipelined", _S + "transport/protocols.py", "        if not self._holds():", "        if True:",
+           f"{_BUDGET} -k behind_a_request"),
+    Mutant("pipelined", _S + "transport/protocols.py", "if self._taken > BEHIND_BYTES:", "if False:",
+           f"{_BUDGET} -k nobody_reads"),
+    Mutant("S7", _S + "messages.py", "if not _NAME.fullmatch(name):", "if False:", f"{_SECURITY} -k s7"),
+    Mutant("S8", _S + "backends/model_bytes.py", "if digest != file.sha256:", "if False:",
+           "tests/reliability/test_swap.py -k s8"),
+    Mutant("S8", _S + "manifest/folder.py", "if whole.is_symlink():", "if False:",
+           "tests/reliability/test_swap.py -k s8"),
+    Mutant("S8", _S + "engine/lane.py", "if model.previous is None:", "if True:",
+           "tests/reliability/test_swap.py -k rolled"),
+    Mutant("S9", "firmware_bridge/kws_board/packets.py", "if zlib.crc32(body[:-4]) != struct",
+           "if False and 1 != struct", "tests/board/test_packets.py"),
+    Mutant("S12", _S + "host/log_format.py", "return _CREDENTIAL.sub(", "return text or _CREDENTIAL.sub(",
+           f"{_TOKENS} -k s12"),
+    Mutant("S13", _S + "api/security.py", "default-src 'none'; script-src 'self'", "default-src *; script-src *",
+           f"{_SECURITY} -k s13"),
+    Mutant("S15", _S + "app.py", "ssl.TLSVersion.TLSv1_2", "ssl.TLSVersion.TLSv1", f"{_TOKENS} -k s15"),
+    Mutant("commit before push", _S + "sinks/event_log.py", "self.store.append(new, heard=self._heard_of(new))",
+           "self._jobs.append((lambda: self.store.append(new), Future()))", f"{_LOG} -k on_the_disk"),
+    Mutant("uid", _S + "sinks/event_log.py", "if uid in seen or self._known(uid):", "if False:", f"{_LOG} -k twice"),
+    Mutant("disk full", _S + "sinks/event_log.py", "self.store.mark_all_logged(False)", "pass",
+           "tests/reliability/test_disk_full.py -k killed"),
+    Mutant("wrong clock", _S + "sinks/clock_guard.py", "return agreed and", "return True or",
+           "tests/reliability/test_clock.py -k wrong_at_the_start"),
+    Mutant("wrong clock", _S + "sinks/clock_guard.py", "<= APART_S", "<= 1e18", f"{_RETENTION} -k step"),
+    Mutant("wrong clock", _S + "sinks/clock_guard.py", "wall_s > self._newest_s", "1", f"{_RETENTION} -k newest_row"),
+    Mutant("wrong clock", _S + "sinks/store.py", "WHERE logged_at < ? ORDER BY logged_at LIMIT ?",
+           "WHERE id <= (SELECT max(id) FROM detections WHERE logged_at < ?) LIMIT ?", f"{_RETENTION} -k 1970"),
+    Mutant("wrong clock", _S + "sinks/expiry.py", "_log.info(", "_log.debug(", f"{_RETENTION} -k 1970"),
+    Mutant("slow subscriber", _S + "sinks/subscribers.py", "if len(self._queue) >= QUEUE_MESSAGES or", "if False and",
+           "tests/api/test_streams.py -k slow_subscriber_gets"),
+    Mutant("overload", _S + "engine/stream.py", "self.dropped_samples += part.n", "pass",
+           "tests/reliability/test_overload.py -k three_times"),
+    Mutant("admission", _S + "engine/engine.py", ") > MAX_LOAD:", ") > 1e9:",
+           "tests/reliability/test_overload.py -k too_many"),
+    Mutant("kill -9", _S + "engine/stream.py", "        if not self.told_s:\n            return False",
+           "        return False",
+           "tests/reliability/test_restart.py -k kill"),
+    Mutant("S4", _S + "api/live_ws.py", "if not grant.may_touch(stream):", "if False:", f"{_LIVE} -k some_streams"),
+    Mutant("S14", _S + "engine/viewers.py", "if raw else frames.copy()", "if False else frames.copy()",
+           f"{_LIVE} -k envelope"),
+    Mutant("why", _S + "api/routes.py", "not _grant(request).may_touch(logged.detection.stream)", "False",
+           f"{_LIVE} -k may_hear"),
+    Mutant("why", _S + "engine/evidence.py", 'if spec.front_end.kind == "raw" else patch.copy()',
+           "if False else patch.copy()",
+           "tests/engine/test_evidence.py -k raw"),
+    Mutant("watched server", _S + "host/watch.py", "if self._missed >= MISSED else before", "if False else before",
+           "tests/host/test_watch.py -k three_missed"),
+    Mutant("output not taken", _S + "commands/terminal.py", 'self._printer.put(_printable(text) + "\\n")',
+           'open(1, "w", closefd=False).write(text + "\\n")', f"{_TERMINAL} -k go_on and stdout"),
+    Mutant("output not taken", _S + "host/printer.py", "self._printer.put(whole + newline)",
+           "os.write(self._printer._fd, (whole + newline).encode())", f"{_TERMINAL} -k go_on and stderr"),
+    Mutant("output not taken", _S + "host/printer.py", "while len(self._texts) > 1 and (", "while False and (",
+           "tests/host/test_printer.py -k in_order"),
+    Mutant("watchdog", _S + "host/systemd.py", "socket.MSG_DONTWAIT", "0", "tests/host/test_systemd.py -k not_read"),
+    Mutant("watchdog", _S + "commands/running.py", "return self.runner.alive and", "return True or",
+           "tests/host/test_systemd.py"),
+    Mutant("order", _S + "transport/protocols.py", "free = self.queue.empty() and", "free =",
+           "tests/transport/test_splitter.py -k overtakes"),
+)  # fmt: skip
+
+
+def passes(tests: str, folder: Path, *, tell: bool = False) -> bool:
+    """Whether these tests pass with the packages in `folder`; `tell` why not."""
+    packages = os.pathsep.join(str(folder / name) for name in ("service", "models", "firmware_bridge"))
+    where, _, which = tests.partition(" -k ")
+    words = [where, *(["-k", which] if which else [])]
+    try:
+        run = subprocess.run(
+            [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", *words],
+            cwd=ROOT,
+            env={**os.environ, "PYTHONPATH": f"{packages}{os.pathsep}{ROOT}", "PROOF": "", "PROOF_LOG": ""},
+            capture_output=True,
+            text=True,
+            timeout=300,
+        )
+    except subprocess.TimeoutExpired:
+        return False
+    if run.returncode not in (0, 1):
+        raise SystemExit(f"pytest {tests}: {run.stdout[-2000:]}{run.stderr[-2000:]}")
+    if run.returncode and tell:
+        print(run.stdout[-3000:])
+    return run.returncode == 0
+
+
+def survives(mutant: Mutant, folder: Path) -> bool:
+    """Whether the tests still pass without the guard."""
+    path = folder / mutant.file
+    text = path.read_text()
+    if text.count(mutant.guard) != 1:
+        raise SystemExit(f"{mutant.row}: found {mutant.guard!r} {text.count(mutant.guard)} times in {mutant.file}")
+    path.write_text(text.replace(mutant.guard, mutant.without))
+    try:
+        return passes(mutant.tests, folder)
+    finally:
+        path.write_text(text)
+
+
+def main() -> None:
+    """One line a guard."""
+    wanted = set(sys.argv[1:])
+    alive = []
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary)
+        for name in ("service", "models", "firmware_bridge", "frontend"):
+            shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
+        chosen = [m for m in MUTANTS if not wanted or m.row in wanted]
+        for tests in sorted({m.tests for m in chosen}):
+            if not passes(tests, folder, tell=True):
+                raise SystemExit(f"pytest {tests}: fails with every guard in place")
+        for mutant in chosen:
+            lives = survives(mutant, folder)
+            alive += [mutant] if lives else []
+            print(
+                f"{'SURVIVED' if lives else 'red':9} {mutant.row:20} {mutant.file}: {mutant.guard.strip()}", flush=True
+            )
+    print(f"{len(alive)} of {len(MUTANTS)} guards can be removed unnoticed")
+    sys.exit(bool(alive))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,123 @@
+"""A terminal, a pager or a pipe that takes no output delays nobody: not the clients, not SIGTERM."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+import signal
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from subprocess import DEVNULL
+
+import numpy as np
+import pytest
+import soundfile
+import websockets
+
+from tests.support.blocked_output import BlockedOutput
+from tests.support.service import Service
+from tests.support.tiny_model import write_level_model
+
+CASES = [("ctrl-s", "both"), ("pty", "both"), ("pipe", "stdout"), ("pipe", "stderr")]
+CASE = pytest.mark.parametrize(("kind", "which"), CASES, ids=[f"{kind} on {which}" for kind, which in CASES])
+
+SECONDS, LOUD_S = 2.0, 0.4
+"""What a client sends at once, and how often it is loud."""
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> Path:
+    return write_level_model(tmp_path / "models")
+
+
+def audio() -> np.ndarray:
+    """SECONDS of int16 at 16 kHz: loud for 0.1 s every LOUD_S."""
+    rows = np.zeros((int(SECONDS / LOUD_S), int(16000 * LOUD_S)), np.int16)
+    rows[:, 3200:4800] = 20000
+    return rows.reshape(-1)
+
+
+@contextmanager
+def blocked_service(model: Path, port: int, kind: str, which: str) -> Iterator[tuple[Service, BlockedOutput]]:
+    """A service with a source of its own that plays in a loop; what it prints on is full from the start."""
+    out = BlockedOutput(kind)
+    words = model.parent.parent / "words.wav"
+    soundfile.write(words, audio(), 16000)
+    flags = ("--source", f"door={words}", "--loop")
+    service = Service(model.parent, port, model.parent.parent / "log", *flags)
+    out.block()
+    try:
+        service.start(
+            stdout=DEVNULL if which == "stderr" else out.theirs, stderr=None if which == "stdout" else out.theirs
+        )
+        yield service, out
+    finally:
+        if service.process is not None and service.process.poll() is None:
+            service.kill()
+        out.close()
+
+
+async def client(service: Service, name: str) -> int:
+    """Send `audio`; how many detections came back."""
+    async with websockets.connect(f"{service.ws}/v1/audio?stream={name}", max_queue=None) as ws:
+        for part in np.split(audio(), 4):
+            await ws.send(part.tobytes())
+        await ws.send('{"type":"end"}')
+        messages = [json.loads(text) async for text in ws]
+    assert messages[-1] == {"type": "done", "samples": len(audio())}
+    return sum(m["type"] == "detection" for m in messages)
+
+
+def say_nonsense(service: Service) -> None:
+    """What no HTTP is: the server's thread writes a line to its log."""
+    with socket.create_connection(("127.0.0.1", service.port), 10) as sock:
+        sock.sendall(b"nonsense\r\n\r\n")
+        while sock.recv(4096):
+            pass
+
+
+async def work(service: Service, clients: int, *, nonsense: int) -> int:
+    """Let clients send and a subscriber listen, which has to hear all of it, and of the service's own source too;
+    the number of the clients' detections.
+    """
+    heard: dict[str, int] = {}
+    found = 0
+    async with asyncio.timeout(120), websockets.connect(f"{service.ws}/v1/detections", max_queue=None) as listener:
+        for at in range(0, clients, 8):
+            for _ in range(nonsense * 8 // clients):
+                await asyncio.to_thread(say_nonsense, service)
+            found += sum(await asyncio.gather(*(client(service, f"c{at + i}") for i in range(8))))
+        while sum(n for name, n in heard.items() if name != "door") < found or heard.get("door", 0) < 3:
+            message = json.loads(await listener.recv())
+            if message["type"] == "detection":
+                heard[message["stream"]] = heard.get(message["stream"], 0) + 1
+    return found
+
+
+@CASE
+async def test_detections_go_on_and_sigterm_ends_it(model, free_port, kind, which):
+    with blocked_service(model, free_port, kind, which) as (service, _):
+        assert await work(service, 16, nonsense=16) == 16 * SECONDS / LOUD_S
+        assert await asyncio.to_thread(service.terminate) == 0
+
+
+@CASE
+async def test_read_again_it_says_how_many_lines_were_dropped(model, free_port, kind, which):
+    with blocked_service(model, free_port, kind, which) as (service, out):
+        clients, nonsense = {"stdout": (240, 0), "stderr": (8, 1300), "both": (120, 700)}[which]
+        await work(service, clients, nonsense=nonsense)
+        await asyncio.to_thread(out.read_until, "lines were dropped")
+        if which == "stderr":
+            lines = [json.loads(line) for line in out.text.splitlines()[:-1]]
+            (dropped,) = [m["message"] for m in lines if "dropped" in m["message"]]
+        else:
+            dropped = out.text
+        assert int(re.search(r"(\d+) lines were dropped", dropped)[1]) > 100
+        await asyncio.to_thread(say_nonsense, service)
+        await asyncio.to_thread(out.read_until, {"stderr": "Invalid HTTP request"}.get(which, "door  loud"))
+        out.block()
+        service.process.send_signal(signal.SIGTERM)
+        assert await asyncio.to_thread(service.process.wait, 10) == 0

@@ -1,6 +1,6 @@
 """What flows through the service: frozen values, checked once, named as in the field.
 
-Data flow: source -AudioChunk-> ring -windows-> front end -frames-> Scorer -scores-> Detector -Detection-> sinks.
+Data flow: source -samples-> ring -windows-> front end -frames-> Scorer -scores-> Detector -Detection-> sinks.
 """
 
 from __future__ import annotations
@@ -60,20 +60,6 @@ class StreamRefused(KwsError):
     def __init__(self, code: int, message: str) -> None:
         super().__init__(message)
         self.code = code
-
-
-@dataclass(frozen=True, slots=True)
-class AudioChunk:
-    """Samples as the source gave them: mono, any length >= 0."""
-
-    samples: Float32Array | Int16Array  # (n,): float32 in [-1, 1) or int16
-    first_sample: int  # index of samples[0] since the stream's epoch began, at the source's rate
-    rate_hz: int
-
-    def __post_init__(self) -> None:
-        if self.samples.ndim != 1 or self.samples.dtype not in (np.float32, np.int16):
-            found = f"{self.samples.dtype}{self.samples.shape}"
-            raise ValueError(f"samples: found {found}, wanted float32 (n,) or int16 (n,)")
 
 
 @dataclass(frozen=True, slots=True)

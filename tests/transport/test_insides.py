@@ -1,0 +1,105 @@
+"""What we lean on inside uvicorn, websockets and asyncio is still there; and the table of it is whole."""
+
+from __future__ import annotations
+
+import ast
+import asyncio
+import dis
+import inspect
+import tomllib
+from collections.abc import Iterator
+from importlib.metadata import version
+from pathlib import Path
+
+import pytest
+from packaging.requirements import Requirement
+
+from kws_serve import app
+from kws_serve.transport import protocols
+from kws_serve.transport.insides import INSIDES, Inside
+
+ROOT = Path(__file__).resolve().parents[2]
+OURS = {"H11Protocol": "Http", "FlowControl": "_Flow", "WebSocketsSansIOProtocol": "WebSocket"}
+"""A library's class -> ours that extends it. `_Reading` extends the first and the last."""
+
+
+def missing(inside: Inside) -> Iterator[str]:
+    """What of the table's row the library has no more, or otherwise."""
+    owner = inside.owner
+    for name, wanted in inside.methods.items():
+        own = vars(owner).get(name)  # not what asyncio.Protocol would answer in its place
+        if own is None:
+            yield f"{owner.__name__}.{name}: found no such method"
+            continue
+        found = tuple(inspect.signature(own).parameters)[1:]
+        if found != wanted:
+            yield f"{owner.__name__}.{name}: found parameters {found}, wanted {wanted}"
+    for name in inside.attributes:
+        if not hasattr(owner, name) and name not in _annotated(owner) and name not in _stored(owner):
+            yield f"{owner.__name__}.{name}: found nothing that sets it"
+
+
+def _annotated(owner: type) -> set[str]:
+    return {name for base in owner.__mro__ for name in vars(base).get("__annotations__", {})}
+
+
+def _stored(owner: type) -> set[str]:
+    """The attributes that a class's own functions set."""
+    functions = [f for base in owner.__mro__ for f in vars(base).values() if inspect.isfunction(f)]
+    steps = [step for f in functions for step in dis.get_instructions(f)]
+    return {str(step.argval) for step in steps if step.opname == "STORE_ATTR"}
+
+
+@pytest.mark.parametrize("inside", INSIDES, ids=lambda inside: inside.owner.__name__)
+def test_what_we_lean_on_is_there(inside):
+    assert list(missing(inside)) == []
+
+
+def test_what_is_gone_or_changed_is_told():
+    class Later(asyncio.Protocol):  # what a later version might be
+        def __init__(self, config):
+            self.config = config
+
+        def data_received(self, data, more):
+            pass
+
+    wanted = Inside(Later, {"data_received": ("data",), "pause_writing": ()}, ("config", "queue"))
+    assert list(missing(wanted)) == [
+        "Later.data_received: found parameters ('data', 'more'), wanted ('data',)",
+        "Later.pause_writing: found no such method",
+        "Later.queue: found nothing that sets it",
+    ]
+
+
+@pytest.mark.parametrize("inside", [i for i in INSIDES if i.owner.__name__ in OURS], ids=lambda i: i.owner.__name__)
+def test_the_table_has_all_that_our_classes_use(inside):
+    classes = {
+        node.name: node for node in ast.parse(inspect.getsource(protocols)).body if isinstance(node, ast.ClassDef)
+    }
+    ours = [
+        classes[OURS[inside.owner.__name__]],
+        *([classes["_Reading"]] if inside.owner.__name__ != "FlowControl" else []),
+    ]
+    defined = {f.name for c in ours for f in c.body if isinstance(f, ast.FunctionDef | ast.AsyncFunctionDef)}
+    used = {
+        node.attr
+        for c in ours
+        for node in ast.walk(c)
+        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == "self"
+    }
+    theirs = {name for name in defined if name in vars(inside.owner)}
+    theirs |= {name for name in used - defined if not name.startswith("_")}
+    assert theirs - set(inside.methods) - set(inside.attributes) == set()
+
+
+def test_the_server_extends_what_the_table_says():
+    assert inspect.iscoroutinefunction(app._Uvicorn.startup)
+    assert tuple(inspect.signature(app._Uvicorn.startup).parameters)[1:] == ("sockets",)
+
+
+@pytest.mark.parametrize("name", ["uvicorn", "websockets"])
+def test_the_installed_version_is_within_the_bounds(name):
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    (wanted,) = [r for r in map(Requirement, project["dependencies"]) if r.name == name]
+    assert any(s.operator == "<" for s in wanted.specifier), f"{name}: found no upper bound"
+    assert version(name) in wanted.specifier

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import ast
 import re
 import shlex
 import subprocess
@@ -21,6 +22,7 @@ from tests.support.tiny_model import write_level_model
 ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text()
 SETTINGS = (ROOT / "docs" / "settings.md").read_text()
+ARCHITECTURE = (ROOT / "docs" / "architecture.md").read_text()
 
 
 @pytest.mark.parametrize("name", Settings.model_fields)
@@ -122,3 +124,29 @@ def test_the_readmes_client_prints_a_detection(tmp_path, free_port):
 def test_every_mutant_finds_its_guard():
     absent = [f"{m.row}: {m.file}: {m.guard}" for m in MUTANTS if m.guard not in (ROOT / m.file).read_text()]
     assert absent == []
+
+
+def names_in(path: Path) -> set[str]:
+    """The functions and classes of a module, methods as CLASS.METHOD."""
+    found = set()
+    for node in ast.parse(path.read_text()).body:
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+            found.add(node.name)
+            inner = node.body if isinstance(node, ast.ClassDef) else []
+            found |= {f"{node.name}.{f.name}" for f in inner if isinstance(f, ast.FunctionDef | ast.AsyncFunctionDef)}
+    return found
+
+
+def test_the_walk_of_a_piece_of_audio_names_what_is_there():
+    walk = re.findall(r"`([a-z_/]+\.py): ([\w.]+)`", ARCHITECTURE)
+    assert len(walk) > 30
+    assert [(f, name) for f, name in walk if name not in names_in(ROOT / "service" / "kws_serve" / f)] == []
+
+
+def test_the_files_and_folders_of_the_architecture_are_there():
+    service = ROOT / "service" / "kws_serve"
+    for name in set(re.findall(r"(?<![\w/])[a-z_]+(?:/[a-z_]+)*(?:\.py|/)(?![\w/])", ARCHITECTURE)):
+        places = (ROOT / name, service / name, ROOT / "firmware_bridge" / name, service / "transport" / name)
+        assert any(place.exists() for place in places), name
+    rooms = {p.parent.name for p in service.glob("*/__init__.py")} - {"demo"}
+    assert rooms <= set(re.findall(r"\| `([a-z]+)/` \|", ARCHITECTURE)), "a room that the table lacks"

@@ -22,6 +22,7 @@ from tests.support.tiny_model import write_level_model
 ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text()
 SETTINGS = (ROOT / "docs" / "settings.md").read_text()
+CONTRIBUTING = (ROOT / "CONTRIBUTING.md").read_text()
 ARCHITECTURE = (ROOT / "docs" / "architecture.md").read_text()
 
 
@@ -58,7 +59,7 @@ def test_help_names_every_flag_and_variable(command):
 
 
 def test_relative_links_lead_somewhere():
-    for page in (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))):
+    for page in (ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))):
         for target in re.findall(r"\]\((?!https?:)([^)#]+)", page.read_text()):
             assert (page.parent / target).exists(), f"{page.name}: {target}"
 
@@ -124,6 +125,20 @@ def test_the_readmes_client_prints_a_detection(tmp_path, free_port):
 def test_every_mutant_finds_its_guard():
     absent = [f"{m.row}: {m.file}: {m.guard}" for m in MUTANTS if m.guard not in (ROOT / m.file).read_text()]
     assert absent == []
+
+
+def test_contributings_examples_run(tmp_path):
+    codes = re.findall(r"### (.*?)\n.*?```python\n(.*?)```", CONTRIBUTING, re.DOTALL)
+    assert [title for title, _ in codes] == ["A backend", "A source", "A sink", "A model", "A setting"]
+    for title, code in codes:
+        run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path)
+        assert run.returncode == 0, f"{title}: {run.stderr}"
+
+
+def test_contributings_commands_are_the_makefiles():
+    targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    named = set(re.findall(r"`make ([a-z-]+)", CONTRIBUTING))
+    assert {"run", "test", "lint", "check", "bench"} <= named <= targets
 
 
 def names_in(path: Path) -> set[str]:

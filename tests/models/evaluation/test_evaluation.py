@@ -14,7 +14,7 @@ from kws_models.data.recordings import DataError, Recording, find_recordings, fl
 from kws_models.evaluation.clips import Options, evaluate, find_cases, hash_split, sample_unknown
 from kws_models.evaluation.intervals import confusion_matrix, report, wilson
 from kws_serve.manifest.folder import find_model, load_model, shipped_models_dir
-from tests.models.test_training_list import FILE, write_clip, write_list
+from tests.models.data.test_training_list import FILE, write_clip, write_list
 
 
 @pytest.fixture

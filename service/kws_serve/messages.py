@@ -125,6 +125,15 @@ class Gap:
 
 
 @dataclass(frozen=True, slots=True)
+class Hole:
+    """Ids [first, last] that the log does not have, and why: retention or not_durable. On the wire: `log_gap`."""
+
+    first: int
+    last: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
 class StreamDone:
     """The stream has ended: all `samples` were processed and no further event follows."""
 

@@ -14,6 +14,7 @@ from kws_serve.messages import (
     Features,
     Float32Array,
     Gap,
+    Hole,
     JsonObject,
     Level,
     ScoresRow,
@@ -21,7 +22,6 @@ from kws_serve.messages import (
     StreamState,
     View,
 )
-from kws_serve.sinks.store import Hole
 
 MAX_JSON_BYTES = 16 * 1024
 MAX_JSON_DEPTH = 8

@@ -17,10 +17,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kws_serve.api.export import COLUMNS, as_csv, as_jsonl
-from kws_serve.messages import Detection
+from kws_serve.messages import Detection, Hole
 from kws_serve.sinks import store as store_module
 from kws_serve.sinks.event_log import EventLog, logged_json
-from kws_serve.sinks.store import Filter, Hole, LogError, Retention, Store, _explained
+from kws_serve.sinks.store import Filter, LogError, Retention, Store, _explained
 
 
 def detection(i: int, *, stream: str = "s", label: str = "yes", phase: str = "once", at: float = 0.0) -> Detection:
@@ -187,8 +187,8 @@ def test_retention_by_age_and_size_forgets_the_oldest_and_says_so(tmp_path):
 
 @settings(max_examples=200, deadline=None)
 @given(st.integers(1, 60), st.integers(0, 30), st.lists(st.tuples(st.integers(1, 90), st.integers(0, 9)), max_size=6))
-def test_holes_are_cut_exactly(first, more, gaps):
-    known = [(a, a + n, "not_durable") for a, n in sorted(gaps)]
+def test_holes_are_cut_exactly(first, more, noted):
+    known = [(a, a + n, "not_durable") for a, n in sorted(noted)]
     known = [g for i, g in enumerate(known) if not i or g[0] > max(h[1] for h in known[:i])]
     last = first + more
     holes = _explained(first, last, known)

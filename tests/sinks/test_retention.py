@@ -13,13 +13,13 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from kws_serve.api.export import as_csv, as_jsonl
-from kws_serve.messages import Detection
+from kws_serve.messages import Detection, Hole
 from kws_serve.sinks import expiry as expiry_module
 from kws_serve.sinks import store as store_module
 from kws_serve.sinks.clock_guard import AGREED_S, APART_S, ClockGuard
 from kws_serve.sinks.event_log import EventLog
 from kws_serve.sinks.expiry import Expiry, spans
-from kws_serve.sinks.store import Filter, Hole, Retention, Store
+from kws_serve.sinks.store import Filter, Retention, Store
 
 NOW_S = 1.8e9
 DAY_S = 86400.0
@@ -82,13 +82,13 @@ def test_a_clock_behind_the_newest_row_is_believed_once_it_is_later():
 # the rows
 
 
-def write(path: Path, logged_at: Sequence[float], gaps: Sequence[Hole] = ()) -> Store:
-    """A file with a row for each time, its ids in order, but for those in `gaps`."""
+def write(path: Path, logged_at: Sequence[float], holes: Sequence[Hole] = ()) -> Store:
+    """A file with a row for each time, its ids in order, but for those in `holes`."""
     store = Store(path)
-    skipped = {id_ for hole in gaps for id_ in range(hole.first, hole.last + 1)}
+    skipped = {id_ for hole in holes for id_ in range(hole.first, hole.last + 1)}
     ids = [id_ for id_ in range(1, len(logged_at) + len(skipped) + 1) if id_ not in skipped]
     rows = [Detection("s", "e", "m", "1", "onnx", "yes", 0.9, "once", i, i / 16000, 1.0, 0.0, id=i) for i in ids]
-    store.append(rows, gaps, heard=[("s", "e", 1)])
+    store.append(rows, holes, heard=[("s", "e", 1)])
     with store._transaction() as db:
         db.executemany("UPDATE detections SET logged_at = ? WHERE id = ?", list(zip(logged_at, ids, strict=True)))
         db.execute("UPDATE streams SET seen_at = ?", (NOW_S - 2 * DAY_S,))
@@ -113,15 +113,15 @@ def told(caplog: pytest.LogCaptureFixture) -> Callable[[], list[str]]:
 @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     ages_days=st.lists(st.sampled_from([0.0, 10.0, 89.0, 91.0, 20_000.0, -100.0]), min_size=1, max_size=40),
-    gap=st.tuples(st.integers(1, 40), st.integers(1, 5)),
+    hole=st.tuples(st.integers(1, 40), st.integers(1, 5)),
     after=st.integers(0, 45),
 )
-def test_only_rows_that_are_old_themselves_go_and_each_missing_id_is_told(tmp_path_factory, ages_days, gap, after):
-    first = min(gap[0], len(ages_days) + 1)
-    gaps = [Hole(first, first + gap[1] - 1, "not_durable")]
+def test_only_rows_that_are_old_themselves_go_and_each_missing_id_is_told(tmp_path_factory, ages_days, hole, after):
+    first = min(hole[0], len(ages_days) + 1)
+    holes = [Hole(first, first + hole[1] - 1, "not_durable")]
     path = tmp_path_factory.mktemp("log") / "events.db"
     logged_at = [NOW_S - days * DAY_S for days in ages_days]
-    store = write(path, logged_at, gaps)
+    store = write(path, logged_at, holes)
     before = kept(store)
     newest_s = logged_at[-1]
     an_hour(Expiry(store, Retention(), NOW_S))
@@ -138,7 +138,7 @@ def test_only_rows_that_are_old_themselves_go_and_each_missing_id_is_told(tmp_pa
         span = [m["id"]] if m["type"] == "detection" else list(range(m["from"], m["to"] + 1))
         covered += span
         if m["type"] == "log_gap":
-            durable = {gaps[0].first <= id_ <= gaps[0].last for id_ in span}
+            durable = {holes[0].first <= id_ <= holes[0].last for id_ in span}
             assert m["reason"] == "retention" or durable == {True}
             if left and left[0] < span[0] and durable == {True}:
                 assert m["reason"] == "not_durable"

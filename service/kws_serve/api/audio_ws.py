@@ -57,7 +57,7 @@ class Ingest:
 
     async def watch(self) -> None:
         """Where the engine cannot keep up although it does nothing else, send as many of the latest comers away as it
-        takes: better some refused than all with holes.
+        takes: better some refused than all with gaps.
         """
         received_s, processed_s, _ = self.engine.totals_s()
         late = 0

@@ -23,9 +23,9 @@ from math import ceil
 from pathlib import Path
 from typing import TypeVar
 
-from kws_serve.messages import Detection, Event, JsonObject
+from kws_serve.messages import Detection, Event, Hole, JsonObject
 from kws_serve.sinks.expiry import Expiry
-from kws_serve.sinks.store import Filter, Hole, Logged, Retention, Review, Store
+from kws_serve.sinks.store import Filter, Logged, Retention, Review, Store
 from kws_serve.sinks.subscribers import Subscriber
 from kws_serve.wire import detection_json, dumps, hole_json
 

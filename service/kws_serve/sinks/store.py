@@ -20,7 +20,7 @@ from math import ceil
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from kws_serve.messages import Detection, JsonObject, KwsError
+from kws_serve.messages import Detection, Hole, JsonObject, KwsError
 
 Review = Literal["right", "wrong"]
 REVIEWS: tuple[Review, ...] = get_args(Review)
@@ -112,15 +112,6 @@ class Logged:
 
     detection: Detection
     review: Review | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Hole:
-    """Ids [first, last] that the log does not have, and why: retention or not_durable."""
-
-    first: int
-    last: int
-    reason: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -344,7 +335,7 @@ class Store:
         return [id_ for (id_,) in self._writer.execute("SELECT id FROM detections ORDER BY id LIMIT ?", (wanted,))]
 
     def forget(self, ids: Sequence[int]) -> None:
-        """Delete these rows, with their marks; a hole without a gap's reason is told as retention."""
+        """Delete these rows, with their marks; a hole that was not noted is told as retention."""
         db = self._writer
         with self._transaction():
             db.executemany("DELETE FROM detections WHERE id = ?", [(id_,) for id_ in ids])
@@ -446,7 +437,7 @@ def _connect(path: Path) -> sqlite3.Connection:
 
 
 def _add_hole(db: sqlite3.Connection, hole: Hole) -> None:
-    """Note ids that no row has; they are given all the same."""
+    """Note ids that no row has (in the file, `gaps`); they are given all the same."""
     db.execute("INSERT OR REPLACE INTO gaps VALUES (?, ?, ?)", (hole.first, hole.last, hole.reason))
     done = db.execute("UPDATE sqlite_sequence SET seq = max(seq, ?) WHERE name = 'detections'", (hole.last,))
     if not done.rowcount:
@@ -454,7 +445,7 @@ def _add_hole(db: sqlite3.Connection, hole: Hole) -> None:
 
 
 def _explained(first: int, last: int, known: Sequence[tuple[int, int, str]]) -> list[Hole]:
-    """The missing ids [first, last] cut where the reason changes; what no gap explains was removed by retention."""
+    """The missing ids [first, last] cut where the reason changes; retention removed what none of `known` has."""
     holes = []
     at = first
     for a, b, reason in sorted(known):

@@ -32,7 +32,8 @@ from kws_serve.api.routes import error, make_router, wire_error
 from kws_serve.api.security import Access, Guard, check_exposure
 from kws_serve.api.tokens import TokenFile
 from kws_serve.api.views import Service
-from kws_serve.engine.engine import Engine, LoadedModel
+from kws_serve.backends.contract import LoadedModel
+from kws_serve.engine.engine import Engine
 from kws_serve.engine.runner import EngineRunner
 from kws_serve.manifest.package_data import data_path
 from kws_serve.messages import JsonObject

@@ -124,7 +124,7 @@ def _with_hop(model: Any, patch_hop_ms: float) -> Any:
 def load_model(name: str, settings: Settings) -> list[Any]:
     """A model on every backend asked for, self-tested. Raises KwsError; then nothing stays open."""
     from kws_serve.backends import open_backend
-    from kws_serve.engine.lane import LoadedModel
+    from kws_serve.backends.contract import LoadedModel
     from kws_serve.manifest.folder import find_model, shipped_models_dir
 
     spec = find_model(name, [*([settings.model_dir] if settings.model_dir else []), shipped_models_dir()])

@@ -7,9 +7,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kws_serve.backends import open_backend
+from kws_serve.backends.contract import LoadedModel
 from kws_serve.engine import admission as load
 from kws_serve.engine.admission import MAX_LOAD, MEAN_S, Load, share_of_one
-from kws_serve.engine.lane import LoadedModel
 from kws_serve.manifest.folder import load_model
 from tests.support.tiny_model import write_level_model
 

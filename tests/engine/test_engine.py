@@ -12,9 +12,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from kws_serve.backends import open_backend
+from kws_serve.backends.contract import LoadedModel
 from kws_serve.core import resampler as half
-from kws_serve.engine.engine import Engine, LoadedModel, Stream
+from kws_serve.engine.engine import Engine, Stream
 from kws_serve.manifest.folder import load_model
+from kws_serve.manifest.spec import FileSpec
 from kws_serve.messages import BackendError, Detection, Event, Gap, ScoresRow, StreamDone, StreamRefused
 from tests.support.tiny_model import FBANK_8K, FBANK_16K, write_level_model
 
@@ -307,6 +309,7 @@ def test_latency_counts_from_the_arrival_of_the_deciding_sample(models):
 
 class _Broken:
     name = "broken"
+    file = FileSpec(Path("none"), "0" * 64, "NTF", "softmax")
 
     def infer(self, patches: np.ndarray) -> np.ndarray:
         raise BackendError("the link is gone")

@@ -17,10 +17,11 @@ from kws_models.export.onnx_file import onnx_bytes
 from kws_models.export.step_file import step_bytes
 from kws_models.zoo.absorbing import fold
 from kws_serve.backends import open_backend
+from kws_serve.backends.contract import LoadedModel
 from kws_serve.backends.onnx_session import new_session
 from kws_serve.backends.onnx_step import OnnxStep
 from kws_serve.core.front_end import FrontEnd
-from kws_serve.engine.engine import Engine, LoadedModel, Stream
+from kws_serve.engine.engine import Engine, Stream
 from kws_serve.engine.incremental import Incremental, goes_on
 from kws_serve.engine.scorer import WholePatch
 from kws_serve.manifest.folder import find_model, shipped_models_dir

@@ -16,10 +16,12 @@ import numpy as np
 import pytest
 
 from kws_serve.app import ServerOptions
+from kws_serve.backends.contract import LoadedModel
 from kws_serve.commands.running import Running
-from kws_serve.engine.engine import Engine, LoadedModel
+from kws_serve.engine.engine import Engine
 from kws_serve.host.systemd import Notifier
 from kws_serve.manifest.folder import load_model
+from kws_serve.manifest.spec import FileSpec
 from kws_serve.sinks.event_log import EventLog
 from tests.support.service import Service, running
 from tests.support.tiny_model import write_level_model
@@ -79,6 +81,7 @@ class Stuck:
     """A backend that hangs, like a driver that never answers."""
 
     name = "stuck"
+    file = FileSpec(Path("none"), "0" * 64, "NTF", "softmax")
 
     def __init__(self) -> None:
         self.go_on = threading.Event()

@@ -17,7 +17,8 @@ import soundfile
 import websockets
 
 from kws_serve.backends import open_backend
-from kws_serve.engine.engine import Engine, LoadedModel
+from kws_serve.backends.contract import LoadedModel
+from kws_serve.engine.engine import Engine
 from kws_serve.manifest.folder import find_model, shipped_models_dir
 from kws_serve.messages import Detection
 from tests.support.scene import RATE_HZ, lay, load, noise_bed, validation_clips

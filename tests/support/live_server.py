@@ -14,7 +14,8 @@ import httpx
 from kws_serve.api.tokens import TokenFile
 from kws_serve.app import Server, ServerOptions, bound_socket, build_app
 from kws_serve.backends import open_backend
-from kws_serve.engine.engine import Engine, LoadedModel
+from kws_serve.backends.contract import LoadedModel
+from kws_serve.engine.engine import Engine
 from kws_serve.engine.runner import EngineRunner
 from kws_serve.manifest.folder import load_model
 from kws_serve.messages import JsonObject

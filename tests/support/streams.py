@@ -10,7 +10,8 @@ import numpy as np
 import websockets
 
 from kws_serve.backends import open_backend
-from kws_serve.engine.engine import Engine, LoadedModel
+from kws_serve.backends.contract import LoadedModel
+from kws_serve.engine.engine import Engine
 from kws_serve.manifest.folder import load_model
 from kws_serve.messages import Detection
 

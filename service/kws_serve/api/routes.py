@@ -39,7 +39,8 @@ from kws_serve.api.views import (
     stream_json,
     why_json,
 )
-from kws_serve.engine.engine import Engine, LoadedModel
+from kws_serve.backends.contract import LoadedModel
+from kws_serve.engine.engine import Engine
 from kws_serve.messages import JsonObject, KwsError
 from kws_serve.sinks.store import REVIEWS, Filter
 from kws_serve.wire import MAX_JSON_BYTES, WireError, parse_json

@@ -18,7 +18,8 @@ from kws_serve.api.audio_ws import Ingest
 from kws_serve.api.export import as_cell
 from kws_serve.api.slices import Slices
 from kws_serve.api.tokens import EVERYTHING, Grant
-from kws_serve.engine.engine import Engine, LoadedModel
+from kws_serve.backends.contract import LoadedModel
+from kws_serve.engine.engine import Engine
 from kws_serve.engine.evidence import Evidence
 from kws_serve.engine.runner import EngineRunner
 from kws_serve.engine.stream import Stream

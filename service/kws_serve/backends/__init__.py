@@ -6,10 +6,10 @@ Modules are imported when first opened, so a service without TFLite never loads 
 from __future__ import annotations
 
 from importlib import import_module
-from typing import Protocol
 
+from kws_serve.backends.contract import Backend
 from kws_serve.manifest.spec import ModelSpec
-from kws_serve.messages import BackendError, Float32Array
+from kws_serve.messages import BackendError
 
 BACKENDS: dict[str, str] = {
     "onnx": "kws_serve.backends.onnx",
@@ -17,18 +17,6 @@ BACKENDS: dict[str, str] = {
     "gap8": "kws_serve.backends.gap8",
 }
 """Backend name -> module with `open(spec, *, threads) -> Backend`."""
-
-
-class Backend(Protocol):
-    """One model, one owner thread at a time, no memory of streams (that is the Scorer's)."""
-
-    name: str
-
-    def infer(self, patches: Float32Array) -> Float32Array:
-        """Scores (n, n_classes) in [0, 1] of n >= 0 patches (n, n_frames, n_coeffs). Raises BackendError."""
-
-    def close(self) -> None:
-        """Free the session or the port. Safe to call twice."""
 
 
 def open_backend(kind: str, spec: ModelSpec, *, threads: int = 1, board: str | None = None) -> Backend:

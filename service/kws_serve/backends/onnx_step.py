@@ -6,9 +6,9 @@ from typing import Any
 
 import numpy as np
 
+from kws_serve.backends.contract import new_states
 from kws_serve.backends.model_bytes import one_line
 from kws_serve.backends.patch_model import PatchModel, as_scores, next_size
-from kws_serve.engine.incremental import new_states
 from kws_serve.manifest.spec import FileSpec, ModelSpec
 from kws_serve.messages import BackendError, Float32Array, Int64Array
 
@@ -19,7 +19,7 @@ PAST, NEXT = "_past", "_next"
 
 
 class OnnxStep:
-    """See incremental.StepBackend."""
+    """See contract.StepBackend."""
 
     name = "onnx"
 
@@ -28,6 +28,7 @@ class OnnxStep:
         self._what = f"backend onnx: model {spec.name}: {file.path.name}"
         self._session: Any = session
         self._whole = whole
+        self.file = whole.file
         self._output = file.output
         self._n_coeffs, self._n_classes = spec.n_coeffs, len(spec.labels)
         self._layers, self.state_shapes = self._state()

@@ -58,7 +58,8 @@ class PatchModel:
         """Check the file against the manifest and self-test it. Raises BackendError."""
         self.name = name
         self._what = f"backend {name}: model {spec.name}"
-        self._spec, self._file = spec, file.path.name
+        self.file = file
+        self._spec = spec
         self._runtime: Runtime | None = runtime
         self._axes, self._kind = file.axes, file.output
         self._patch_shape = (spec.n_frames, spec.n_coeffs)
@@ -89,8 +90,9 @@ class PatchModel:
         found, most = difference(self.infer, lambda patches: self._scores(patches, reference), patches)
         if not found <= most:
             raise BackendError(
-                f"{self._what}: {self._file}: self-test: found scores {found:.2g} away from {named}, wanted at most "
-                f"{most:.2g}: integer kernels are wrong on this processor; use a float file or another --backend"
+                f"{self._what}: {self.file.path.name}: self-test: found scores {found:.2g} away from {named}, wanted "
+                f"at most {most:.2g}: integer kernels are wrong on this processor; use a float file or another "
+                "--backend"
             )
 
     def _scores(self, patches: Float32Array, runtime: Runtime | None) -> Float32Array:

@@ -10,8 +10,7 @@ from functools import partial
 
 import numpy as np
 
-from kws_serve.engine.incremental import StepBackend, new_states
-from kws_serve.engine.lane import LoadedModel
+from kws_serve.backends.contract import LoadedModel, StepBackend, new_states
 from kws_serve.messages import BackendError
 
 MAX_LOAD = 0.9

@@ -16,11 +16,12 @@ from dataclasses import asdict, replace
 
 import numpy as np
 
+from kws_serve.backends.contract import LoadedModel
 from kws_serve.core.detector import TICKS_PER_S, Firing
 from kws_serve.core.ring import SampleRing
 from kws_serve.engine.admission import MAX_LOAD, Load
 from kws_serve.engine.evidence import EvidenceBook
-from kws_serve.engine.lane import BURST_TICKS, TAKE_TICKS, Lane, LaneModel, LoadedModel, Outcome, ring_size
+from kws_serve.engine.lane import BURST_TICKS, TAKE_TICKS, Lane, LaneModel, Outcome, ring_size
 from kws_serve.engine.live_settings import LiveSettings
 from kws_serve.engine.stream import Resumed, Stream
 from kws_serve.engine.viewers import Viewers
@@ -37,7 +38,7 @@ from kws_serve.messages import (
     check_name,
 )
 
-__all__ = ["Engine", "LoadedModel", "Stream"]
+__all__ = ["Engine", "Stream"]
 
 _log = logging.getLogger(__name__)
 

@@ -2,34 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Protocol, runtime_checkable
-
 import numpy as np
 
-from kws_serve.backends import Backend
+from kws_serve.backends.contract import Backend, StepBackend, new_states
 from kws_serve.core.front_end import FrontEnd
 from kws_serve.engine.scorer import Scorer, Tails, WholePatch
 from kws_serve.manifest.spec import ModelSpec
 from kws_serve.messages import Float32Array, Int64Array
-
-
-@runtime_checkable
-class StepBackend(Backend, Protocol):
-    """A Backend that also goes on in time."""
-
-    state_shapes: list[tuple[int, ...]]  # what each layer keeps of a stream
-
-    def step(self, frames: Float32Array, states: list[Float32Array], slots: Int64Array) -> Float32Array:
-        """Frames (k, m, n_coeffs) of the streams `slots` (k,), whose states (n_streams, *shape) move on, zeros before a
-        stream begins: scores (k, m, n_classes) of the patches that end with each frame.
-
-        Raises BackendError; then any of these states may have moved or not.
-        """
-
-
-def new_states(shapes: list[tuple[int, ...]], n_streams: int) -> list[Float32Array]:
-    """What layers keep of streams that have not begun: an array (n_streams, *shape) for each of `shapes`."""
-    return [np.zeros((n_streams, *shape), np.float32) for shape in shapes]
 
 
 class Incremental(Tails):

@@ -13,7 +13,7 @@ from math import ceil
 
 import numpy as np
 
-from kws_serve.backends import Backend
+from kws_serve.backends.contract import LoadedModel
 from kws_serve.core import resampler as half
 from kws_serve.core.detector import Detector, Firing
 from kws_serve.core.front_end import FrontEnd
@@ -40,21 +40,6 @@ RECENT_S = 2.0
 
 TRIAL_PATCHES = 100
 """So many patches a reloaded model has to compute without a fault before the one before it is closed."""
-
-
-@dataclass(frozen=True, slots=True)
-class LoadedModel:
-    """A model opened on a backend."""
-
-    spec: ModelSpec
-    backend: Backend
-    backend_name: str  # onnx, tflite, ...
-
-    @property
-    def digest(self) -> str:
-        """The first 16 hex digits of the SHA-256 of the file that computes."""
-        file = self.spec.files.get("onnx" if self.backend_name == "onnx" else "tflite")
-        return file.sha256[:16] if file else ""
 
 
 @dataclass(slots=True)

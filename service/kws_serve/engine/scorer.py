@@ -13,7 +13,7 @@ from typing import Protocol
 
 import numpy as np
 
-from kws_serve.backends import Backend
+from kws_serve.backends.contract import Backend
 from kws_serve.core.front_end import FrontEnd
 from kws_serve.manifest.spec import ModelSpec
 from kws_serve.messages import Float32Array, Int64Array

@@ -33,7 +33,8 @@ import onnxruntime
 import psutil
 
 from kws_serve.backends import open_backend
-from kws_serve.engine.engine import Engine, LoadedModel
+from kws_serve.backends.contract import LoadedModel
+from kws_serve.engine.engine import Engine
 from kws_serve.manifest.folder import find_model, shipped_models_dir
 from kws_serve.messages import Detection
 from tests.campaigns.bench.peers import PEERS

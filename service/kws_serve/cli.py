@@ -11,7 +11,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from kws_serve import __version__
 from kws_serve.config import DETECT, SERVE, Settings, add_flags, load_settings
@@ -19,6 +19,9 @@ from kws_serve.host import log_format
 from kws_serve.host.log_format import printable
 from kws_serve.host.printer import Printer, printers
 from kws_serve.messages import KwsError
+
+if TYPE_CHECKING:
+    from kws_serve.backends.contract import LoadedModel
 
 _MICROPHONE_HELP = "open the page to use the browser's, or name a file with --source FILE, or --demo"
 
@@ -79,49 +82,54 @@ def _guarded(run: Any, arguments: dict[str, Any]) -> int:
         return 0
 
 
-def load_models(settings: Settings, *, live: bool = False) -> list[Any]:
-    """Every model on every backend asked for. `live`: a board must keep up with audio as it comes, for which patch hops
-    are stretched. Raises KwsError; then nothing stays open.
+def load_models(settings: Settings, *, live: bool = False) -> list[LoadedModel]:
+    """Every model on every backend asked for. `live`: a device must keep up with audio as it comes, for which patch
+    hops are stretched. Raises KwsError; then nothing stays open.
     """
-    loaded: list[Any] = []
+    from kws_serve.backends.contract import DeviceBackend, devices
+
+    loaded: list[LoadedModel] = []
     try:
         for name in settings.model:
             loaded += load_model(name, settings)
-        if live and "gap8" in settings.backend:
-            from kws_serve.backends import board_use
-
-            if settings.backend[0] == "gap8":
-                hops = board_use.share_out()
-                return [_with_hop(model, hops[model.spec.name]) for model in loaded]
-            board_use.warn_if_slow()
+        if not live:
+            return loaded
+        if loaded and isinstance(publishing := loaded[0].backend, DeviceBackend):
+            hops = publishing.device.share_out()
+            return [_with_hop(model, hops[model.spec.name]) for model in loaded]
+        for device in devices(loaded):
+            device.warn_if_slow()
     except KwsError:
-        for model in loaded:
-            model.backend.close()
+        _close(loaded)
         raise
     return loaded
 
 
-def reload_model(name: str, settings: Settings) -> list[Any]:
-    """A model opened again beside the one that runs, with its patch hop where a board computes. Raises KwsError."""
-    group = load_model(name, settings)
-    if settings.backend[0] != "gap8":
-        return group
-    from kws_serve.backends import board_use
+def reload_model(name: str, settings: Settings) -> list[LoadedModel]:
+    """A model opened again beside the one that runs, with its patch hop where a device computes. Raises KwsError."""
+    from kws_serve.backends.contract import DeviceBackend
 
+    group = load_model(name, settings)
+    if not isinstance(publishing := group[0].backend, DeviceBackend):
+        return group
     try:
-        hop_ms = board_use.take_over(group[0].spec)
+        hop_ms = publishing.device.take_over(group[0].spec)
     except KwsError:
-        for model in group:
-            model.backend.close()
+        _close(group)
         raise
     return [_with_hop(model, hop_ms) for model in group]
 
 
-def _with_hop(model: Any, patch_hop_ms: float) -> Any:
+def _with_hop(model: LoadedModel, patch_hop_ms: float) -> LoadedModel:
     return replace(model, spec=replace(model.spec, patch_hop_ms=patch_hop_ms))
 
 
-def load_model(name: str, settings: Settings) -> list[Any]:
+def _close(models: Sequence[LoadedModel]) -> None:
+    for model in models:
+        model.backend.close()
+
+
+def load_model(name: str, settings: Settings) -> list[LoadedModel]:
     """A model on every backend asked for, self-tested. Raises KwsError; then nothing stays open."""
     from kws_serve.backends import open_backend
     from kws_serve.backends.contract import LoadedModel
@@ -134,8 +142,7 @@ def load_model(name: str, settings: Settings) -> list[Any]:
             backend = open_backend(kind, spec, threads=settings.threads, board=settings.board)
             group.append(LoadedModel(spec, backend, kind))
     except KwsError:
-        for model in group:
-            model.backend.close()
+        _close(group)
         raise
     return group
 
@@ -169,6 +176,7 @@ def _run_service(settings: Settings, printer: Printer) -> int:
     from kws_serve.api.security import check_exposure, clean_token
     from kws_serve.api.tokens import TokenFile
     from kws_serve.app import ServerOptions, bound_socket
+    from kws_serve.backends.contract import devices
     from kws_serve.commands.running import Running, restore_settings
     from kws_serve.engine.engine import Engine
     from kws_serve.sinks.event_log import EventLog
@@ -182,10 +190,7 @@ def _run_service(settings: Settings, printer: Printer) -> int:
     _check_tls(settings)
     engine = Engine(load_models(settings, live=True))
     specs, notice = _sources(settings)
-    if settings.backend[0] == "gap8":
-        from kws_serve.backends import board_use
-
-        notice = "; ".join(text for text in (notice, board_use.notice()) if text)
+    notice = "; ".join(text for text in (notice, *(device.notice() for device in devices(engine.loaded))) if text)
     options = ServerOptions(
         settings.host,
         settings.port,

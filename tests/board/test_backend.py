@@ -53,7 +53,7 @@ def test_scores_are_the_integer_references(spec: ModelSpec, board: str) -> None:
     patches = patches_of(spec, 20)
     opened = open_backend("gap8", spec, board=board)
     scores = opened.infer(patches)
-    (state,) = gap8.board_state()
+    (state,) = board_use.states()
     opened.close()
     model = compile_file(spec.files["tflite"].path).model
     from kws_serve.backends.patch_model import TensorInfo
@@ -65,7 +65,7 @@ def test_scores_are_the_integer_references(spec: ModelSpec, board: str) -> None:
     taken = state["models"][spec.name]
     assert taken["cycle_source"] in ("counter", "modelled") and len(taken["layers"]) > 5
     assert sum(row["cycles"] for row in taken["layers"]) > 100_000
-    assert gap8.board_state() == []  # given back
+    assert board_use.states() == []  # given back
 
 
 def test_two_models_share_one_board(board: str) -> None:
@@ -76,11 +76,11 @@ def test_two_models_share_one_board(board: str) -> None:
         patches = patches_of(spec, 3)
         assert np.abs(backend.infer(patches) - tflite.infer(patches)).max() < 0.06
         tflite.close()
-    assert len(gap8.board_state()) == 1
+    assert len(board_use.states()) == 1
     for backend in opened:
         backend.close()
         backend.close()
-    assert gap8.board_state() == []
+    assert board_use.states() == []
 
 
 @pytest.mark.parametrize("output", ["softmax", "logits"])
@@ -138,14 +138,14 @@ def test_the_cpu_takes_over_and_gives_back(
     kill_running(opened)
     on_cpu = opened.infer(patches)
     np.testing.assert_array_equal(on_cpu, tflite.infer(patches))  # nothing was lost: the CPU answered
-    assert list(gap8.board_state()[0]["on_cpu"]) == ["dscnn-s"]
+    assert list(board_use.states()[0]["on_cpu"]) == ["dscnn-s"]
     assert "on the CPU for 60 s" in caplog.text
     dying.dying = False
     clock[0] += 30
     np.testing.assert_array_equal(opened.infer(patches), on_cpu)  # not yet
     clock[0] += 31
     np.testing.assert_array_equal(opened.infer(patches), on_board)
-    assert "is back on it" in caplog.text and gap8.board_state()[0]["on_cpu"] == {}
+    assert "is back on it" in caplog.text and board_use.states()[0]["on_cpu"] == {}
     opened.close()
     tflite.close()
 
@@ -169,7 +169,7 @@ def settings_of(board: str, *models: str, backend: tuple[str, ...] = ("gap8",)) 
 def close_all(loaded: list[LoadedModel]) -> None:
     for model in loaded:
         model.backend.close()
-    assert gap8.board_state() == []
+    assert board_use.states() == []
 
 
 def test_a_fast_board_keeps_the_models_own_hops(board: str) -> None:
@@ -182,7 +182,7 @@ def test_a_slow_boards_hops_are_stretched_and_said(board: str, monkeypatch: pyte
     slow(monkeypatch, dscnn_s=24.0, resnetse=51.0)
     loaded = load_models(settings_of(board, "dscnn-s", "resnetse"), live=True)
     assert {m.spec.name: m.spec.patch_hop_ms for m in loaded} == {"dscnn-s": 40.0, "resnetse": 260.0}
-    (state,) = gap8.board_state()
+    (state,) = board_use.states()
     told = {key: state["models"]["dscnn-s"][key] for key in ("patch_ms", "patch_hop_ms", "model_hop_ms", "share")}
     assert told == {"patch_ms": 24.0, "patch_hop_ms": 40.0, "model_hop_ms": 20.0, "share": 0.6}
     said = board_use.notice()
@@ -210,7 +210,7 @@ def test_a_board_too_slow_to_be_of_use_is_refused(board: str, monkeypatch: pytes
         BackendError, match=r"found 207 % .*wanted at most 80 %; try --model dscnn-s alone or --backend"
     ):
         load_models(settings_of(board, "dscnn-s", "resnetse"), live=True)
-    assert gap8.board_state() == []  # and nothing stays open
+    assert board_use.states() == []  # and nothing stays open
     loaded = load_models(settings_of(board, "dscnn-s"), live=True)
     assert loaded[0].spec.patch_hop_ms == 280.0
     close_all(loaded)
@@ -241,12 +241,12 @@ def test_a_reloaded_model_keeps_the_hop_in_force(board: str, monkeypatch: pytest
     engine.tick()
     done.result(10)
     engine.lanes[0].models[0].previous.close()  # type: ignore[union-attr]
-    (state,) = gap8.board_state()
+    (state,) = board_use.states()
     assert state["models"]["dscnn-s"]["patch_ms"] == 36.0 and state["models"]["dscnn-s"]["patch_hop_ms"] == 40.0
     slow(monkeypatch, dscnn_s=50.0, resnetse=20.0)
     with pytest.raises(BackendError, match=r"dscnn-s: found 50 ms a patch every 40 ms and 8 % of its time taken"):
         reload_model("dscnn-s", settings)
-    (state,) = gap8.board_state()
+    (state,) = board_use.states()
     assert state["models"]["dscnn-s"]["patch_ms"] == 36.0  # the one that runs
     close_all([group[0], *(m for m in engine.loaded if m.spec.name != "dscnn-s")])
 
@@ -267,11 +267,11 @@ def test_three_resets_a_minute_are_too_many(
     patches = patches_of(spec, 1)
     wanted = opened.infer(patches)
     for n in range(3):
-        assert gap8.board_state()[0]["on_cpu"] == {}, n
+        assert board_use.states()[0]["on_cpu"] == {}, n
         kill_running(opened)
         np.testing.assert_array_equal(opened.infer(patches), wanted)  # opened anew, and answered
     assert "opened anew 3 times within a minute" in caplog.text
-    assert list(gap8.board_state()[0]["on_cpu"]) == ["dscnn-s"]
+    assert list(board_use.states()[0]["on_cpu"]) == ["dscnn-s"]
     opened.close()
 
 

@@ -18,7 +18,7 @@ from kws_serve.api.audio_ws import Ingest
 from kws_serve.api.export import as_cell
 from kws_serve.api.slices import Slices
 from kws_serve.api.tokens import EVERYTHING, Grant
-from kws_serve.backends.contract import LoadedModel
+from kws_serve.backends.contract import LoadedModel, devices
 from kws_serve.engine.engine import Engine
 from kws_serve.engine.evidence import Evidence
 from kws_serve.engine.runner import EngineRunner
@@ -167,21 +167,13 @@ def status_json(service: Service, grant: Grant = EVERYTHING) -> JsonObject:
         "engine_load": round(engine.load.share, 3),
         "unaccounted_samples": engine.unaccounted_samples,
         "models": [{"name": m.spec.name, "backend": m.backend_name} for m in engine.loaded],
-        "boards": _boards(engine),
+        "boards": [state for device in devices(engine.loaded) for state in device.states()],
         "sources": [asdict(source) for source in service.sources() if grant.may_touch(source.name)],
         "streams": [stream_json(engine, stream) for stream in streams if grant.may_touch(stream.name)],
         "audio_s": {"received": received_s, "processed": processed_s, "dropped": dropped_s},
         "bad_samples": service.ingest.bad_samples,
         "clipped_samples": service.ingest.clipped_samples,
     }
-
-
-def _boards(engine: Engine) -> list[JsonObject]:
-    if not any(m.backend_name == "gap8" for m in engine.loaded):
-        return []  # and the bridge is not imported
-    from kws_serve.backends.gap8 import board_state
-
-    return board_state()
 
 
 def servers_json(service: Service, grant: Grant = EVERYTHING) -> list[JsonObject]:

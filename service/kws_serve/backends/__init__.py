@@ -20,7 +20,7 @@ BACKENDS: dict[str, str] = {
 
 
 def open_backend(kind: str, spec: ModelSpec, *, threads: int = 1, board: str | None = None) -> Backend:
-    """Open `spec`'s file on backend `kind`, self-tested; `board`: which one gap8 uses (default auto).
+    """Open `spec`'s file on backend `kind`, self-tested; `board`: which one a backend of boards uses (default auto).
 
     Raises BackendError in one line: what, found, wanted.
     """
@@ -29,6 +29,5 @@ def open_backend(kind: str, spec: ModelSpec, *, threads: int = 1, board: str | N
         raise BackendError(f"backend: found {kind[:80]!r}, wanted one of {', '.join(BACKENDS)}")
     if threads < 1:
         raise BackendError(f"backend {kind}: threads: found {threads}, wanted an integer >= 1")
-    options = {"board": board or "auto"} if kind == "gap8" else {}
-    backend: Backend = import_module(module_name).open(spec, threads=threads, **options)
+    backend: Backend = import_module(module_name).open(spec, threads=threads, board=board or "auto")
     return backend

@@ -1,8 +1,12 @@
-"""Which models are on a board, what each asks of it, and the patch hops at which it keeps up with all of them."""
+"""Boards and the models on them: what each asks of its board, and the patch hops at which it keeps up with all.
+
+This module is what the service knows of boards: it has the functions of contract.Device.
+"""
 
 from __future__ import annotations
 
 import logging
+import threading
 import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -39,6 +43,33 @@ class Use:
 
 uses: dict[object, Use] = {}
 """By what runs the model, in the order opened: of two of one model, the second is its reload."""
+
+_boards: dict[str, tuple[Board, str, int]] = {}  # name -> board, how it was found, models that use it
+_lock = threading.Lock()
+
+
+def borrow(name: str) -> tuple[Board, str]:
+    """The board of this name, opened by the first model that asks, and how it was found. Raises BackendError."""
+    from kws_board.boards import open_board
+
+    with _lock:
+        if name in _boards:
+            board, how, users = _boards[name]
+        else:
+            (board, how), users = open_board(name), 0
+            log.warning("board: %s", how)
+        _boards[name] = board, how, users + 1
+        return board, how
+
+
+def give_back(name: str) -> None:
+    """A model is off it; the last one closes it."""
+    with _lock:
+        board, how, users = _boards.pop(name)
+        if users > 1:
+            _boards[name] = board, how, users - 1
+        else:
+            board.close()
 
 
 def demand_of(spec: ModelSpec, board: Board, image: BoardImage) -> Demand:
@@ -134,12 +165,22 @@ def share_of(model: str) -> float:
     return found[-1] if found else 0.0
 
 
-def on(board: Board) -> list[Use]:
-    """The models on a board. Any thread."""
+def states() -> list[JsonObject]:
+    """Each open board: name, how it was found, and its counts, for the status. Any thread."""
+    with _lock:
+        return [
+            {"name": board.name, "found": how, "on_cpu": {u.model: u.on_cpu for u in _on(board) if u.on_cpu}}
+            | {"models": {use.model: _state(use) for use in _on(board)}}
+            | {key: int(value) for key, value in vars(board.all_counts()).items()}
+            for board, how, _ in _boards.values()
+        ]
+
+
+def _on(board: Board) -> list[Use]:
     return [use for use in list(uses.values()) if use.board is board]
 
 
-def state(use: Use) -> JsonObject:
+def _state(use: Use) -> JsonObject:
     """What the status tells of a model on its board."""
     demand = use.demand
     return use.profile | {

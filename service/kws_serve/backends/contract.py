@@ -1,17 +1,19 @@
 """What the engine knows of a backend: patches in, scores out, and what some backends can do beyond that.
 
-A backend says itself what it can do: the engine and the commands ask for a `StepBackend`, never for a name.
+A backend says itself what it can do: the engine and the commands ask for `StepBackend` or `DeviceBackend`, never for a
+name.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
 import numpy as np
 
 from kws_serve.manifest.spec import FileSpec, ModelSpec
-from kws_serve.messages import Float32Array, Int64Array
+from kws_serve.messages import Float32Array, Int64Array, JsonObject
 
 
 class Backend(Protocol):
@@ -46,6 +48,35 @@ def new_states(shapes: list[tuple[int, ...]], n_streams: int) -> list[Float32Arr
     return [np.zeros((n_streams, *shape), np.float32) for shape in shapes]
 
 
+class Device(Protocol):
+    """Something beside this machine's cores (a board) that computes for several models in turn. Hops are in ms."""
+
+    def share_out(self) -> dict[str, float]:
+        """The patch hop at which it keeps up with live audio, per open model. Raises BackendError: there is none."""
+
+    def take_over(self, spec: ModelSpec) -> float:
+        """The patch hop at which a model opened again takes the place of the one before it. Raises BackendError."""
+
+    def warn_if_slow(self) -> None:
+        """Say so where it falls behind at the models' own patch hops."""
+
+    def notice(self) -> str:
+        """What the user should know of the hops it was given; empty: nothing."""
+
+    def share_of(self, model: str) -> float:
+        """Of its time that one stream of the model takes, where that bounds the number of streams; else 0."""
+
+    def states(self) -> list[JsonObject]:
+        """Each one that is open, for the status. Any thread."""
+
+
+@runtime_checkable
+class DeviceBackend(Backend, Protocol):
+    """A Backend that computes on a device, whose time its models share."""
+
+    device: Device
+
+
 @dataclass(frozen=True, slots=True)
 class LoadedModel:
     """A model opened on a backend."""
@@ -58,3 +89,12 @@ class LoadedModel:
     def digest(self) -> str:
         """The first 16 hex digits of the SHA-256 of the file that computes."""
         return self.backend.file.sha256[:16]
+
+
+def devices(models: Iterable[LoadedModel]) -> list[Device]:
+    """What computes for these models beside this machine's cores, each once."""
+    found: list[Device] = []
+    for model in models:
+        if isinstance(model.backend, DeviceBackend) and model.backend.device not in found:
+            found.append(model.backend.device)
+    return found

@@ -8,14 +8,15 @@ again. A wrong score cannot come through: packets carry checksums, and an answer
 from __future__ import annotations
 
 import logging
-import threading
 import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from kws_serve.backends.board_use import Use, demand_of, on, per_patch, state, uses
+from kws_serve.backends import board_use
+from kws_serve.backends.board_use import Use, borrow, demand_of, give_back, per_patch, uses
+from kws_serve.backends.contract import Device
 from kws_serve.backends.model_bytes import file_of, read_model
 from kws_serve.backends.patch_model import PatchModel, Tensor, TensorInfo
 from kws_serve.manifest.spec import ModelSpec
@@ -30,30 +31,33 @@ RESETS, WINDOW_S, PAUSE_S = 3, 60.0, 60.0
 log = logging.getLogger(__name__)
 now_s = time.monotonic
 
-_boards: dict[str, tuple[Board, str, int]] = {}  # name -> board, how it was found, models that use it
-_lock = threading.Lock()
+
+class BoardModel(PatchModel):
+    """A PatchModel on a board, whose time it shares with the other models there."""
+
+    device: Device = board_use
 
 
-def open(spec: ModelSpec, *, threads: int = 1, board: str = "auto") -> PatchModel:
+def open(spec: ModelSpec, *, threads: int = 1, board: str = "auto") -> BoardModel:
     """Compile the model's TFLite file for the board, send it there and self-test it. Raises BackendError."""
     from kws_board.compiler import compile_tflite
 
     file = file_of(spec, "tflite")
     content = read_model(file)
     image = compile_tflite(content, spec.name)
-    opened, how = _borrow(board)
+    opened, how = borrow(board)
     try:
         hop = spec.frames_per_patch_hop
         opened.load(image)
         opened.carry(image, spec.patch_hop_ms, spec.n_frames if per_patch(spec) else hop)
         use = Use(spec.name, opened, demand_of(spec, opened, image), _profile(opened, image), hop)
-        runtime = BoardRuntime(opened, image, how, lambda: _cpu(content, threads, spec.name), lambda: _give_back(board))
+        runtime = BoardRuntime(opened, image, how, lambda: _cpu(content, threads, spec.name), lambda: give_back(board))
         uses[runtime] = use
     except BackendError:
-        _give_back(board)
+        give_back(board)
         raise
     try:
-        return PatchModel("gap8", spec, file, runtime)
+        return BoardModel("gap8", spec, file, runtime)
     except BackendError:
         runtime.close()
         raise
@@ -68,39 +72,6 @@ def _profile(board: Board, image: BoardImage) -> JsonObject:
         found = profile.modelled(image)
     layers = [{"layer": row.layer, "cycles": row.cycles, "operations": row.operations} for row in found.rows]
     return {"cycle_source": found.cycle_source, "layers": layers}
-
-
-def board_state() -> list[dict[str, Any]]:
-    """Each open board: name, how it was found, and its counts, for the status."""
-    with _lock:
-        return [
-            {"name": board.name, "found": how, "on_cpu": {u.model: u.on_cpu for u in on(board) if u.on_cpu}}
-            | {"models": {use.model: state(use) for use in on(board)}}
-            | {key: int(value) for key, value in vars(board.all_counts()).items()}
-            for board, how, _ in _boards.values()
-        ]
-
-
-def _borrow(name: str) -> tuple[Board, str]:
-    from kws_board.boards import open_board
-
-    with _lock:
-        if name in _boards:
-            board, how, users = _boards[name]
-        else:
-            (board, how), users = open_board(name), 0
-            log.warning("board: %s", how)
-        _boards[name] = board, how, users + 1
-        return board, how
-
-
-def _give_back(name: str) -> None:
-    with _lock:
-        board, how, users = _boards.pop(name)
-        if users > 1:
-            _boards[name] = board, how, users - 1
-        else:
-            board.close()
 
 
 def _cpu(content: bytes, threads: int, name: str) -> Any:

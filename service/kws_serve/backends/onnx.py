@@ -22,7 +22,7 @@ _log = logging.getLogger(__name__)
 _TYPES = {"tensor(float)": np.float32, "tensor(int8)": np.int8, "tensor(uint8)": np.uint8, "tensor(int16)": np.int16}
 
 
-def open(spec: ModelSpec, *, threads: int = 1) -> PatchModel | OnnxStep:
+def open(spec: ModelSpec, *, threads: int = 1, board: str = "auto") -> PatchModel | OnnxStep:
     """Load and self-test the model's ONNX file, and its step file where it has one. Raises BackendError."""
     file = file_of(spec, "onnx")
     session, described, what = _session(spec, file, threads)

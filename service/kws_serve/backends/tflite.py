@@ -16,7 +16,7 @@ LIBRARIES = ("ai_edge_litert.interpreter", "tflite_runtime.interpreter")
 """Tried in this order: the first that constructs an Interpreter of the model is used."""
 
 
-def open(spec: ModelSpec, *, threads: int = 1) -> PatchModel:
+def open(spec: ModelSpec, *, threads: int = 1, board: str = "auto") -> PatchModel:
     """Load and self-test the model's TFLite file. Raises BackendError."""
     file = file_of(spec, "tflite")
     data = read_model(file)

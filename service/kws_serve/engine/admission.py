@@ -10,7 +10,7 @@ from functools import partial
 
 import numpy as np
 
-from kws_serve.backends.contract import LoadedModel, StepBackend, new_states
+from kws_serve.backends.contract import DeviceBackend, LoadedModel, StepBackend, new_states
 from kws_serve.messages import BackendError
 
 MAX_LOAD = 0.9
@@ -56,13 +56,11 @@ class Load:
 
 
 def share_of_one(models: Sequence[LoadedModel]) -> float:
-    """About what one stream among many takes of a core, from a timed batch of each model, or of the board's time."""
+    """About what one stream among many takes of a core, from a timed batch of each model, or of a device's time."""
     share = 0.0
     for model in models:
-        if model.backend_name == "gap8":
-            from kws_serve.backends.board_use import share_of
-
-            share += share_of(model.spec.name)
+        if isinstance(model.backend, DeviceBackend):
+            share += model.backend.device.share_of(model.spec.name)
             continue
         spec = model.spec
         patches = np.zeros((_PROBE_PATCHES, spec.n_frames, spec.n_coeffs), np.float32)

@@ -9,7 +9,7 @@ import numpy as np
 
 from kws_models.data.features import PatchMaker
 from kws_models.data.training_list import FILE, read_training_list
-from kws_serve.backends import BACKENDS, open_backend
+from kws_serve.backends import BACKENDS, check_files, open_backend
 from kws_serve.manifest.folder import load_model
 from kws_serve.manifest.spec import ModelSpec
 from kws_serve.messages import BackendError, Float32Array, KwsError, ManifestError
@@ -37,6 +37,11 @@ def check_folder(folder: Path) -> Findings:
         return findings
     findings.passed.append(f"model.json: {spec.name} {spec.version}, {len(spec.labels)} labels")
     patches = synthetic_patches(spec)
+    try:
+        check_files(spec)
+    except BackendError as error:
+        findings.faults.append(str(error))
+        return findings
     kinds = [kind for kind in spec.files if kind in BACKENDS]
     scores = {kind: found for kind in kinds if (found := _scores(kind, spec, patches, findings)) is not None}
     if len(scores) == 2:

@@ -226,7 +226,18 @@ FILE: Table = {
     "axes": Key(choice(*get_args(Axes)), required=True),
     "output": Key(choice(*get_args(Output)), required=True),
 }
-FILES: Table = {"onnx": Key(nested(FILE)), "tflite": Key(nested(FILE)), "onnx_step": Key(nested(FILE))}
+
+
+def files(value: Any, where: str) -> dict[str, Any]:
+    """At least one exported file, by its kind; which kinds there are is for the backends to say, as one is opened."""
+    if not isinstance(value, dict) or not value:
+        raise refuse(where, value, "an object with at least one file")
+    for kind in value:
+        if not re.fullmatch(r"[a-z0-9_]{1,32}", kind):
+            raise refuse(f"{where}.{shown_key(kind)}", value[kind], "a kind of 1 to 32 of a-z, 0-9 and _")
+    return read_object(value, where, dict.fromkeys(value, Key(nested(FILE))))
+
+
 DETECTION: Table = {
     "threshold": Key(number(0, 1)),
     "off_threshold": Key(number(0, 1)),
@@ -245,7 +256,7 @@ MODEL: Table = {
     "front_end": Key(free_object, required=True),  # its table depends on its kind
     "n_frames": Key(integer(1, 1_000_000), required=True),
     "patch_hop_ms": Key(number(0, 60_000, above=True)),
-    "files": Key(nested(FILES), required=True),
+    "files": Key(files, required=True),
     "detection": Key(free_object),  # "*" and labels -> DETECTION
     "provenance": Key(free_object),
     "accuracy": Key(free_object),

@@ -78,10 +78,6 @@ def parse_model(data: bytes, folder: Path) -> ModelSpec:
     for kind, entry in fields["files"].items():
         with faults.collected():
             files[kind] = _file(entry, f"files.{kind}", folder)
-    if not {"onnx", "tflite"} & set(fields["files"]):
-        faults.add(refuse("files", fields["files"] and sorted(fields["files"]), "at least one of onnx, tflite"))
-    if "onnx_step" in fields["files"] and "onnx" not in fields["files"]:
-        faults.add(refuse("files.onnx_step", "no onnx beside it", "the whole-patch file, too"))
     with faults.collected():
         detection = parse_detection(fields.get("detection", {}), [x for x in labels if x not in rest])
     faults.refuse_any()

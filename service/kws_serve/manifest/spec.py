@@ -114,7 +114,7 @@ class ModelSpec:
     front_end: FrontEndSpec
     n_frames: int
     patch_hop_ms: float  # a multiple of the frame hop
-    files: dict[str, FileSpec]  # by backend kind: "onnx", "tflite"; "onnx_step" goes on in time
+    files: dict[str, FileSpec]  # by kind; which file a backend reads: backends.BACKENDS
     detection: dict[str, DetectionSpec]  # one entry per label that can fire, "*" already merged in
     folder: Path
     provenance: dict[str, Any] = field(default_factory=dict)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import json
 import os
 import pty
@@ -133,6 +134,7 @@ class Service:
         self.process = subprocess.Popen(command, stdout=theirs, stderr=subprocess.STDOUT, stdin=stdin)
         os.close(theirs)
         self.text = ""
+        self._decode = codecs.getincrementaldecoder("utf-8")().decode  # a part may end within a character
 
     def read_until(self, pattern: str, timeout_s: float = 30.0) -> re.Match[str]:
         """Read what it prints until `pattern` is there."""
@@ -146,7 +148,7 @@ class Service:
                 except OSError:  # a pty whose other side is closed
                     part = b""
                 assert part, f"it ended: {self.text}"
-                self.text += part.decode()
+                self.text += self._decode(part)
         return match
 
     def stop(self, number: signal.Signals = signal.SIGTERM) -> int:

@@ -13,7 +13,7 @@ from kws_serve.engine.engine import Engine
 from kws_serve.manifest.spec import DetectionSpec, ModelSpec
 from kws_serve.messages import Detection, ScoresRow
 from tests.conformance.test_scores import RUNNING, tolerance
-from tests.conformance.tiny_models import BUILDERS, Tiny, expected, spec_of
+from tests.support.tiny_classifiers import BUILDERS, Tiny, expected, spec_of
 
 
 class Reference:

@@ -15,7 +15,7 @@ import pytest
 import kws_serve
 from kws_serve.backends import BACKENDS, Entry, check_files
 from kws_serve.messages import BackendError
-from tests.conformance.tiny_models import Tiny, onnx_bytes, spec_of
+from tests.support.tiny_classifiers import Tiny, onnx_bytes, spec_of
 
 ROOT = Path(__file__).parents[2]
 PACKAGE = Path(kws_serve.__file__).parent

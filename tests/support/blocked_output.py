@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import contextlib
 import os
 import pty
@@ -22,6 +23,7 @@ class BlockedOutput:
         if kind == "pty":
             tty.setraw(self.theirs)  # the bytes as they were written
         self.text = ""
+        self._decode = codecs.getincrementaldecoder("utf-8")().decode  # a part may end within a character
 
     def block(self) -> None:
         """From now on a write to it waits."""
@@ -46,7 +48,7 @@ class BlockedOutput:
             left_s = deadline_s - time.monotonic()
             assert left_s > 0, self.text[-2000:]
             if select.select([self.ours], [], [], left_s)[0]:
-                self.text += os.read(self.ours, 65536).decode().lstrip(".")
+                self.text += self._decode(os.read(self.ours, 65536)).lstrip(".")
 
     def close(self) -> None:
         os.close(self.ours)

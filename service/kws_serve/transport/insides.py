@@ -1,8 +1,8 @@
 """What we lean on inside uvicorn, websockets and asyncio: names that are not promised to stay.
 
 One table. tests/transport/test_insides.py fails where one of them is gone, or where a method that we override or call
-takes something else than written here; and where protocols.py or app.py uses one that is not here. After an update of
-either library run it first, then raise the upper bounds in pyproject.toml.
+takes something else than written here; and where a protocol class of ours uses one of its own that is not here. After
+an update of either library run it first, then raise the upper bounds in pyproject.toml.
 """
 
 from __future__ import annotations

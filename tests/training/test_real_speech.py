@@ -14,6 +14,7 @@ from kws_models.data.keyword_batches import KeywordBatches
 from kws_models.data.real_speech import find_sentences, load_talk, may_be_learnt, without_words
 from kws_models.data.recordings import DataError, fold_of
 from kws_models.data.speech_cuts import Place, Pool, Stream, at_places
+from kws_models.export.card import licence_family
 from kws_models.zoo.architectures import ARCHITECTURES
 
 COMMANDS = ARCHITECTURES["dscnn-s"].labels[2:]
@@ -61,6 +62,11 @@ def test_only_free_recordings_may_be_learnt(tmp_path: Path, capsys: pytest.Captu
     kept = may_be_learnt(find_sentences(tmp_path))
     assert {s.recording.source for s in kept} == {"reader_2", "reader_3"}
     assert "left out: 3 recordings" in capsys.readouterr().out
+
+
+def test_a_licence_s_family_is_known_however_it_is_written() -> None:
+    assert licence_family("public domain (licenses/ of the source)") == "Public domain"
+    assert licence_family("CC-BY") == licence_family("CC BY 4.0") == "CC BY"
 
 
 def test_a_text_without_its_recording_is_refused(tmp_path: Path) -> None:

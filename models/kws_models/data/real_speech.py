@@ -24,7 +24,7 @@ TRANSCRIPTS = "transcripts.csv"
 PAUSE_S = (0.2, 0.6)  # between sentences
 _SUFFIXES = AUDIO_SUFFIXES | {".mp3"}
 _WORD = re.compile(r"[a-z']+")
-_FREE = re.compile(r"CC0|CC BY(?!-)|public domain", re.IGNORECASE)  # no share-alike, no non-commercial
+_FREE = re.compile(r"CC0|CC[ -]BY(?!-)|public domain", re.IGNORECASE)  # no share-alike, no non-commercial
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,7 +21,7 @@ def licences_of(recordings: list[Recording]) -> set[str]:
 def licence_family(licence: str) -> str:
     """The family a licence text begins with; the text itself if none."""
     text = licence.replace("CC-BY", "CC BY")
-    return next((family for family in _FAMILIES if text.startswith(family)), text or "not stated")
+    return next((f for f in _FAMILIES if text.lower().startswith(f.lower())), text or "not stated")
 
 
 def credits_table(recordings: list[Recording]) -> str:

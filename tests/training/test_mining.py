@@ -15,7 +15,8 @@ from kws_models.cli import main  # noqa: E402
 from kws_models.data.audio_cache import joined  # noqa: E402
 from kws_models.data.features import patch_maker  # noqa: E402
 from kws_models.data.keyword_batches import KeywordBatches  # noqa: E402
-from kws_models.data.speech_cuts import Stream  # noqa: E402
+from kws_models.data.negatives import Shares  # noqa: E402
+from kws_models.data.speech_cuts import Place, Stream  # noqa: E402
 from kws_models.training.mining import FILE, MiningSpec, find_places, mined  # noqa: E402
 from kws_models.zoo.architectures import ARCHITECTURES  # noqa: E402
 from kws_serve.messages import KwsError  # noqa: E402
@@ -103,6 +104,18 @@ def test_batches_have_the_mined_places(data: Path) -> None:
     before, after, again = plain.batch(5), with_places.batch(5), with_places.batch(5)
     assert np.array_equal(after[0], again[0]) and np.array_equal(after[1], again[1])
     assert not np.array_equal(before[0], after[0]) and before[0].shape == after[0].shape
+
+
+def test_few_places_are_not_learnt_by_heart(data: Path) -> None:
+    speech = batches_of(data).speech
+    first = next(i for i, stream in enumerate(speech.streams) if stream.name == "noise")
+    silence = np.full(4000, LABELS.index("_silence_"))
+    shares = Shares(synthesised=0.0, real=0.0, mined=0.5, opus=0.0)
+    cut = []
+    for n_places in (1, 50, 100, 1000):
+        speech.places = tuple(Place(first, 0, 0, "yes", 0.5) for _ in range(n_places))
+        cut.append(len(speech.cuts(np.random.default_rng(0), silence, 100, shares, (1.0, 1.0)).rows) / 4000)
+    assert np.allclose(cut, [0.005, 0.25, 0.5, 0.5], atol=0.03)
 
 
 def test_a_run_mines_before_its_later_phases(data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

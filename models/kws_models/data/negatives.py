@@ -19,6 +19,7 @@ from kws_serve.messages import Float32Array, Int64Array
 SILENCE = "_silence_"
 RATE_HZ = 16_000
 _SYNTHESISED, _REAL, _NOISE = "synthesised speech", "real speech", "noise"
+_FULL_SHARE_AT = 100  # mined places of a stream: with fewer, fewer cuts are made there, lest they be learnt by heart
 _SPEECH_HOURS, _NEAR_HOURS = 0.5, 0.3  # synthesised sentences and near-words
 
 
@@ -86,13 +87,13 @@ class Negatives:
         speech = (kind < shares.synthesised) & (self._synthesised is not None)
         talk = (kind >= 1.0 - shares.real) & (self._real is not None)
         silence = ~speech & ~talk & (classes == (self._labels.index(SILENCE) if SILENCE in self._labels else -1))
-        mined = rng.random(len(classes)) < shares.mined
+        drawn_at = rng.random(len(classes))
         streams = self.streams
         parts: list[tuple[Int64Array, str, Float32Array]] = []
         sources = ((speech, _SYNTHESISED, self._synthesised), (talk, _REAL, self._real), (silence, _NOISE, None))
         for chosen, name, pool in sources:
             places = [place for place in self.places if streams[place.stream].name == name]
-            hard = chosen & mined & bool(places)
+            hard = chosen & (drawn_at < shares.mined * min(1.0, len(places) / _FULL_SHARE_AT))
             if hard.any():
                 drawn = [places[i] for i in rng.integers(0, len(places), int(hard.sum()))]
                 label = SILENCE if name == _NOISE else UNKNOWN

@@ -7,5 +7,5 @@ import pytest
 
 @pytest.fixture(autouse=True)
 def _little_speech(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("negatives._SPEECH_HOURS", "negatives._NEAR_HOURS", "event_batches._SPEECH_HOURS"):
+    for name in ("data.negatives._SPEECH_HOURS", "data.negatives._NEAR_HOURS", "data.event_batches._SPEECH_HOURS"):
         monkeypatch.setattr(f"kws_models.{name}", 0.01)

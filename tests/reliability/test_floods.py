@@ -79,6 +79,8 @@ async def flooded(service: Service, kind: str, connections: int) -> tuple[Counte
         record(f"flood {kind}", f"{connections} connections, {SECONDS:.0f} s", f"live latency {told}")
         assert p99[1] < WORSE * p99[0]
     await asyncio.sleep(SETTLE_S)
+    async with httpx.AsyncClient(timeout=30) as client:  # a connection of its own: those before it had their turn
+        assert (await client.get(f"{service.http}/readyz")).status_code == 200
     return answers, lasted_s
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import os
 import shutil
@@ -290,6 +291,10 @@ async def test_latecomers_are_sent_away_where_the_estimate_was_wrong(heavy_model
                     while not stopping:
                         await ws.send(words(0.1, seed=i).tobytes())
                         await asyncio.sleep(0.1)
+                    with contextlib.suppress(TimeoutError):
+                        async with asyncio.timeout(3):  # one sent away may not have read of it yet
+                            async for _ in ws:
+                                pass
             except ConnectionClosed:
                 codes[i] = ws.close_code
 

@@ -197,11 +197,10 @@ class Detector:
                 active[i, c] = True
                 self._start[slots[i], c] = start
                 peak[i, c] = now[i, c]
-                quiet_until[i, c] = tick[i, 0] + rules.refractory[c]
                 if tick[i, 0] < self._settled:
                     held[i, c] = True
-                    quiet_until[i, c] = 0
                     continue
+                quiet_until[i, c] = tick[i, 0] + rules.refractory[c]
                 phase: Phase = "start" if self.sustained else "once"
                 firings.append(Firing(int(rows[i]), self.labels[c], phase, float(now[i, c]), start, int(tick[i, 0])))
         self._active[slots], self._quiet_until[slots] = active, quiet_until

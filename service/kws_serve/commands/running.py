@@ -5,20 +5,19 @@ from __future__ import annotations
 import contextlib
 import logging
 import resource
-import signal
 import socket
 import sqlite3
 import sys
 import threading
 from collections.abc import Sequence
 from dataclasses import replace
-from types import FrameType
 
 from kws_serve.app import Server, ServerOptions, build_app
 from kws_serve.commands.terminal import Terminal
 from kws_serve.engine.engine import Engine
 from kws_serve.engine.runner import EngineRunner
 from kws_serve.host.printer import Printer
+from kws_serve.host.stop_signal import StopSignal
 from kws_serve.host.systemd import Notifier
 from kws_serve.host.watch import Watch
 from kws_serve.messages import Detection, Event
@@ -62,12 +61,11 @@ class Running:
         self.watch = Watch(*watch, self.terminal.server)
         self.options = replace(options, sources=self.sources.states, watched=self.watch.rows)
         self.server = Server(build_app(engine, self.runner, self.log, self.options), self.options, bound)
-        self._stopping = threading.Event()
+        self._stop = StopSignal()
 
     def run(self) -> int:
         """Serve until SIGINT or SIGTERM; 0, or 1 where the server itself ended."""
-        for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, self._stop)
+        self._stop.install()
         _raise_file_limit()
         notifier = Notifier()
         serving = threading.Thread(target=self.server.run, name="server", daemon=True)
@@ -80,12 +78,12 @@ class Running:
         self.sources.start()
         self.watch.start()
         notifier.tell("READY=1")
-        while not self._stopping.wait(_LINE_S if self.terminal.tty else _HINT_S) and serving.is_alive():
+        while not self._stop.wait(_LINE_S if self.terminal.tty else _HINT_S) and serving.is_alive():
             self.terminal.live_line()
             if self.progress:
                 notifier.tell("WATCHDOG=1")
         notifier.tell("STOPPING=1")
-        clean = self._stopping.is_set()
+        clean = self._stop.came
         self.terminal.clear()
         self._wind_down(serving)
         return 0 if clean else 1
@@ -113,9 +111,6 @@ class Running:
         if not self.runner.running:  # one that still computes would find them closed
             for model in self.engine.loaded:
                 model.backend.close()
-
-    def _stop(self, number: int, frame: FrameType | None) -> None:
-        self._stopping.set()
 
     def _committed(self, events: list[Event]) -> None:
         for event in events:

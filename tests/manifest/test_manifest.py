@@ -12,9 +12,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kws_serve.manifest.fields import DCT, DETECTION, FILE, FRONT_END, LOG, MEL, MODEL
 from kws_serve.manifest.folder import find_model, list_models, load_model, parse_model
 from kws_serve.manifest.spec import DctSpec, DetectionSpec, FileSpec, FrontEndSpec, LogSpec, MelSpec, ModelSpec
+from kws_serve.manifest.tables import DCT, DETECTION, FILE, FRONT_END, LOG, MEL, MODEL
 from kws_serve.messages import ManifestError
 
 ROOT = Path(__file__).resolve().parents[2]

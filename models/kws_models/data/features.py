@@ -7,7 +7,7 @@ from numpy.lib.stride_tricks import sliding_window_view
 
 from kws_models.zoo.architectures import Architecture
 from kws_serve.core.front_end import FrontEnd
-from kws_serve.manifest.folder import parse_front_end
+from kws_serve.manifest.consistency import parse_front_end
 from kws_serve.manifest.spec import FrontEndSpec
 from kws_serve.messages import Float32Array, Int16Array
 

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 
-from kws_serve.manifest.fields import DETECTION
+from kws_serve.manifest.consistency import check_detection
 from kws_serve.manifest.spec import DetectionSpec, ModelSpec
+from kws_serve.manifest.tables import DETECTION
 from kws_serve.messages import JsonObject, ManifestError
 
 
@@ -61,10 +64,10 @@ class LiveSettings:
         for label, spec in self.spec.detection.items():
             changed = {**overrides.get("*", {}), **overrides.get(label, {})}
             merged = replace(spec, **changed)
-            if merged.k > merged.n:
-                raise ValueError(f"detection.{label}: found k {merged.k} > n {merged.n}, wanted k <= n")
             if merged.off_threshold > merged.threshold:  # a threshold moved below it takes it along
                 merged = replace(merged, off_threshold=merged.threshold)
+            with _plain_faults():
+                check_detection(f"detection.{label}", merged)
             result[label] = merged
         return result
 
@@ -73,11 +76,18 @@ def _checked(where: str, key: str, value: object) -> float | int:
     """`value` where it is in the key's range; else ValueError."""
     if key not in DETECTION:
         raise ValueError(f"{where}: unknown setting; wanted one of {', '.join(DETECTION)}")
-    try:
+    with _plain_faults():
         checked: float | int = DETECTION[key].check(value, where)
+    return checked
+
+
+@contextmanager
+def _plain_faults() -> Iterator[None]:
+    """The rules are the manifest's; the fault is not of its file."""
+    try:
+        yield
     except ManifestError as e:
         raise ValueError(str(e).removeprefix("model.json: ")) from None
-    return checked
 
 
 def _shown(value: object) -> str:

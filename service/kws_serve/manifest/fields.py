@@ -1,4 +1,4 @@
-"""Tables of `model.json`'s keys, and the few checks that read them.
+"""The few checks that read `model.json`'s keys.
 
 A check takes a JSON value and where it stands ("front_end.mel.n"), and returns the typed value or raises
 ManifestError naming the field, the value found and the value wanted.
@@ -7,21 +7,17 @@ ManifestError naming the field, the value found and the value wanted.
 from __future__ import annotations
 
 import json
-import math
 import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, TypeAlias, get_args
+from typing import Any, TypeAlias
 
-from kws_serve.manifest.spec import Axes, Output
 from kws_serve.messages import ManifestError, check_name
 
 Check: TypeAlias = Callable[[Any, str], Any]
 
 MAX_LABELS = 1024
-MAX_WINDOW_SAMPLES = 16384
-MAX_PATCH_S = 30.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,95 +176,3 @@ def nested(table: Table, *, or_null: bool = False) -> Check:
         return None if or_null and value is None else read_object(value, where, table)
 
     return check
-
-
-MEL: Table = {
-    "n": Key(integer(1, 512), required=True),
-    "f_min_hz": Key(number(0, 8000), required=True),
-    "f_max_hz": Key(number(0, 8000, above=True), required=True),
-    "formula": Key(choice("htk", "slaney")),
-    "triangles": Key(choice("mel", "hz", "bin", "tf")),
-    "norm": Key(choice("none", "slaney")),
-}
-LOG: Table = {"floor": Key(number(0, 1e12)), "offset": Key(number(0, 1e12))}
-DCT: Table = {
-    "n": Key(integer(1, 512), required=True),
-    "norm": Key(choice("tf", "ortho", "none")),
-    "lifter": Key(integer(0, 1000)),
-}
-RAW_FRONT_END: Table = {
-    "kind": Key(choice("mfcc", "fbank", "raw"), required=True),
-    "rate_hz": Key(choice(8000, 16000), required=True),
-    "sample_scale": Key(number(0, 1e9, above=True)),
-    "peak_normalise": Key(choice(False, True)),
-    "mean_subtract": Key(choice(False, True)),
-}
-FRONT_END: Table = RAW_FRONT_END | {
-    "window_samples": Key(integer(2, MAX_WINDOW_SAMPLES), required=True),
-    "hop_samples": Key(integer(1, MAX_WINDOW_SAMPLES), required=True),
-    "window_function": Key(choice("hann", "hamming", "povey", "blackman", "rectangular")),
-    "window_periodic": Key(choice(False, True)),
-    "fft_size": Key(integer(2, 4 * MAX_WINDOW_SAMPLES), required=True),
-    "preemphasis": Key(number(0, 1)),
-    "preemphasis_scope": Key(choice("frame", "signal")),
-    "remove_dc": Key(choice(False, True)),
-    "spectrum": Key(choice("magnitude", "power")),
-    "spectrum_scale": Key(number(0, 1e9, above=True)),
-    "mel": Key(nested(MEL), required=True),
-    "log": Key(nested(LOG)),
-    "dct": Key(nested(DCT, or_null=True)),
-    "c0": Key(choice("dct", "energy", "raw_energy", "none")),
-    "pad": Key(choice("none", "centre")),
-}
-FILE: Table = {
-    "path": Key(text(255), required=True),
-    "sha256": Key(digest, required=True),
-    "axes": Key(choice(*get_args(Axes)), required=True),
-    "output": Key(choice(*get_args(Output)), required=True),
-}
-
-
-def files(value: Any, where: str) -> dict[str, Any]:
-    """At least one exported file, by its kind; which kinds there are is for the backends to say, as one is opened."""
-    if not isinstance(value, dict) or not value:
-        raise refuse(where, value, "an object with at least one file")
-    for kind in value:
-        if not re.fullmatch(r"[a-z0-9_]{1,32}", kind):
-            raise refuse(f"{where}.{shown_key(kind)}", value[kind], "a kind of 1 to 32 of a-z, 0-9 and _")
-    return read_object(value, where, dict.fromkeys(value, Key(nested(FILE))))
-
-
-DETECTION: Table = {
-    "threshold": Key(number(0, 1)),
-    "off_threshold": Key(number(0, 1)),
-    "smoothing_ms": Key(number(0, 10_000)),
-    "k": Key(integer(1, 100)),
-    "n": Key(integer(1, 100)),
-    "refractory_s": Key(number(0, 3600)),
-    "onset_offset_ms": Key(number(0, 60_000)),
-}
-MODEL: Table = {
-    "name": Key(model_name, required=True),
-    "version": Key(text(64), required=True),
-    "task": Key(choice("keyword", "event"), required=True),
-    "labels": Key(labels, required=True),
-    "rest_labels": Key(labels),
-    "front_end": Key(free_object, required=True),  # its table depends on its kind
-    "n_frames": Key(integer(1, 1_000_000), required=True),
-    "patch_hop_ms": Key(number(0, 60_000, above=True)),
-    "files": Key(files, required=True),
-    "detection": Key(free_object),  # "*" and labels -> DETECTION
-    "provenance": Key(free_object),
-    "accuracy": Key(free_object),
-}
-
-
-def is_finite_tree(value: Any) -> bool:
-    """No number of a parsed JSON value is infinite (1e999) or not a number."""
-    stack = [value]
-    while stack:
-        item = stack.pop()
-        if isinstance(item, float) and not math.isfinite(item):
-            return False
-        stack.extend(item.values() if isinstance(item, dict) else item if isinstance(item, list) else ())
-    return True

@@ -14,6 +14,8 @@ BIN := $(VENV)/bin
 ARGS ?=
 CODE := service models firmware_bridge tests scripts
 GATE := --cov=kws_serve.core --cov-branch --cov-fail-under=95
+# one worker for what must run alone, one for what only computes (tests/conftest.py)
+SPREAD := --numprocesses=2 --dist=loadscope
 export PY
 
 .PHONY: run test lint check test-train bench parity proof autobahn emulated mutants soak clean
@@ -31,7 +33,7 @@ $(VENV)/test.stamp: pyproject.toml
 	@touch $@ $(VENV)/run.stamp
 
 test: $(VENV)/test.stamp
-	$(BIN)/python -m pytest --ignore=tests/training $(or $(ARGS),$(GATE))
+	$(BIN)/python -m pytest --ignore=tests/training $(or $(ARGS),$(SPREAD) $(GATE))
 
 lint: $(VENV)/test.stamp
 	$(BIN)/ruff format --check $(CODE)

@@ -14,6 +14,26 @@ os.environ["KWS_DATA_DIR"] = tempfile.mkdtemp(prefix="kws-tests-")  # no test wr
 IN_CI = os.environ.get("KWS_CI") == "1"
 
 
+ALONE = (
+    *("api", "board/test_b", "browser", "commands", "host", "integration/test_three", "reliability", "sinks"),
+    *("sources", "transport", "test_"),
+)
+"""Where tests begin that start services, devices or browsers and wait for what these do in real time, beneath `tests`.
+With pytest-xdist one worker runs them one after the other, while the others run what only computes."""
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> object:
+    """The largest scope is handed out first: what must be alone."""
+    from xdist.scheduler import LoadScopeScheduling
+
+    class Spread(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            return "alone" if nodeid.removeprefix("tests/").startswith(ALONE) else nodeid
+
+    return Spread(config, log)
+
+
 @pytest.fixture(autouse=True)
 def own_data_dir(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Services that a test starts keep their log in a folder of its own."""

@@ -60,7 +60,7 @@ def test_the_list_of_recordings_is_well_formed(name: str) -> None:
 def test_float_and_int8_agree_on_the_demo_audio(name: str) -> None:
     spec = spec_of(name)
     samples = decode(demo_audio(), spec.front_end.rate_hz)
-    patches = PatchMaker(spec.front_end, spec.n_frames).sliding_patches(samples, spec.frames_per_patch_hop)
+    patches = PatchMaker(spec.front_end, spec.n_frames).sliding_patches(samples, spec.frames_per_patch_hop)[::4]
     scores = {kind: open_backend(kind, spec).infer(patches) for kind in ("onnx", "tflite")}
     assert np.abs(scores["onnx"] - scores["tflite"]).mean() < 0.03
     # without a rest label, what is no word is any word by a hair

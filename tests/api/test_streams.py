@@ -106,6 +106,14 @@ async def test_samples_that_are_not_numbers_are_counted_and_nothing_stops(server
     assert after["clipped_samples"] - before["clipped_samples"] == 2
 
 
+async def test_an_infinity_is_full_scale_as_it_is_in_a_file(server):
+    async with websockets.connect(f"{server.ws}/v1/audio?stream=infinite&format=f32le") as ws:
+        await ws.send(np.full(3200, np.inf, "<f4").tobytes())
+        await ws.send('{"type":"end"}')
+        kinds = [json.loads(text)["type"] async for text in ws]
+    assert "detection" in kinds
+
+
 async def test_subscribers_see_everything_once_and_resume_without_a_hole(server):
     begin = server.log.last_id
     async with websockets.connect(f"{server.ws}/v1/detections?after={begin}") as live:

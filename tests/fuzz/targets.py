@@ -75,10 +75,9 @@ def _pcm() -> Target:
                            None, False)  # fmt: skip
         ingest = SimpleNamespace(clipped_samples=0, bad_samples=0)
         socket = SimpleNamespace(query=query, ingest=ingest)
-        socket._checked = lambda samples: AudioSocket._checked(socket, samples)
-        samples, peak = AudioSocket._samples(socket, pcm)
+        samples, peak, _, _ = AudioSocket._samples(socket, pcm)
         assert len(samples) == len(pcm) // query.sample_size
-        assert peak is None or 0.0 <= peak <= 1.0
+        assert 0.0 <= peak <= 1.0
         assert samples.dtype == np.int16 or (np.isfinite(samples).all() and (np.abs(samples) <= 1).all())
 
     nan = struct.pack("<3x4f", float("nan"), float("inf"), -2.0, 0.5)

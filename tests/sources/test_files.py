@@ -105,7 +105,7 @@ def test_a_missing_file_a_folder_a_wrong_rate_and_a_wrong_channel_are_refused(tm
         AudioFile(tmp_path / "nope.wav")
     with pytest.raises(SourceError, match="folder"):
         AudioFile(tmp_path)
-    with pytest.raises(SourceError, match="rate of 2000 Hz"):
+    with pytest.raises(SourceError, match="rate: found 2000, wanted 4000 to 384000 Hz"):
         AudioFile(tmp_path / "slow.wav")
     with pytest.raises(SourceError, match="wanted channel 1"):
         AudioFile(tmp_path / "mono.wav", channel=1)

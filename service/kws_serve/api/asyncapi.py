@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from kws_serve import __version__
+from kws_serve.api.query import MAX_CHANNELS
 from kws_serve.api.schemas import DetectionMessage, ErrorMessage
+from kws_serve.core.pcm import MAX_RATE_HZ, MIN_RATE_HZ
 from kws_serve.messages import JsonObject
 
 _INT, _NUMBER, _TEXT = {"type": "integer"}, {"type": "number"}, {"type": "string"}
@@ -108,9 +110,9 @@ _QUERY: dict[str, JsonObject] = {
     "detections": {"after": _INT, "stream": _TEXT, "label": _TEXT},
     "audio": {
         "stream": _TEXT,
-        "rate": {"type": "integer", "minimum": 4000, "maximum": 384000, "default": 16000},
+        "rate": {"type": "integer", "minimum": MIN_RATE_HZ, "maximum": MAX_RATE_HZ, "default": 16000},
         "format": {"enum": ["s16le", "f32le"], "default": "s16le"},
-        "channels": {"type": "integer", "minimum": 1, "maximum": 32, "default": 1},
+        "channels": {"type": "integer", "minimum": 1, "maximum": MAX_CHANNELS, "default": 1},
         "channel": {"type": "integer", "minimum": 0, "default": 0},
         "models": {"type": "string", "description": "names, separated by commas; all by default"},
         "scores": {"enum": ["0", "1"], "default": "0"},

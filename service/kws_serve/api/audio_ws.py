@@ -14,7 +14,6 @@ import contextlib
 import time
 from collections import deque
 
-import numpy as np
 from starlette.types import Message
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
@@ -22,10 +21,11 @@ from kws_serve.api.query import AudioQuery, audio_query
 from kws_serve.api.security import Access
 from kws_serve.api.sockets import converse, end, first_message
 from kws_serve.api.tokens import Grant
+from kws_serve.core.pcm import Pcm, decoded
 from kws_serve.engine.admission import MAX_LOAD
 from kws_serve.engine.engine import Engine
-from kws_serve.engine.stream import MAX_AHEAD_S, Resumed, Stream, peak_of
-from kws_serve.messages import Event, Float32Array, Int16Array, JsonObject, StreamDone
+from kws_serve.engine.stream import MAX_AHEAD_S, Resumed, Stream
+from kws_serve.messages import Event, JsonObject, StreamDone
 from kws_serve.sinks.event_log import EventLog
 from kws_serve.transport.protocols import CONNECTION, MAX_MESSAGE_BYTES
 from kws_serve.transport.protocols import WebSocket as Connection
@@ -286,10 +286,10 @@ class AudioSocket:
         if self._reading_late or stream.ending or self.replaced or stream.ahead_s(now_s) > MAX_AHEAD_S:
             return False
         try:
-            samples, peak = self._samples(payload)
+            found = self._samples(payload)
         except WireError:
             return False
-        stream.push(samples, now_s, peak)
+        stream.push(found.samples, now_s, found.peak)
         self._heard = True
         return True
 
@@ -309,8 +309,8 @@ class AudioSocket:
             if data is None:
                 self._control(parse_message(message.get("text") or ""))
             else:
-                samples, peak = self._samples(data)
-                self.stream.push(samples, now_s, peak)
+                found = self._samples(data)
+                self.stream.push(found.samples, now_s, found.peak)
                 self._heard = True
                 early_s = self.stream.ahead_s(now_s) - MAX_AHEAD_S
                 if early_s > 0:
@@ -326,8 +326,8 @@ class AudioSocket:
         elif message["type"] != "auth":
             raise WireError(4400, f"message: found type {message['type'][:40]!r}, wanted binary PCM, resume or end")
 
-    def _samples(self, data: bytes | Payload) -> tuple[Float32Array | Int16Array, float | None]:
-        """The picked channel of a binary message, and its peak where that is known already. Raises WireError 4400."""
+    def _samples(self, data: bytes | Payload) -> Pcm:
+        """The picked channel of a binary message; what was wrong in it is counted. Raises WireError 4400."""
         q = self.query
         if len(data) > MAX_MESSAGE_BYTES:
             raise WireError(4400, f"audio: found {len(data)} bytes, wanted at most {MAX_MESSAGE_BYTES}")
@@ -336,22 +336,7 @@ class AudioSocket:
         n = len(data) // q.sample_size
         if n > q.rate_hz:
             raise WireError(4400, f"audio: found {n} samples in one message, wanted at most {q.rate_hz} (1 s)")
-        if q.sample_bytes == 2:
-            pcm = np.frombuffer(data, "<i2")[q.channel :: q.channels].astype(np.int16, copy=False)
-            if not n:
-                return pcm, None
-            peak = peak_of(pcm)
-            if peak >= 32767 / 32768:
-                self.ingest.clipped_samples += int(np.count_nonzero((pcm == 32767) | (pcm == -32768)))
-            return pcm, peak
-        return self._checked(np.frombuffer(data, "<f4")[q.channel :: q.channels].astype(np.float32, copy=False)), None
-
-    def _checked(self, samples: Float32Array) -> Float32Array:
-        """NaN becomes 0 and what is outside (-1, 1) saturates: both are counted."""
-        if not len(samples) or (np.isfinite(samples).all() and np.abs(samples).max() < 1.0):
-            return samples
-        bad = ~np.isfinite(samples)
-        self.ingest.bad_samples += int(bad.sum())
-        samples = np.where(bad, np.float32(0), samples)
-        self.ingest.clipped_samples += int((np.abs(samples) >= 1).sum())
-        return np.clip(samples, np.float32(-1), np.float32(1))
+        found = decoded(data, q.sample_bytes, q.channels, q.channel)
+        self.ingest.bad_samples += found.bad
+        self.ingest.clipped_samples += found.clipped
+        return found

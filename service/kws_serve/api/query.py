@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
 
-from kws_serve.core.resampler import MAX_RATE_HZ, MIN_RATE_HZ
+from kws_serve.core.pcm import MAX_RATE_HZ, MIN_RATE_HZ
 from kws_serve.messages import check_name
 from kws_serve.sinks.store import Filter
 from kws_serve.wire import WireError

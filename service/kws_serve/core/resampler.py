@@ -9,12 +9,12 @@ import numpy.typing as npt
 import soxr
 from numpy.lib.stride_tricks import sliding_window_view
 
+from kws_serve.core.pcm import check_rate, clean
 from kws_serve.messages import Float32Array, Int16Array
 
 _Float64Array: TypeAlias = npt.NDArray[np.float64]
 
 ENGINE_RATE_HZ = 16_000
-MIN_RATE_HZ, MAX_RATE_HZ = 4_000, 384_000
 
 
 def soxr_quality(rate_hz: int) -> str:
@@ -34,9 +34,7 @@ class StreamResampler:
     """
 
     def __init__(self, rate_hz: int) -> None:
-        if not MIN_RATE_HZ <= rate_hz <= MAX_RATE_HZ:
-            raise ValueError(f"rate_hz: found {rate_hz}, wanted {MIN_RATE_HZ} to {MAX_RATE_HZ}")
-        self.rate_hz = rate_hz
+        self.rate_hz = check_rate("rate_hz", rate_hz)
         self._ended = False
         self._soxr: soxr.ResampleStream | None = None
         if rate_hz != ENGINE_RATE_HZ:
@@ -67,8 +65,7 @@ class StreamResampler:
 def _to_float32(samples: Float32Array | Int16Array) -> Float32Array:
     if samples.dtype == np.int16:
         return np.asarray(samples * np.float32(1 / 32768), np.float32)
-    finite = np.nan_to_num(samples, nan=0.0, posinf=1.0, neginf=-1.0)  # one NaN would blank a whole FFT block
-    return np.asarray(np.clip(finite, -1.0, 1.0), np.float32)
+    return np.asarray(clean(np.asarray(samples, np.float32)).samples)  # one NaN would blank a whole FFT block
 
 
 def _to_int16(samples: Float32Array) -> Int16Array:

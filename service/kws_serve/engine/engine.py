@@ -18,6 +18,7 @@ import numpy as np
 
 from kws_serve.backends.contract import LoadedModel
 from kws_serve.core.detector import TICKS_PER_S, Firing
+from kws_serve.core.pcm import check_rate
 from kws_serve.core.ring import SampleRing
 from kws_serve.engine.admission import MAX_LOAD, Load
 from kws_serve.engine.evidence import EvidenceBook
@@ -102,13 +103,12 @@ class Engine:
         """
         try:
             check_name("stream", name)
+            check_rate("rate", rate_hz)
         except ValueError as e:
             raise StreamRefused(4400, str(e)) from None
         unknown = [m for m in models or () if m not in self.models]
         if unknown:
             raise StreamRefused(4400, f"models: found {unknown[0][:80]!r}, wanted some of {', '.join(self.models)}")
-        if not 4000 <= rate_hz <= 384000:
-            raise StreamRefused(4400, f"rate: found {rate_hz}, wanted 4000 to 384000 Hz")
         wanted = tuple(m for m in self.models if models is None or m in models)
         if resumed:
             grid = self._grid_samples(rate_hz)

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from kws_serve.core.pcm import peak_of
 from kws_serve.core.resampler import StreamResampler
 from kws_serve.messages import Float32Array, Float64Array, Gap, Int16Array
 
@@ -255,9 +256,3 @@ class Stream:
         if self.end_tick is not None:
             tick = min(tick, self.end_tick)
         return self.segment_first + (tick * self.rate_hz + 8000) // 16000
-
-
-def peak_of(samples: Float32Array | Int16Array) -> float:
-    """The highest magnitude of samples (n >= 1,), 1.0 full scale."""
-    highest = max(float(np.maximum.reduce(samples)), -float(np.minimum.reduce(samples)))
-    return highest / 32768 if samples.dtype == np.int16 else highest

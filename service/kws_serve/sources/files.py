@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from kws_serve.core.pcm import check_rate, clean
 from kws_serve.engine.stream import Stream
 from kws_serve.messages import Float32Array, SourceError
 
@@ -44,14 +45,13 @@ def open_audio(path: Path) -> soundfile.SoundFile:
     except (soundfile.LibsndfileError, RuntimeError, OSError) as e:
         reason = str(e).rpartition(": ")[2].strip().rstrip(".")
         raise SourceError(f"{path}: not an audio file that libsndfile reads ({reason}, {size} bytes)") from e
-    fault = ""
-    if not 4000 <= file.samplerate <= 384000:
-        fault = f"found a rate of {file.samplerate} Hz, wanted 4000 to 384000 Hz"
-    elif not file.frames:
-        fault = "found no samples, wanted some (an empty or cut-off file?)"
-    if fault:
+    try:
+        check_rate("rate", file.samplerate)
+        if not file.frames:
+            raise ValueError("found no samples, wanted some (an empty or cut-off file?)")
+    except ValueError as e:
         file.close()
-        raise SourceError(f"{path}: {fault}")
+        raise SourceError(f"{path}: {e}") from None
     return file
 
 
@@ -116,11 +116,9 @@ class AudioFile:
         self._file.close()
 
     def _clean(self, samples: Float32Array) -> Float32Array:
-        """Samples with NaN as 0 and infinities as full scale: counted, and said once."""
-        bad = int(np.count_nonzero(~np.isfinite(samples)))
-        if bad:
-            if not self.bad_samples:
-                _log.warning("%s: found samples that are not numbers; taken as silence or full scale", self.path)
-            self.bad_samples += bad
-            samples = np.nan_to_num(samples, nan=0.0, posinf=1.0, neginf=-1.0)
-        return np.ascontiguousarray(samples)
+        """Samples that can be used; those that were not numbers are counted, and told of once."""
+        found = clean(samples)
+        if found.bad and not self.bad_samples:
+            _log.warning("%s: found samples that are not numbers; taken as silence or full scale", self.path)
+        self.bad_samples += found.bad
+        return np.ascontiguousarray(found.samples, np.float32)

@@ -8,8 +8,7 @@ import sys
 import threading
 import time
 
-import numpy as np
-
+from kws_serve.core.pcm import decoded
 from kws_serve.engine.stream import MAX_AHEAD_S, Stream
 from kws_serve.messages import SourceError
 
@@ -63,7 +62,7 @@ class Stdin:
                 checked = True
             if checked:
                 whole = len(pending) // 2 * 2
-                stream.push(np.frombuffer(pending[:whole], "<i2").astype(np.int16), time.monotonic())
+                stream.push(decoded(pending[:whole], 2).samples, time.monotonic())
                 pending = pending[whole:]
             if not data:
                 self.odd_bytes = len(pending)

@@ -25,11 +25,13 @@ from starlette.responses import JSONResponse
 from starlette.staticfiles import StaticFiles
 
 from kws_serve import __version__
-from kws_serve.api.audio_ws import Ingest
+from kws_serve.api.audio_socket import Ingest
+from kws_serve.api.audio_ws import audio
 from kws_serve.api.detections_ws import detections
 from kws_serve.api.live_ws import live
 from kws_serve.api.routes import error, make_router, wire_error
 from kws_serve.api.security import Access, Guard, check_exposure
+from kws_serve.api.shedding import shed
 from kws_serve.api.tokens import TokenFile
 from kws_serve.api.views import Service
 from kws_serve.backends.contract import LoadedModel
@@ -72,7 +74,7 @@ def build_app(engine: Engine, runner: EngineRunner, log: EventLog, options: Serv
     """The ASGI app around running parts. Raises KwsError: exposed without a token."""
     check_exposure(options.host, options.token, options.insecure, options.tokens)
     access = Access(options.host, options.token, options.tls_cert is not None, options.tokens, options.insecure)
-    ingest = Ingest(engine, log, access)
+    ingest = Ingest(engine, log)
     service = Service(
         engine,
         runner,
@@ -93,9 +95,9 @@ def build_app(engine: Engine, runner: EngineRunner, log: EventLog, options: Serv
         if isinstance(loop, StreamLoop):
             runner.read_by_this_thread()
             loop.streams.on_read = runner.release
-        watching = asyncio.create_task(ingest.watch())
+        shedding = asyncio.create_task(shed(ingest))
         yield
-        watching.cancel()
+        shedding.cancel()
 
     app = FastAPI(
         title="kws-serve", version=__version__, lifespan=lifespan, docs_url=None, redoc_url=None, redirect_slashes=False
@@ -112,7 +114,7 @@ def build_app(engine: Engine, runner: EngineRunner, log: EventLog, options: Serv
 
     @app.websocket("/v1/audio")
     async def audio_socket(ws: AppWebSocket) -> None:
-        await ingest.serve(ws)
+        await audio(ws, ingest, access)
 
     @app.websocket("/v1/live")
     async def live_socket(ws: AppWebSocket) -> None:

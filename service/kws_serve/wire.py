@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 
 import numpy as np
@@ -38,6 +40,14 @@ class WireError(Exception):
 def dumps(message: JsonObject) -> str:
     """Compact JSON."""
     return json.dumps(message, ensure_ascii=False, separators=(",", ":"))
+
+
+@dataclass(frozen=True, slots=True)
+class Resume:
+    """A client wants to go on with a stream."""
+
+    epoch: str
+    first_sample: int  # >= 0: the first that the client can send; what is missing before it is a gap
 
 
 def utc(time_s: float) -> str:
@@ -95,6 +105,34 @@ def event_json(event: Event) -> JsonObject:
     return {"type": "done", "samples": event.samples}
 
 
+def hello_json(*, log_id: str, last_id: int, version: str) -> JsonObject:
+    """What a subscriber is told first."""
+    return {"type": "hello", "log_id": log_id, "last_id": last_id, "version": version}
+
+
+def ready_json(
+    *, stream: str, epoch: str, rate: int, channels: int, models: Sequence[str], next_sample: int
+) -> JsonObject:
+    """What one who feeds a stream is told first, and again after `resume`. `rate` in Hz; `next_sample` to send next."""
+    opened = {"stream": stream, "epoch": epoch, "rate": rate, "channels": channels, "models": list(models)}
+    return {"type": "ready", **opened, "next_sample": next_sample}
+
+
+def ack_json(sample: int) -> JsonObject:
+    """The next input sample expected."""
+    return {"type": "ack", "sample": sample}
+
+
+def skipped_json(n: int) -> JsonObject:
+    """So many messages were not sent to one who looks."""
+    return {"type": "skipped", "n": n}
+
+
+def error_json(code: int, message: str) -> JsonObject:
+    """A close code or HTTP status, and what was found and wanted."""
+    return {"type": "error", "code": code, "message": message}
+
+
 def view_json(event: View) -> JsonObject:
     """What one who looks at a stream is told."""
     if isinstance(event, Features):
@@ -134,6 +172,15 @@ def parse_message(text: str | bytes) -> JsonObject:
     if not isinstance(message, dict) or not isinstance(message.get("type"), str):
         raise WireError(4400, 'message: found JSON without a type, wanted an object such as {"type":"end"}')
     return message
+
+
+def parse_resume(message: JsonObject) -> Resume:
+    """What a `resume` message asks for. Raises WireError 4400."""
+    epoch, first_sample = message.get("epoch"), message.get("first_sample")
+    if not isinstance(epoch, str) or type(first_sample) is not int or not 0 <= first_sample < 2**53:
+        found = dumps(message)[:80]
+        raise WireError(4400, f"resume: found {found!r}, wanted an epoch (text) and first_sample (0 or more)")
+    return Resume(epoch, first_sample)
 
 
 def _depth(text: str) -> int:

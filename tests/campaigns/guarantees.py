@@ -61,7 +61,7 @@ SECURITY = (
         (f"{_TOK}::test_s4_every_route_for_every_role", f"{_TOK}::test_s4_the_sockets_for_every_role_and_stream",
          f"{_TOK}::test_s4_a_listener_hears_its_streams_only")),
     Row("S5", "Audio <= 256 KiB and 1 s a message, JSON <= 16 KiB and 8 deep, streams and connections limited",
-        "`api/audio_ws.py`, `wire.py`, `transport/protocols.py`",
+        "`api/query.py`, `wire.py`, `transport/protocols.py`",
         (f"{_SEC}::test_s5_bad_audio_closes_4400_and_others_lose_nothing",
          f"{_SEC}::test_s5_streams_and_connections_are_limited")),
     Row("S6", "Slow headers, no token, endless bodies, unread answers, vanished peers: dropped in about 10 s",
@@ -111,7 +111,7 @@ SECURITY = (
     *(Row(f"S16 {name}", f"Fuzzed: {what}", where, ("tests/fuzz/test_fuzz.py::test_s16_no_uncaught_exception_no_hang",))
       for name, what, where in (
           ("websocket", "WebSocket messages", "`wire.py`"), ("query", "query parameters", "`api/query.py`"),
-          ("pcm", "binary audio", "`api/audio_ws.py`"), ("manifest", "model.json", "`manifest/folder.py`"),
+          ("pcm", "binary audio", "`core/pcm.py`"), ("manifest", "model.json", "`manifest/folder.py`"),
           ("config", "the TOML config", "`config.py`"), ("wav", "audio files' headers", "`sources/files.py`"),
           ("tflite", "TFLite files for the board", "`kws_board/compiler.py`"),
           ("onnx", "ONNX files", "`backends/onnx_file.py`"), ("serial", "serial packets", "`kws_board/packets.py`"),
@@ -137,7 +137,7 @@ DELIVERY = (
     Row("slow subscriber", "Queue of 1024 messages or 1 MiB, then 4408 with the last id", "`sinks/subscribers.py`",
         ("tests/api/test_streams.py::test_a_slow_subscriber_is_closed_4408_with_its_last_id",), "60,000 detections",
         "closed 4408, the last id right"),
-    Row("resume, ingest", "`ack`, `resume`, `epoch`; a client's ring of 10 s", "`api/audio_ws.py`, `client.py`",
+    Row("resume, ingest", "`ack`, `resume`, `epoch`; a client's ring of 10 s", "`api/audio_socket.py`, `client.py`",
         (f"{_REL}/test_resume.py::test_a_connection_cut_at_random_changes_nothing",
          f"{_REL}/test_resume.py::test_audio_that_the_clients_ring_has_lost_is_an_exact_gap"),
         "12 s of audio, cut at every seventh message", "the detections of the uncut stream, to the sample"),

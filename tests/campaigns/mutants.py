@@ -69,7 +69,7 @@ MUTANTS = (
            f"{_TOKENS} -k s4"),
     Mutant("S4", _S + "api/detections_ws.py", "wanted = replace(wanted, streams=grant.streams)", "pass",
            f"{_TOKENS} -k s4"),
-    Mutant("S5", _S + "api/audio_ws.py", "if len(data) > MAX_MESSAGE_BYTES:", "if False:", f"{_SECURITY} -k s5"),
+    Mutant("S5", _S + "api/query.py", "if len(data) > MAX_MESSAGE_BYTES:", "if False:", f"{_SECURITY} -k s5"),
     Mutant("S5", _S + "wire.py", "if len(text) > MAX_JSON_BYTES:", "if False:", f"{_SECURITY} -k s5"),
     Mutant("S5", _S + "transport/protocols.py", "if open_connections[client] > MAX_PER_CLIENT or", "if",
            f"{_SECURITY} -k limited"),

@@ -10,7 +10,6 @@ import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from types import SimpleNamespace
 from urllib.parse import parse_qsl
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -35,7 +34,7 @@ def _websocket() -> Target:
         parse_message(data)
         text = data.decode("utf-8", "replace")
         parse_message(text)
-        _resume({"text": text})
+        _resume(text)
 
     seeds = [{"type": "end"}, {"type": "auth", "token": "x"}, {"type": "resume", "epoch": "ab12", "first_sample": 5}]
     return Target(run, (WireError,), (*(json.dumps(s).encode() for s in seeds), b"[[[[[[[[[[", b'{"a":"\\u0000"}'))
@@ -64,7 +63,6 @@ def _query() -> Target:
 def _pcm() -> Target:
     import numpy as np
 
-    from kws_serve.api.audio_ws import AudioSocket
     from kws_serve.api.query import AudioQuery
     from kws_serve.wire import WireError
 
@@ -73,9 +71,7 @@ def _pcm() -> Target:
         channels = head[0] % 32 + 1
         query = AudioQuery("a", (8000, 16000, 48000)[head[1] % 3], (2, 4)[head[1] % 2], channels, head[2] % channels,
                            None, False)  # fmt: skip
-        ingest = SimpleNamespace(clipped_samples=0, bad_samples=0)
-        socket = SimpleNamespace(query=query, ingest=ingest)
-        samples, peak, _, _ = AudioSocket._samples(socket, pcm)
+        samples, peak, _, _ = query.decoded(pcm)
         assert len(samples) == len(pcm) // query.sample_size
         assert 0.0 <= peak <= 1.0
         assert samples.dtype == np.int16 or (np.isfinite(samples).all() and (np.abs(samples) <= 1).all())

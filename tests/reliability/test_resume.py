@@ -11,7 +11,7 @@ import httpx
 import pytest
 import websockets
 
-from kws_serve.api import audio_ws
+from kws_serve.api import audio_socket
 from kws_serve.client import KwsClient
 from tests.support.live_server import live_server
 from tests.support.proxy import Proxy
@@ -76,7 +76,7 @@ async def test_what_was_found_meanwhile_is_told_at_once(server):
     await until(lambda: not stream.connected)
     server.engine.tick = tick
     socket = server.app.state.service.ingest.feeding["back"]
-    await until(lambda: any('"detection"' in text for text in socket._outbox))
+    await until(lambda: any('"detection"' in text for text in socket.outbox.texts))
     async with websockets.connect(f"{server.ws}/v1/audio?stream=back") as ws:
         await ws.send(json.dumps({"type": "resume", "epoch": ready["epoch"], "first_sample": RATE}))
         async with asyncio.timeout(5):
@@ -94,7 +94,7 @@ async def until(holds: Callable[[], bool]) -> None:
 
 
 async def test_nobody_comes_back_and_the_stream_ends(server, monkeypatch):
-    monkeypatch.setattr(audio_ws, "RESUME_S", 0.3)
+    monkeypatch.setattr(audio_socket, "RESUME_S", 0.3)
     async with websockets.connect(f"{server.ws}/v1/audio?stream=gone") as ws:
         await ws.recv()
         await ws.send(words(1).tobytes()[:16000])

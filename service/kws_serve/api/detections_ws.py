@@ -15,7 +15,7 @@ from kws_serve.api.sockets import converse, send_only
 from kws_serve.api.tokens import Grant
 from kws_serve.sinks.event_log import REPLAY_ROWS, EventLog
 from kws_serve.sinks.store import Filter
-from kws_serve.wire import WireError, dumps
+from kws_serve.wire import WireError, dumps, hello_json
 
 MAX_SUBSCRIBERS = 1000
 
@@ -40,7 +40,7 @@ async def _feed(ws: WebSocket, log: EventLog, wanted: Filter, after: int | None,
 
 async def _send(ws: WebSocket, log: EventLog, wanted: Filter, after: int | None, slices: Slices) -> None:
     """What the log has, in parts, until little is left; then live, and what came meanwhile: no hole, nothing twice."""
-    hello = {"type": "hello", "log_id": log.log_id, "last_id": log.delivered_id, "version": __version__}
+    hello = hello_json(log_id=log.log_id, last_id=log.delivered_id, version=__version__)
     reach = log.delivered_id if after is None else after
     await ws.send_text(dumps(hello))
     while log.delivered_id - reach > REPLAY_ROWS:

@@ -14,7 +14,7 @@ from kws_serve.api.tokens import Grant
 from kws_serve.engine.engine import Engine
 from kws_serve.engine.viewers import Viewer
 from kws_serve.messages import Gap, JsonObject, StreamState, View
-from kws_serve.wire import WireError, dumps, view_json
+from kws_serve.wire import WireError, dumps, skipped_json, view_json
 
 MAX_VIEWERS = 64
 QUEUE_MESSAGES = 512
@@ -83,4 +83,4 @@ class _Queue:
         while self._events:
             found.append(view_json(self._events.popleft()))
         skipped, self._skipped = self._skipped, 0
-        return [*found, {"type": "skipped", "n": skipped}] if skipped else found
+        return [*found, skipped_json(skipped)] if skipped else found

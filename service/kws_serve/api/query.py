@@ -7,9 +7,11 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
 
-from kws_serve.core.pcm import MAX_RATE_HZ, MIN_RATE_HZ
+from kws_serve.core.pcm import MAX_RATE_HZ, MIN_RATE_HZ, Pcm, decoded
 from kws_serve.messages import check_name
 from kws_serve.sinks.store import Filter
+from kws_serve.transport.protocols import MAX_MESSAGE_BYTES
+from kws_serve.transport.splitter import Payload
 from kws_serve.wire import WireError
 
 MAX_CHANNELS = 32
@@ -100,6 +102,17 @@ class AudioQuery:
     def sample_size(self) -> int:
         """Bytes of one sample of all channels."""
         return self.sample_bytes * self.channels
+
+    def decoded(self, data: bytes | Payload) -> Pcm:
+        """The picked channel of a binary message. Raises WireError 4400: no whole samples, or too many of them."""
+        if len(data) > MAX_MESSAGE_BYTES:
+            raise WireError(4400, f"audio: found {len(data)} bytes, wanted at most {MAX_MESSAGE_BYTES}")
+        if len(data) % self.sample_size:
+            raise WireError(4400, f"audio: found {len(data)} bytes, wanted a multiple of {self.sample_size}")
+        n = len(data) // self.sample_size
+        if n > self.rate_hz:
+            raise WireError(4400, f"audio: found {n} samples in one message, wanted at most {self.rate_hz} (1 s)")
+        return decoded(data, self.sample_bytes, self.channels, self.channel)
 
 
 def audio_query(pairs: Iterable[tuple[str, str]]) -> AudioQuery:

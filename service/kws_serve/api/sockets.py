@@ -7,7 +7,6 @@ import contextlib
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any
 
-from starlette.types import Message
 from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
 
 from kws_serve.api.security import Access
@@ -15,7 +14,7 @@ from kws_serve.api.tokens import Grant
 from kws_serve.messages import StreamRefused
 from kws_serve.transport.protocols import CONNECTION
 from kws_serve.transport.protocols import WebSocket as Connection
-from kws_serve.wire import WireError, dumps, parse_message
+from kws_serve.wire import WireError, dumps, error_json, parse_message
 
 AUTH_S = 5.0
 CHECK_S = 1.0
@@ -79,31 +78,38 @@ async def send_only(ws: WebSocket, sending: Coroutine[Any, Any, None]) -> None:
 
 async def _listen(ws: WebSocket) -> None:
     while True:
-        message = await ws.receive()
-        if message["type"] == "websocket.disconnect":
+        try:
+            said = await received(ws)
+        except WebSocketDisconnect:
             return
-        if message.get("text") is None or parse_message(message["text"])["type"] != "auth":
+        if not isinstance(said, str) or parse_message(said)["type"] != "auth":
             raise WireError(4400, "message: found one on a socket that only sends, wanted none")
 
 
-async def first_message(ws: WebSocket, wait_s: float) -> Message:
-    """What the client says first. Raises TimeoutError; WebSocketDisconnect where it leaves."""
-    async with asyncio.timeout(wait_s):  # Python 3.11's wait_for can swallow a cancellation
-        message = await ws.receive()
+async def received(ws: WebSocket) -> bytes | str:
+    """The next message of the client. Raises WebSocketDisconnect where it has left, with 1006 where it said nothing."""
+    message = await ws.receive()
     if message["type"] == "websocket.disconnect":
         raise WebSocketDisconnect(message.get("code") or 1006)
-    return message
+    data: bytes | None = message.get("bytes")
+    return message.get("text") or "" if data is None else data
+
+
+async def first_message(ws: WebSocket, wait_s: float) -> bytes | str:
+    """What the client says first. Raises TimeoutError; WebSocketDisconnect where it leaves."""
+    async with asyncio.timeout(wait_s):  # Python 3.11's wait_for can swallow a cancellation
+        return await received(ws)
 
 
 async def _authenticate(ws: WebSocket, access: Access) -> tuple[str, Grant]:
     """Wait for `{"type":"auth","token":...}`. Raises WireError 4401."""
     wanted = 'wanted Authorization: Bearer or {"type":"auth","token":...} as the first message within 5 s'
     try:
-        message = await first_message(ws, AUTH_S)
+        said = await first_message(ws, AUTH_S)
     except TimeoutError:
         raise WireError(4401, f"token: found none in time, {wanted}") from None
     try:
-        auth = parse_message(message.get("text") or "")
+        auth = parse_message(said if isinstance(said, str) else "")
     except WireError:
         raise WireError(4401, f"token: found another message, {wanted}") from None
     token = auth.get("token")
@@ -119,5 +125,5 @@ async def _close(ws: WebSocket, code: int, message: str) -> None:
         return
     with contextlib.suppress(RuntimeError, WebSocketDisconnect, OSError, TimeoutError):
         async with asyncio.timeout(CLOSE_S):  # one that does not read is not waited for
-            await ws.send_text(dumps({"type": "error", "code": code, "message": message}))
+            await ws.send_text(dumps(error_json(code, message)))
             await ws.close(code, message.encode()[:120].decode("utf-8", "ignore"))

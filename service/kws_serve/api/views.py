@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from kws_serve import __version__
-from kws_serve.api.audio_ws import Ingest
+from kws_serve.api.audio_socket import Ingest
 from kws_serve.api.export import as_cell
 from kws_serve.api.slices import Slices
 from kws_serve.api.tokens import EVERYTHING, Grant

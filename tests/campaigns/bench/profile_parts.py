@@ -23,7 +23,7 @@ PARTS = (  # the first of which a word stands in the stack
     ("taking what has arrived into the rings", ("Engine._take",)),
     ("engine: rest of the tick", ("Engine.tick",)),
     ("sockets: audio in", ("data_received",)),
-    ("sockets: messages out", ("AudioSocket.",)),
+    ("sockets: messages out", ("AudioSocket.", "Outbox.")),
     ("sockets: the loop", ("run_forever",)),
 )
 _IDLE = ("select (selectors", "BatchingSelector.select", "wait (threading", "_wait", "poll")

@@ -1,0 +1,214 @@
+"""One connection that feeds a stream: what its client says comes in by the door, what is found leaves by the outbox."""
+
+from __future__ import annotations
+
+import asyncio
+
+from starlette.websockets import WebSocket, WebSocketDisconnect
+
+from kws_serve.api.audio_door import Door
+from kws_serve.api.audio_states import Life, State, What
+from kws_serve.api.outbox import Outbox
+from kws_serve.api.query import AudioQuery
+from kws_serve.api.sockets import end
+from kws_serve.core.pcm import Pcm
+from kws_serve.engine.engine import Engine
+from kws_serve.engine.stream import Resumed, Stream
+from kws_serve.messages import Event, StreamDone
+from kws_serve.sinks.event_log import EventLog
+from kws_serve.transport.protocols import CONNECTION
+from kws_serve.transport.protocols import WebSocket as Connection
+from kws_serve.wire import Resume, WireError, ack_json, dumps, event_json, ready_json
+
+ACK_S = 0.8
+"""From one `ack` to the next, in s: one a second is promised, and the loop may be late."""
+
+RESUME_S = 10.0
+"""How long a stream waits for its client, in s: as long as the clients' rings of audio reach back."""
+
+BROKEN = frozenset({1005, 1006, 1012})
+"""Close codes of a connection that broke off, or that this service broke off to restart."""
+
+OUTBOX_MESSAGES = 4096
+"""Unread messages of one client, about 0.6 MB: 80 s of the scores of a model that has 50 patches a second."""
+
+
+class Ingest:
+    """All connections of the server that feed streams: which feeds which, and what was wrong with the samples."""
+
+    def __init__(self, engine: Engine, log: EventLog) -> None:
+        self.engine = engine
+        self.log = log
+        self.feeding: dict[str, AudioSocket] = {}  # stream -> its connection, those let in last at the end
+        self.earlier = log.store.streams()
+        """Streams that an earlier run had: name -> epoch -> how far it got."""
+        self.bad_samples = 0  # not a number
+        self.clipped_samples = 0
+
+    def count(self, found: Pcm) -> None:
+        """Add what was wrong with a message's samples."""
+        self.bad_samples += found.bad
+        self.clipped_samples += found.clipped
+
+
+class AudioSocket:
+    """One client feeding one stream."""
+
+    def __init__(
+        self, ingest: Ingest, ws: WebSocket, query: AudioQuery, resume: Resume | None, resumed: Resumed | None
+    ) -> None:
+        """Open the stream, or go on with it: `resume` as the client asks, `resumed` as the log knows it.
+
+        Raises StreamRefused: nothing is opened; who feeds the stream goes on, one that waited for its client has ended.
+        """
+        self.ingest = ingest
+        self.query = query
+        self.life = Life()
+        self.outbox = Outbox(ws, ws.scope["extensions"][CONNECTION])
+        self._ws = ws
+        self._connection: Connection = ws.scope["extensions"][CONNECTION]
+        self._acking: asyncio.TimerHandle | None = None
+        self._waiting: asyncio.TimerHandle | None = None  # for a client that has vanished
+        self._told: asyncio.Future[None] = asyncio.get_running_loop().create_future()  # fails with what ends all this
+        self.stream = self._taken_over(resume) or self._opened(resumed)
+        self.door = Door(ws, query, self.life, self.stream, ingest.count, self._say_ready, self.refuse)
+        self._connection.stop_keepalive()  # acks make traffic enough
+        ingest.feeding[query.stream] = self
+        ingest.log.listen(self.stream.name, self.stream.epoch, self._events)
+
+    def _opened(self, resumed: Resumed | None) -> Stream:
+        q = self.query
+        old = self.ingest.feeding.get(q.stream)
+        if old is not None and old.life.waiting:
+            old.give_up()
+        stream = self.ingest.engine.open_stream(
+            q.stream,
+            q.rate_hz,
+            models=q.models,
+            kind="websocket",
+            channels=q.channels,
+            scores=q.scores,
+            resumed=resumed,
+        )
+        self._say_ready(stream)
+        return stream
+
+    def _taken_over(self, resume: Resume | None) -> Stream | None:
+        """The stream of the same name and epoch, whose old connection is gone or set aside."""
+        old = self.ingest.feeding.get(self.query.stream)
+        if resume is None or old is None or old.stream.epoch != resume.epoch or old.query.rate_hz != self.query.rate_hz:
+            return None
+        finished = old.life.finished
+        resumed = "stream: found a new connection that resumes it, wanted one at a time"
+        if not old.end_with(What.REPLACE, WireError(4409, resumed)):
+            return None
+        stream = old.stream
+        if stream.ending:
+            self.life.on(What.END)
+        if finished:
+            self.life.on(What.FINISH)
+        stream.connected = True
+        stream.skip(resume.first_sample - stream.received_samples, "client")
+        self._say_ready(stream)
+        self.outbox.take_over(old.outbox)  # what was found meanwhile
+        return stream
+
+    def give_up(self) -> None:
+        """Nobody came back: the stream ends here."""
+        self._leave()
+
+    def refuse(self, error: WireError) -> None:
+        """End the connection with an error, and with it the stream: what was received is still processed."""
+        self.end_with(What.REFUSE, error)
+
+    def end_with(self, what: What, error: WireError) -> bool:
+        """Go on in the table, and have `run`, if it runs, end with the error; False, nothing done: not in the table."""
+        if not self.life.on(what):
+            return False
+        self._stop_waiting()
+        if not self._told.done():
+            self._told.set_exception(error)
+        return True
+
+    def _leave(self) -> None:
+        """Give the name free; the stream is closed unless it has come to its end."""
+        finished = self.life.finished
+        self.life.on(What.LEAVE)
+        self._stop_waiting()
+        self.ingest.log.unlisten(self.stream.name, self.stream.epoch)
+        if self.ingest.feeding.get(self.query.stream) is self:
+            del self.ingest.feeding[self.query.stream]
+        if not finished:
+            self.stream.close()
+
+    def _stop_waiting(self) -> None:
+        if self._waiting is not None:
+            self._waiting.cancel()
+            self._waiting = None
+
+    def _say_ready(self, stream: Stream) -> None:
+        ready = ready_json(
+            stream=stream.name,
+            epoch=stream.epoch,
+            rate=stream.rate_hz,
+            channels=self.query.channels,
+            models=stream.models,
+            next_sample=stream.received_samples,
+        )
+        self.outbox.send(dumps(ready))
+
+    def _events(self, events: list[Event]) -> None:
+        """What the engine found in this stream. In the loop's thread."""
+        for event in events:
+            self.outbox.send(dumps(event_json(event)))
+            if isinstance(event, StreamDone) and self.life.on(What.FINISH):
+                self.outbox.wake()  # to close, where `done` is said already
+        unread = len(self.outbox.texts)
+        if self.life.standing:
+            if unread > OUTBOX_MESSAGES:
+                self.refuse(WireError(4408, f"client: found {unread} messages unread, wanted a faster reader"))
+        elif self.life.waiting and (unread > OUTBOX_MESSAGES or self.life.finished):
+            self.give_up()
+
+    async def run(self, first: bytes | str | None) -> None:
+        """Read and write until `done`, a fault, or the client is gone. `first`: a message that came already.
+
+        Raises WireError, WebSocketDisconnect. A connection that broke off leaves its stream waiting for RESUME_S; in
+        any other case the stream is closed, and its name free.
+        """
+        self._connection.give_audio(self.door.take)
+        self._acking = asyncio.get_running_loop().call_later(ACK_S, self._ack)
+        reading = asyncio.create_task(self.door.read(first))
+        writing = asyncio.create_task(self._write())
+        try:
+            await asyncio.wait({reading, writing, self._told}, return_when=asyncio.FIRST_EXCEPTION)
+            for task in (self._told, reading, writing):
+                if task.done():
+                    task.result()
+        except WebSocketDisconnect as e:
+            if e.code in BROKEN and self.life.on(What.BREAK):
+                self._wait_for_client()
+            raise
+        finally:
+            self._connection.give_audio(None)
+            self._acking.cancel()
+            await end(reading, writing, self._told)
+            if self.life.standing or self.life.state is State.REFUSED:
+                self._leave()
+
+    def _wait_for_client(self) -> None:
+        self.outbox.shut = True
+        self.stream.connected = False
+        self._waiting = asyncio.get_running_loop().call_later(RESUME_S, self.give_up)
+
+    def _ack(self) -> None:
+        """Every now and then; not behind what waits to be read."""
+        self._acking = asyncio.get_running_loop().call_later(ACK_S, self._ack)
+        self.outbox.say_now(dumps(ack_json(self.stream.received_samples)))
+
+    async def _write(self) -> None:
+        """Send what could not be said at once, until `done` is."""
+        while not self.life.finished or self.outbox.texts:
+            await self.outbox.write()
+        await self._ws.close(1000)
+        raise WebSocketDisconnect(1000)

@@ -25,7 +25,7 @@ SAID = {
 
 def test_every_state_has_its_row_and_can_be_reached():
     assert set(TRANSITIONS) == set(State)
-    reached = {State.OPEN}
+    reached = {State.OPEN, State.ENDED_BEFORE}  # where a connection can begin
     for _ in State:
         reached |= {following for state in reached for following in TRANSITIONS[state].values()}
     assert reached == set(State)
@@ -72,6 +72,17 @@ def test_nothing_is_heard_after_the_end(happenings):
     life = Life(State.ENDED)
     for what in happenings:
         assert not (life.on(what) and what in CLIENT)
+
+
+@given(HAPPENINGS)
+def test_an_end_may_be_said_again_on_the_next_connection_once(happenings):
+    life = Life(State.ENDED_BEFORE)
+    ends = 0
+    for what in happenings:
+        if life.on(what) and what in CLIENT:
+            assert what in (What.AUTH, What.END)
+            ends += what is What.END
+    assert ends <= 1
 
 
 def test_a_text_is_named_as_its_message():

@@ -127,3 +127,68 @@ async def test_a_bad_resume_is_refused(server, bad):
         await ws.recv()
         await ws.send(json.dumps({"type": "resume", **bad}))
         assert json.loads(await ws.recv())["code"] == 4400
+
+
+async def test_a_client_cut_off_behind_its_end_says_it_again_and_gets_done(server):
+    """The engine has not got there when it comes back: it hears the rest on the new connection."""
+    tick = server.engine.tick
+    server.engine.tick = list  # it finds nothing until the client is back
+    async with websockets.connect(f"{server.ws}/v1/audio?stream=ended") as ws:
+        epoch = json.loads(await ws.recv())["epoch"]
+        stream = server.engine.streams["ended"]
+        await ws.send(words(1).tobytes())
+        await ws.send('{"type":"end"}')
+        await until(lambda: stream.ending)
+        ws.transport.abort()
+    await until(lambda: not stream.connected)
+    async with websockets.connect(f"{server.ws}/v1/audio?stream=ended") as ws:
+        await ws.send(json.dumps({"type": "resume", "epoch": epoch, "first_sample": RATE}))
+        assert json.loads(await ws.recv())["next_sample"] == RATE
+        await ws.send('{"type":"end"}')
+        server.engine.tick = tick
+        messages = [json.loads(text) async for text in ws]
+    assert messages[-1] == {"type": "done", "samples": RATE}
+    assert [m["type"] for m in messages if m["type"] != "ack"] == ["detection"] * 2 + ["done"]
+
+
+async def test_a_client_cut_off_behind_its_end_gets_what_was_found_meanwhile(server):
+    """The stream has come to its end when it comes back: nothing is heard twice, and `done` is told."""
+    tick = server.engine.tick
+    server.engine.tick = list
+    async with websockets.connect(f"{server.ws}/v1/audio?stream=late") as ws:
+        epoch = json.loads(await ws.recv())["epoch"]
+        stream = server.engine.streams["late"]
+        await ws.send(words(1).tobytes())
+        await ws.send('{"type":"end"}')
+        await until(lambda: stream.ending)
+        ws.transport.abort()
+    await until(lambda: not stream.connected)
+    server.engine.tick = tick
+    await until(lambda: "late" not in server.engine.streams and server.log.last_id)
+    assert server.log.flush(10)
+    async with websockets.connect(f"{server.ws}/v1/audio?stream=late") as ws:
+        await ws.send(json.dumps({"type": "resume", "epoch": epoch, "first_sample": 0}))
+        ready = json.loads(await ws.recv())
+        assert (ready["epoch"], ready["next_sample"]) == (epoch, RATE)
+        messages = [json.loads(text) async for text in ws]
+    assert [m["type"] for m in messages if m["type"] != "ack"] == ["detection"] * 2 + ["done"]
+
+
+async def test_audio_behind_an_end_on_another_connection_is_refused(server):
+    tick = server.engine.tick
+    server.engine.tick = list
+    async with websockets.connect(f"{server.ws}/v1/audio?stream=more") as ws:
+        epoch = json.loads(await ws.recv())["epoch"]
+        stream = server.engine.streams["more"]
+        await ws.send('{"type":"end"}')
+        await until(lambda: stream.ending)
+        ws.transport.abort()
+    await until(lambda: not stream.connected)
+    async with websockets.connect(f"{server.ws}/v1/audio?stream=more") as ws:
+        await ws.send(json.dumps({"type": "resume", "epoch": epoch, "first_sample": 0}))
+        assert json.loads(await ws.recv())["type"] == "ready"
+        await ws.send(b"\0" * 320)
+        while (answer := json.loads(await ws.recv()))["type"] == "ack":
+            pass
+    server.engine.tick = tick
+    assert answer["code"] == 4400

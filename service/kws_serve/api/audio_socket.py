@@ -104,9 +104,7 @@ class AudioSocket:
             return None
         stream = old.stream
         if stream.ending:
-            self.life.on(What.END)
-        if finished:
-            self.life.on(What.FINISH)
+            self.life.state = State.DONE if finished else State.ENDED_BEFORE
         stream.connected = True
         stream.skip(resume.first_sample - stream.received_samples, "client")
         self._say_ready(stream)
@@ -167,7 +165,7 @@ class AudioSocket:
         if self.life.standing:
             if unread > OUTBOX_MESSAGES:
                 self.refuse(WireError(4408, f"client: found {unread} messages unread, wanted a faster reader"))
-        elif self.life.waiting and (unread > OUTBOX_MESSAGES or self.life.finished):
+        elif self.life.waiting and unread > OUTBOX_MESSAGES:
             self.give_up()
 
     async def run(self, first: bytes | str | None) -> None:

@@ -3,8 +3,8 @@
 What a client says (CLIENT) and its state does not list is refused. What happens to the connection otherwise and is not
 listed changes nothing.
 
-    OPEN -> HEARD -> ENDED -> DONE          as it should be: audio, `end`, `done`
-      |       |        |
+    OPEN -> HEARD -> ENDED -> DONE          as it should be: audio, `end`, `done`. Where a stream is resumed whose
+      |       |        |                    client has said `end` it begins at ENDED_BEFORE, or at DONE
       +-------+--------+--> AWAY            broke off: whoever resumes has a new connection, and this one is REPLACED
       +-------+--------+--> REFUSED         an error is told, and the stream ends
 """
@@ -20,6 +20,7 @@ class State(StrEnum):
     OPEN = "open"  # no audio yet: `resume` may still come
     HEARD = "heard"  # audio has come
     ENDED = "ended"  # the client has said `end`
+    ENDED_BEFORE = "ended before"  # on a connection that broke off; the client may not know that it was heard
     DONE = "done"  # all is found: what waits is sent, then the connection is closed
     AWAY = "away"  # broke off: the stream waits for its client
     KEPT = "kept"  # broke off, and all is found: that waits for the client
@@ -67,7 +68,8 @@ TRANSITIONS: dict[State, dict[What, State]] = {
     },
     State.HEARD: {What.AUDIO: State.HEARD, What.AUTH: State.HEARD, What.END: State.ENDED, **_ENDS},
     State.ENDED: _ENDS,
-    State.DONE: {What.REPLACE: State.REPLACED, What.LEAVE: State.GONE},
+    State.ENDED_BEFORE: {What.AUTH: State.ENDED_BEFORE, What.END: State.ENDED, **_ENDS},
+    State.DONE: {What.REPLACE: State.REPLACED, What.LEAVE: State.GONE},  # nor refused: it has been heard to its end
     State.AWAY: {What.FINISH: State.KEPT, What.REPLACE: State.REPLACED, What.LEAVE: State.GONE},
     State.KEPT: {What.REPLACE: State.REPLACED, What.LEAVE: State.GONE},
     State.REPLACED: {},
@@ -75,7 +77,7 @@ TRANSITIONS: dict[State, dict[What, State]] = {
     State.GONE: {},
 }
 
-STANDING = frozenset({State.OPEN, State.HEARD, State.ENDED, State.DONE})
+STANDING = frozenset({State.OPEN, State.HEARD, State.ENDED, State.ENDED_BEFORE, State.DONE})
 """The connection is there, and it is the one that feeds the stream."""
 
 

@@ -32,7 +32,7 @@ async def audio(ws: WebSocket, ingest: Ingest, access: Access) -> None:
         if not grant.may_touch(query.stream):
             raise WireError(4403, f"stream: found {query.stream!r}, wanted one that the token allows")
         first = resume = None
-        if query.stream in ingest.earlier or query.stream in ingest.engine.streams:
+        if any(query.stream in known for known in (ingest.earlier, ingest.engine.streams, ingest.feeding)):
             with contextlib.suppress(TimeoutError):
                 first = await first_message(ws, RESUME_WAIT_S)
             resume = _resume(first)

@@ -31,9 +31,9 @@ from kws_serve.api.detections_ws import detections
 from kws_serve.api.live_ws import live
 from kws_serve.api.routes import error, make_router, wire_error
 from kws_serve.api.security import Access, Guard, check_exposure
+from kws_serve.api.service import Service
 from kws_serve.api.shedding import shed
 from kws_serve.api.tokens import TokenFile
-from kws_serve.api.views import Service
 from kws_serve.backends.contract import LoadedModel
 from kws_serve.engine.engine import Engine
 from kws_serve.engine.runner import EngineRunner
@@ -103,7 +103,7 @@ def build_app(engine: Engine, runner: EngineRunner, log: EventLog, options: Serv
         title="kws-serve", version=__version__, lifespan=lifespan, docs_url=None, redoc_url=None, redirect_slashes=False
     )
     app.state.service = service
-    app.include_router(make_router(service))
+    app.include_router(make_router())
     app.add_exception_handler(WireError, wire_error)
     app.add_exception_handler(HTTPException, _http_error)
     app.add_exception_handler(RequestValidationError, wire_error)

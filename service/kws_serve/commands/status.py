@@ -6,7 +6,7 @@ import argparse
 from collections.abc import Sequence
 from typing import Any
 
-from kws_serve.api.views import STATUS_COLUMNS
+from kws_serve.api.status import STATUS_COLUMNS
 from kws_serve.config import check_url, load_settings
 from kws_serve.host.log_format import printable
 from kws_serve.host.watch import StatusError, get_json

@@ -1,0 +1,93 @@
+"""Routes to what the log keeps: pages, exports, marks, and why a detection fired."""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+from dataclasses import replace
+
+from fastapi import APIRouter, Request
+from fastapi.responses import JSONResponse, PlainTextResponse, Response, StreamingResponse
+
+from kws_serve.api.export import as_csv, as_jsonl, as_page
+from kws_serve.api.query import detections_query, whole
+from kws_serve.api.routes.answers import body_of, error, grant_of, service_of
+from kws_serve.api.routes.operations import BEFORE, LIMIT, NO_DETECTION, PAGE, PAGE_LIMIT, REVIEW_BODY, operation
+from kws_serve.api.schemas import DetectionPage, ReviewMark, Why
+from kws_serve.api.views import why_json
+from kws_serve.sinks.store import REVIEWS, Filter
+from kws_serve.wire import WireError
+
+routes = APIRouter()
+
+_FILTERS = ("since", "until", "min_score")  # beside those of /v1/detections' WebSocket
+
+
+def _filtered(request: Request, *more: str) -> tuple[dict[str, str], Filter, int]:
+    """The parameters, the filter within what the token may hear, and `after`. Raises WireError 4400."""
+    found, wanted = detections_query(request.query_params.multi_items(), *_FILTERS, *more)
+    after = whole("after", found.get("after", "0"), 0, 2**63 - 1)
+    return found, replace(wanted, streams=grant_of(request).streams), after
+
+
+@routes.get("/v1/detections", response_model=DetectionPage, openapi_extra=operation(*PAGE, BEFORE, LIMIT))
+async def detections(request: Request) -> Response:
+    """What the log keeps after an id, oldest first, or before one, newest first; go on from `next`."""
+    found, wanted, after = _filtered(request, "before", "limit")
+    limit = whole("limit", found.get("limit", "100"), 1, PAGE_LIMIT)
+    before = whole("before", found["before"], 1, 2**63 - 1) if "before" in found else None
+    if before is not None and "after" in found:
+        raise WireError(4400, "before: found beside after, wanted one of them")
+    service = service_of(request)
+    parts = service.slices.each(as_page(service.log, wanted, after, before, limit))
+    return StreamingResponse(parts, media_type="application/json")
+
+
+@routes.get("/v1/detections.csv", response_class=PlainTextResponse, openapi_extra=operation(*PAGE))
+async def detections_csv(request: Request) -> Response:
+    """The log as CSV."""
+    _, wanted, after = _filtered(request)
+    service = service_of(request)
+    parts = service.slices.each(as_csv(service.log, wanted, after))
+    return StreamingResponse(parts, media_type="text/csv; charset=utf-8")
+
+
+@routes.get("/v1/detections.jsonl", response_class=PlainTextResponse, openapi_extra=operation(*PAGE))
+async def detections_jsonl(request: Request) -> Response:
+    """The log as JSON lines."""
+    _, wanted, after = _filtered(request)
+    service = service_of(request)
+    parts = service.slices.each(as_jsonl(service.log, wanted, after))
+    return StreamingResponse(parts, media_type="application/jsonl")
+
+
+@routes.put(
+    "/v1/detections/{id}/review",
+    response_model=ReviewMark,
+    responses=NO_DETECTION,
+    openapi_extra=operation(body=REVIEW_BODY),
+)
+async def review(id: str, request: Request) -> Response:
+    """Mark a detection right or wrong; null takes the mark back. Marks are kept and exported."""
+    number = whole("id", id, 1, 2**63 - 1)
+    mark = await body_of(request)
+    if not isinstance(mark, dict) or set(mark) != {"mark"} or mark["mark"] not in (None, *REVIEWS):
+        raise WireError(4400, f'body: found {str(mark)[:80]!r}, wanted {{"mark": "right", "wrong" or null}}')
+    try:
+        if not await asyncio.to_thread(service_of(request).log.review, number, mark["mark"]):
+            return error(404, f"detection: found no id {number} in the log")
+    except sqlite3.Error as e:
+        return error(503, f"log: cannot be written now ({e})")
+    return JSONResponse({"id": number, **mark})
+
+
+@routes.get("/v1/detections/{id}/why", response_model=Why, responses=NO_DETECTION)
+def why(id: str, request: Request) -> Response:
+    """The patch that fired a detection, the scores around it, the settings in force: of the last 100, in memory."""
+    number = whole("id", id, 1, 2**63 - 1)
+    service = service_of(request)
+    logged = service.log.find(number)
+    if logged is None or not grant_of(request).may_touch(logged.detection.stream):
+        return error(404, f"detection: found no id {number} in the log")
+    fired = replace(logged.detection, phase="start") if logged.detection.phase == "end" else logged.detection
+    return JSONResponse(why_json(logged, service.engine.evidence.get(fired.uid)))

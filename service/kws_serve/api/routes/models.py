@@ -1,0 +1,96 @@
+"""Routes to the loaded models: what they are, their settings, and another try with a changed folder."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import sqlite3
+
+from fastapi import APIRouter, Request
+from fastapi.responses import JSONResponse, Response
+
+from kws_serve.api.routes.answers import body_of, error, service_of
+from kws_serve.api.routes.operations import NO_MODEL, PATCH_BODY, operation
+from kws_serve.api.schemas import DetectionSettings, ErrorMessage, ModelItem, ModelList
+from kws_serve.api.service import Service
+from kws_serve.api.views import models_json
+from kws_serve.backends.contract import LoadedModel
+from kws_serve.engine.engine import Engine
+from kws_serve.messages import KwsError
+from kws_serve.wire import WireError
+
+_log = logging.getLogger(__name__)
+
+SWAP_S = 10.0
+"""How long a loaded model may wait for the engine to take it up, in s: it does between two rounds, 20 ms apart."""
+
+routes = APIRouter()
+
+
+@routes.get("/v1/models", response_model=ModelList)
+def models(request: Request) -> Response:
+    """The loaded models, their settings in force and what was changed."""
+    return JSONResponse({"items": models_json(service_of(request).engine)})
+
+
+@routes.patch(
+    "/v1/models/{name}/detection",
+    response_model=DetectionSettings,
+    responses=NO_MODEL,
+    openapi_extra=operation(body=PATCH_BODY),
+)
+async def patch_detection(name: str, request: Request) -> Response:
+    """Merge patch (RFC 7396) of a model's detector settings; acts at once; null takes a change back. Kept."""
+    service = service_of(request)
+    if name not in service.engine.models:
+        return _no_model(service, name)
+    patch = await body_of(request)
+    try:
+        result = service.engine.patch_detection(name, patch)
+    except ValueError as e:
+        raise WireError(4400, str(e)) from None
+    try:
+        await asyncio.to_thread(service.log.save_overrides, name, service.engine.detection_overrides(name))
+    except sqlite3.Error as e:
+        _log.error("settings of %s act, but are not kept: %s", name, e)
+    return JSONResponse(result)
+
+
+@routes.post(
+    "/v1/models/{name}/reload",
+    response_model=ModelItem,
+    responses={**NO_MODEL, 409: {"model": ErrorMessage, "description": "Another reload is under way."}},
+    openapi_extra=operation(),
+)
+async def reload(name: str, request: Request) -> Response:
+    """Read the model's folder again: loaded and self-tested aside, switched between two patches; a bad one is
+    refused, and one that fails in its first patches is rolled back. Not a sample is lost.
+    """
+    service = service_of(request)
+    if name not in service.engine.models:
+        return _no_model(service, name)
+    if service.reloading.locked():
+        return error(409, "reload: found another one under way, wanted one at a time")
+    async with service.reloading:
+        try:
+            group = await asyncio.to_thread(service.load_model, name)
+            await swapped(service.engine, group)
+        except (KwsError, ValueError) as e:
+            return error(422, str(e))
+    return JSONResponse(next(item for item in models_json(service.engine) if item["name"] == name))
+
+
+async def swapped(engine: Engine, group: list[LoadedModel]) -> None:
+    """Switch to a loaded model; closes it where it is refused. Raises ValueError."""
+    try:
+        await asyncio.wait_for(asyncio.wrap_future(engine.swap(group)), SWAP_S)
+    except TimeoutError:
+        raise ValueError("engine: found no patch hop in time, wanted it to run") from None
+    except ValueError:
+        for model in group:
+            model.backend.close()
+        raise
+
+
+def _no_model(service: Service, name: str) -> JSONResponse:
+    return error(404, f"model: found {name[:80]!r}, wanted one of {', '.join(service.engine.models)}")

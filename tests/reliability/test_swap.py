@@ -207,3 +207,18 @@ async def test_settings_and_marks_outlive_the_service(folder, tmp_path):
         assert two.engine.detection_settings("level")["loud"].threshold == 0.9
         (item,) = httpx.get(f"{two.http}/v1/detections").json()["items"]
         assert item["review"] == "wrong"
+
+
+async def test_a_reload_that_the_engine_does_not_get_to_in_time_costs_no_round(folder, monkeypatch, caplog):
+    """It is told that it was not done in time; when the engine gets there it goes on as if nothing had been."""
+    monkeypatch.setattr("kws_serve.api.routes.models.SWAP_S", 0.2)
+    with live_server([folder]) as server:
+        tick = server.engine.tick
+        server.engine.tick = list
+        answer = await asyncio.to_thread(reload, server)
+        server.engine.tick = tick
+        messages = await say(server, "after", words(1))
+    assert answer.status_code == 422
+    assert "wanted it to run" in answer.json()["message"]
+    assert [m["type"] for m in messages if m["type"] != "ack"] == ["ready", "detection", "detection", "done"]
+    assert "tick failed" not in caplog.text

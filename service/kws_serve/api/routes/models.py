@@ -81,9 +81,12 @@ async def reload(name: str, request: Request) -> Response:
 
 
 async def swapped(engine: Engine, group: list[LoadedModel]) -> None:
-    """Switch to a loaded model; closes it where it is refused. Raises ValueError."""
+    """Switch to a loaded model. Raises ValueError: refused, and closed; or not done in time, where the engine still
+    switches as soon as it runs.
+    """
     try:
-        await asyncio.wait_for(asyncio.wrap_future(engine.swap(group)), SWAP_S)
+        swap = asyncio.wrap_future(engine.swap(group))
+        await asyncio.wait_for(asyncio.shield(swap), SWAP_S)  # the engine could not answer one that was given up
     except TimeoutError:
         raise ValueError("engine: found no patch hop in time, wanted it to run") from None
     except ValueError:

@@ -32,7 +32,7 @@ export const RING_S = 10;
  * @property {number | null} latency_ms
  * @property {boolean} [replayed]
  * @property {boolean} durable
- * @property {"right" | "wrong"} [review]
+ * @property {"right" | "wrong" | null} [review]
  */
 
 /**
@@ -41,6 +41,26 @@ export const RING_S = 10;
  * @property {number} from
  * @property {number} to
  * @property {string} reason
+ */
+
+/**
+ * The other messages of the service, and what it is told.
+ * @typedef {{ type: "hello", log_id: string, last_id: number, version: string }} Hello
+ * @typedef {{ type: "ready", stream: string, epoch: string, rate: number, channels: number, models: string[],
+ *   next_sample: number }} Ready
+ * @typedef {{ type: "ack", sample: number }} Ack
+ * @typedef {{ type: "scores", model: string, end_sample: number, end_s: number, values: number[] }} Scores
+ * @typedef {{ type: "gap", stream: string, first_sample: number, n: number, reason: string }} Gap
+ * @typedef {{ type: "done", samples: number }} Done
+ * @typedef {{ type: "error", code: number, message: string }} ErrorMessage
+ * @typedef {{ type: "live", stream: string, epoch: string, rate: number, kind: string }} Live
+ * @typedef {{ type: "waiting", stream: string }} Waiting
+ * @typedef {{ type: "frames", first_s: number, end_s: number, values: (number | null)[][] }} Frames
+ * @typedef {{ type: "level", peak: number }} Level
+ * @typedef {{ type: "skipped", n: number }} Skipped
+ * @typedef {{ type: "auth", token: string }} Auth
+ * @typedef {{ type: "resume", epoch: string, first_sample: number }} Resume
+ * @typedef {{ type: "end" }} End
  */
 
 /** The service refused: its close code (or HTTP status) and message. */
@@ -250,7 +270,7 @@ export class Socket {
  * lost and nothing heard twice. A `send` waits while 10 s are unacknowledged: it never drops anything itself.
  */
 export class AudioSender {
-  /** What the service said when the stream was opened: stream, epoch, rate, models, next_sample. @type {any} */
+  /** What the service said when the stream was opened. @type {Ready | null} */
   ready = null;
   #acked = 0; // in samples, as all below
   #connect;
@@ -342,7 +362,10 @@ export class AudioSender {
     this.#stop(new ServiceError(1000, "closed"));
   }
 
-  /** What the service says, acknowledgements aside: detections, scores, gaps; ends with `done`. */
+  /**
+   * What the service says, acknowledgements aside; ends with `done`.
+   * @returns {AsyncGenerator<Detection | Scores | Gap | Done>}
+   */
   async *[Symbol.asyncIterator]() {
     for (;;) {
       while (this.#inbox.length === 0) await new Promise((resolve) => this.#waiting.add(resolve));

@@ -1,4 +1,4 @@
-"""Messages as JSON and back: the one place where the wire's field names stand."""
+"""Messages as JSON and back: no other module writes or reads their fields. The table of them: api/asyncapi.py."""
 
 from __future__ import annotations
 

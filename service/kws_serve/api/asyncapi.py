@@ -1,4 +1,8 @@
-"""The WebSocket messages as an AsyncAPI 3.0 document, from one table that the tests hold against the code."""
+"""The one table of the WebSockets' messages and parameters, and the AsyncAPI 3.0 document that is made of it.
+
+What wire.py writes and reads, the schemas, the query's parameters and the types of `frontend/kws-client.js` are held
+against it by tests/api/test_message_table.py: a field that one has and another lacks fails there.
+"""
 
 from __future__ import annotations
 
@@ -97,7 +101,7 @@ RECEIVED: dict[str, JsonObject] = {
 }
 """What a client may send, beside binary PCM on /v1/audio."""
 
-_CHANNELS: dict[str, tuple[str, list[str], list[str]]] = {
+CHANNELS: dict[str, tuple[str, list[str], list[str]]] = {
     "detections": ("/v1/detections", ["hello", "log_gap", "detection", "error"], ["auth"]),
     "audio": (
         "/v1/audio",
@@ -106,7 +110,9 @@ _CHANNELS: dict[str, tuple[str, list[str], list[str]]] = {
     ),
     "live": ("/v1/live", ["live", "waiting", "frames", "scores", "level", "gap", "skipped", "error"], ["auth"]),
 }
-_QUERY: dict[str, JsonObject] = {
+"""name -> (path, types sent, types received)"""
+
+QUERY: dict[str, JsonObject] = {
     "detections": {"after": _INT, "stream": _TEXT, "label": _TEXT},
     "audio": {
         "stream": _TEXT,
@@ -119,6 +125,7 @@ _QUERY: dict[str, JsonObject] = {
     },
     "live": {"stream": _TEXT, "model": _TEXT},
 }
+"""name -> its parameters"""
 
 
 def asyncapi_document() -> JsonObject:
@@ -131,9 +138,9 @@ def asyncapi_document() -> JsonObject:
     }
     channels: JsonObject = {}
     operations: JsonObject = {}
-    for name, (address, sent, received) in _CHANNELS.items():
+    for name, (address, sent, received) in CHANNELS.items():
         refs = {m: {"$ref": f"#/components/messages/{m}"} for m in (*sent, *received)}
-        query = {"type": "object", "properties": _QUERY[name]}
+        query = {"type": "object", "properties": QUERY[name]}
         channels[name] = {"address": address, "messages": refs, "bindings": {"ws": {"method": "GET", "query": query}}}
         for action, members in (("send", sent), ("receive", received)):
             operations[f"{name}-{action}"] = {

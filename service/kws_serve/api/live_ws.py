@@ -7,7 +7,7 @@ from collections import deque
 
 from starlette.websockets import WebSocket
 
-from kws_serve.api.query import once_each, stream_name
+from kws_serve.api.query import LIVE, once_each, stream_name
 from kws_serve.api.security import Access
 from kws_serve.api.sockets import converse, send_only
 from kws_serve.api.tokens import Grant
@@ -36,7 +36,7 @@ async def live(ws: WebSocket, engine: Engine, access: Access) -> None:
 
 def _query(ws: WebSocket, engine: Engine) -> tuple[str, str]:
     """`stream=NAME&model=NAME`. Raises WireError 4400."""
-    found = once_each(ws.query_params.multi_items(), ("stream", "model"))
+    found = once_each(ws.query_params.multi_items(), LIVE)
     if "stream" not in found:
         raise WireError(4400, "stream: found none, wanted stream=NAME")
     model = found.get("model", next(iter(engine.models)))

@@ -15,6 +15,12 @@ from kws_serve.transport.splitter import Payload
 from kws_serve.wire import WireError
 
 MAX_CHANNELS = 32
+"""In one message: as many as large sound cards have."""
+
+AUDIO = ("stream", "rate", "format", "channels", "channel", "models", "scores")
+DETECTIONS = ("after", "stream", "label")
+LIVE = ("stream", "model")
+"""Parameters of the WebSockets."""
 
 
 def once_each(pairs: Iterable[tuple[str, str]], known: tuple[str, ...]) -> dict[str, str]:
@@ -31,7 +37,7 @@ def once_each(pairs: Iterable[tuple[str, str]], known: tuple[str, ...]) -> dict[
 
 def detections_query(pairs: Iterable[tuple[str, str]], *more: str) -> tuple[dict[str, str], Filter]:
     """Parameters of /v1/detections (empty ones count as not given) and the filter they ask for. Raises WireError."""
-    found = {k: v for k, v in once_each(pairs, ("after", "stream", "label", *more)).items() if v}
+    found = {k: v for k, v in once_each(pairs, (*DETECTIONS, *more)).items() if v}
     wanted = Filter(
         stream=stream_name(found["stream"]) if "stream" in found else None,
         label=found.get("label"),
@@ -117,7 +123,7 @@ class AudioQuery:
 
 def audio_query(pairs: Iterable[tuple[str, str]]) -> AudioQuery:
     """`stream=NAME&rate=16000&format=s16le|f32le&channels=1&channel=0&models=a,b&scores=0|1`. Raises WireError."""
-    found = once_each(pairs, ("stream", "rate", "format", "channels", "channel", "models", "scores"))
+    found = once_each(pairs, AUDIO)
     if "stream" not in found:
         raise WireError(4400, "stream: found none, wanted stream=NAME")
     channels = whole("channels", found.get("channels", "1"), 1, MAX_CHANNELS)

@@ -28,9 +28,10 @@ from kws_serve import __version__
 from kws_serve.api.audio_socket import Ingest
 from kws_serve.api.audio_ws import audio
 from kws_serve.api.detections_ws import detections
+from kws_serve.api.guard import Guard
 from kws_serve.api.live_ws import live
 from kws_serve.api.routes import error, make_router, wire_error
-from kws_serve.api.security import Access, Guard, check_exposure
+from kws_serve.api.security import Access, check_exposure
 from kws_serve.api.service import Service
 from kws_serve.api.shedding import shed
 from kws_serve.api.tokens import TokenFile

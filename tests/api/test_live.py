@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from kws_serve.api import live_ws
 from kws_serve.api.asyncapi import SENT
-from kws_serve.api.schemas import DetectionPage, Why
+from kws_serve.api.schemas.detections import DetectionPage, Why
 from kws_serve.api.tokens import TokenFile
 from kws_serve.core.front_end import FrontEnd
 from kws_serve.manifest.folder import load_model

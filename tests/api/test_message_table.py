@@ -13,7 +13,7 @@ import pytest
 from kws_serve import wire
 from kws_serve.api import export, query
 from kws_serve.api.asyncapi import CHANNELS, QUERY, RECEIVED, SENT
-from kws_serve.api.schemas import LabelSettings
+from kws_serve.api.schemas.detections import LabelSettings
 from kws_serve.manifest.spec import DetectionSpec
 from kws_serve.messages import Detection, Features, Gap, Hole, JsonObject, Level, ScoresRow, StreamDone, StreamState
 from kws_serve.sinks.event_log import logged_json

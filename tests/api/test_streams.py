@@ -16,7 +16,9 @@ import websockets
 from websockets.exceptions import ConnectionClosed
 
 from kws_serve.api.asyncapi import RECEIVED, SENT, asyncapi_document
-from kws_serve.api.schemas import DetectionPage, ModelList, Status, StreamList
+from kws_serve.api.schemas.detections import DetectionPage
+from kws_serve.api.schemas.models import ModelList
+from kws_serve.api.schemas.state import Status, StreamList
 from kws_serve.client import KwsClient, ServiceError
 from kws_serve.messages import Detection
 from kws_serve.sinks.event_log import EventLog

@@ -16,7 +16,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from kws_serve.api.schemas import ServerList
+from kws_serve.api.schemas.state import ServerList
 from kws_serve.commands.status import table
 from kws_serve.config import SettingsError, load_settings
 from kws_serve.host import watch

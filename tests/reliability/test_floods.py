@@ -22,7 +22,7 @@ import numpy as np
 import psutil
 import pytest
 
-from kws_serve.api.security import RATES
+from kws_serve.api.guard import RATES
 from kws_serve.sinks.store import Store
 from kws_serve.transport.budget import Rate
 from kws_serve.transport.protocols import CONNECTIONS

@@ -18,7 +18,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from websockets.exceptions import ConnectionClosed
 
-from kws_serve.api.security import RATES
+from kws_serve.api.guard import RATES
 from kws_serve.api.slices import ROWS, Slices
 from kws_serve.transport import protocols
 from kws_serve.transport.batching import BatchingSelector

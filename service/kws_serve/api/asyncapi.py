@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from kws_serve import __version__
 from kws_serve.api.query import MAX_CHANNELS
-from kws_serve.api.schemas import DetectionMessage, ErrorMessage
+from kws_serve.api.schemas import ErrorMessage
+from kws_serve.api.schemas.detections import DetectionMessage
 from kws_serve.core.pcm import MAX_RATE_HZ, MIN_RATE_HZ
 from kws_serve.messages import JsonObject
 

@@ -12,7 +12,7 @@ from kws_serve.api.tokens import Grant
 from kws_serve.wire import MAX_JSON_BYTES, WireError, error_json, parse_json
 
 BODY_S = 3.0
-"""How long a request's body may take to come, in s: 16 KiB at the rate of a slow modem."""
+"""How long a request's body may take to come, in s: its 16 KiB at most need 5 KiB/s."""
 
 
 def service_of(request: Request) -> Service:
@@ -40,7 +40,7 @@ async def wire_error(_: Request, e: Exception) -> JSONResponse:
 
 
 async def body_of(request: Request) -> object:
-    """The request's JSON, bounded in size, depth and time. Raises WireError 4400."""
+    """The request's JSON, bounded in size, depth and time. Raises WireError 4400: nothing of it is used."""
     body = b""
     try:
         async with asyncio.timeout(BODY_S):

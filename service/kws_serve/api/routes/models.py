@@ -11,7 +11,8 @@ from fastapi.responses import JSONResponse, Response
 
 from kws_serve.api.routes.answers import body_of, error, service_of
 from kws_serve.api.routes.operations import NO_MODEL, PATCH_BODY, operation
-from kws_serve.api.schemas import DetectionSettings, ErrorMessage, ModelItem, ModelList
+from kws_serve.api.schemas import ErrorMessage
+from kws_serve.api.schemas.models import DetectionSettings, ModelItem, ModelList
 from kws_serve.api.service import Service
 from kws_serve.api.views import models_json
 from kws_serve.backends.contract import LoadedModel

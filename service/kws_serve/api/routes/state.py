@@ -7,7 +7,7 @@ from fastapi.responses import JSONResponse, PlainTextResponse, Response
 
 from kws_serve.api.asyncapi import asyncapi_document
 from kws_serve.api.routes.answers import grant_of, service_of
-from kws_serve.api.schemas import Readiness, ServerList, Status, StreamList
+from kws_serve.api.schemas.state import Readiness, ServerList, Status, StreamList
 from kws_serve.api.status import readiness, servers_json, status_csv, status_json
 from kws_serve.api.views import metrics_text, stream_json
 

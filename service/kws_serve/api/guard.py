@@ -1,0 +1,140 @@
+"""ASGI middleware before everything else: turns, Host, Origin, tokens and scopes; and the headers of every answer."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from kws_serve.api.security import Access
+from kws_serve.transport.budget import Budgets, Rate, network
+from kws_serve.wire import dumps, error_json
+
+PUBLIC_PATHS = frozenset({"/healthz", "/readyz"})
+"""Answered without a token: they say a word, to monitors that have none."""
+
+RATES = {
+    "health": Rate(20, 40),  # several monitors, each once a second
+    "page": Rate(50, 100),  # its 20 files, in a few tabs at once
+    "read": Rate(50, 100),  # a page asks twice in 2 s; 50 of them behind one proxy
+    "change": Rate(20, 40),  # a slider that is dragged sends 7 a second, for each label that it moves
+}
+"""Requests of one address and token. A read takes 1 to 2 ms, a change 5 ms and a commit."""
+
+WAIT_S = 4.0
+"""How long a request may wait for its turn; page and client give up after 10 s. Beyond it: 429."""
+
+BODY_UNIT_BYTES, UNKNOWN_BODY = 1024, 64
+"""Each KiB of a body counts as a request; a body of unknown size as the most that is taken in."""
+
+HEADERS = [
+    (
+        b"content-security-policy",
+        b"default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; "
+        b"worker-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
+    ),
+    (b"x-content-type-options", b"nosniff"),
+    (b"referrer-policy", b"no-referrer"),
+    (b"cross-origin-opener-policy", b"same-origin"),
+    (b"cross-origin-resource-policy", b"same-origin"),
+    (b"permissions-policy", b"microphone=(self), camera=(), geolocation=()"),
+]
+"""Of every answer: the page loads and runs nothing but its own files, no other page embeds or reads it, and of the
+machine it gets the microphone only."""
+
+
+def scope_of(method: str) -> str:
+    """The scope that a route needs by its method: what changes something is for admins."""
+    return "listen" if method in ("GET", "HEAD") else "admin"
+
+
+class Guard:
+    """ASGI middleware: refuses before anything else runs, and puts the headers on every answer."""
+
+    def __init__(self, app: ASGIApp, access: Access, public: frozenset[str]) -> None:
+        self.app = app
+        self.access = access
+        self.public = public | PUBLIC_PATHS
+        self._budgets = {kind: Budgets(rate) for kind, rate in RATES.items()}
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Refuse, or hand on; what is neither HTTP nor a WebSocket (lifespan) is handed on as it is."""
+        if scope["type"] not in ("http", "websocket"):
+            await self.app(scope, receive, send)
+            return
+        pairs = [(k.decode("latin-1").lower(), v.decode("latin-1")) for k, v in scope["headers"]]
+        headers = dict(pairs)
+        refusal = await self._turn(scope, headers) if scope["type"] == "http" else None
+        refusal = refusal or self._refusal(scope, headers, [k for k, _ in pairs])
+        if refusal is None:
+            await self.app(scope, receive, _with_headers(send))
+        elif scope["type"] == "websocket":
+            await receive()
+            await send({"type": "websocket.close", "code": 4403, "reason": refusal[1]})  # before accept: HTTP 403
+        else:
+            await _answer(_with_headers(send), *refusal)
+
+    async def _turn(self, scope: Scope, headers: dict[str, str]) -> tuple[int, str] | None:
+        """Wait for the request's turn; the answer where that would take too long."""
+        path, presented = scope["path"], self.access.bearer(headers)
+        kind = "health" if path in PUBLIC_PATHS else "page" if path in self.public else "read"
+        if scope_of(scope["method"]) != "listen":
+            kind = "change"
+        grant = None if presented is None else self.access.grant(presented)
+        client, now_s = scope["client"], time.monotonic()
+        peer = (network(client[0]) if client else "", grant.name if grant else None)
+        wait_s = self._budgets[kind].of(peer, now_s).spend(_cost(headers), now_s, WAIT_S)
+        if wait_s is None:
+            rate = RATES[kind].per_s
+            return 429, f"requests: found too many in line, wanted at most {rate:g} a second; try again later"
+        if wait_s:
+            await asyncio.sleep(wait_s)
+        return None
+
+    def _refusal(self, scope: Scope, headers: dict[str, str], names: list[str]) -> tuple[int, str] | None:
+        host = headers.get("host", "")
+        if names.count("host") != 1 or not self.access.host_allowed(host):
+            return 403, f"Host: found {host[:80]!r}, wanted a name or address of this server"
+        if names.count("origin") > 1 or not self.access.origin_allowed(
+            headers.get("origin", f"http{'s' if self.access.tls else ''}://{host}"), host
+        ):
+            return 403, f"Origin: found {headers['origin'][:80]!r}, wanted this server's own page"
+        if b"token=" in scope.get("query_string", b"").lower():
+            return 403, "token: found one in the URL, wanted Authorization: Bearer or an auth message (URLs are logged)"
+        if scope["type"] == "http" and scope["path"] not in self.public:
+            grant, needed = self.access.grant(self.access.bearer(headers)), scope_of(scope["method"])
+            if grant is None:
+                return 401, "token: found none or a wrong one, wanted Authorization: Bearer TOKEN"
+            if not grant.may(needed):
+                return 403, f"token: found one of scope {', '.join(sorted(grant.scopes))}, wanted {needed}"
+            scope["state"]["grant"] = grant
+        return None
+
+
+def _cost(headers: dict[str, str]) -> float:
+    """What a request counts as."""
+    if "transfer-encoding" in headers:
+        return UNKNOWN_BODY
+    length = headers.get("content-length", "0")
+    return 1 + min(UNKNOWN_BODY, (int(length) if length.isdigit() else 0) // BODY_UNIT_BYTES)
+
+
+def _with_headers(send: Send) -> Send:
+    async def sending(message: Message) -> None:
+        if message["type"] in ("http.response.start", "websocket.http.response.start"):
+            message = {**message, "headers": [*message.get("headers", []), *HEADERS]}
+        await send(message)
+
+    return sending
+
+
+async def _answer(send: Send, status: int, text: str) -> None:
+    body = dumps(error_json(status, text)).encode()
+    headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
+    if status == 401:
+        headers.append((b"www-authenticate", b"Bearer"))
+    if status == 429:
+        headers += [(b"retry-after", b"%d" % WAIT_S), (b"connection", b"close")]
+    await send({"type": "http.response.start", "status": status, "headers": headers})
+    await send({"type": "http.response.body", "body": body})

@@ -1,0 +1,91 @@
+"""Detections, and what led to one."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from kws_serve.api.schemas import Exact
+
+
+class DetectionMessage(Exact):
+    """A label that fired. Sample counts at the source's rate; times in s since the epoch began."""
+
+    type: Literal["detection"]
+    id: int
+    uid: str
+    stream: str
+    epoch: str
+    model: str
+    version: str
+    digest: str
+    """First 16 hex digits of the SHA-256 of the model's file."""
+    backend: str
+    label: str
+    score: float
+    phase: Literal["once", "start", "end"]
+    start_sample: int
+    start_s: float
+    decided_s: float
+    start_id: int | None = None
+    end_s: float | None = None
+    at: str
+    latency_ms: float | None
+    replayed: bool = False
+    durable: bool
+    """Whether the log had it on the disk before it was pushed."""
+    review: Literal["right", "wrong"] | None = None
+
+
+class DetectionPage(Exact):
+    """Detections after an id, and the id to go on from."""
+
+    items: list[DetectionMessage]
+    next: int
+
+
+class LabelSettings(Exact):
+    """Detector settings of one label; of "*" only what was changed."""
+
+    threshold: float | None = None
+    off_threshold: float | None = None
+    smoothing_ms: float | None = None
+    k: int | None = None
+    n: int | None = None
+    refractory_s: float | None = None
+    onset_offset_ms: float | None = None
+
+
+class WhyPatch(Exact):
+    """The model's input that decided: rows from `first_s` to `end_s` of the stream."""
+
+    kind: Literal["mfcc", "fbank", "raw"]
+    """raw: the samples are audio and not kept; rows of the lowest and highest of 200 equal parts instead."""
+    first_s: float
+    end_s: float
+    values: list[list[float | None]]
+
+
+class WhyScores(Exact):
+    """Scores of all labels around the deciding patch."""
+
+    labels: list[str]
+    end_s: list[float]
+    values: list[list[float | None]]
+    smoothed: list[float | None]
+    """The detection's label, as compared with the thresholds; null where what came before is not kept."""
+
+
+class Why(Exact):
+    """What fired a detection; null: no longer kept (the last 100 are, in memory)."""
+
+    detection: DetectionMessage
+    settings: LabelSettings | None
+    patch: WhyPatch | None
+    scores: WhyScores | None
+
+
+class ReviewMark(Exact):
+    """What somebody said of a detection."""
+
+    id: int
+    mark: Literal["right", "wrong"] | None

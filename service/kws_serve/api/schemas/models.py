@@ -1,0 +1,52 @@
+"""The loaded models and their settings."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import RootModel
+
+from kws_serve.api.schemas import Exact
+from kws_serve.api.schemas.detections import LabelSettings
+
+
+class DetectionSettings(RootModel[dict[str, LabelSettings]]):
+    """The settings in force per label."""
+
+
+class Disagreement(Exact):
+    """Patches in which a second backend's top label differed."""
+
+    patches: int
+    of: int
+
+
+class ModelItem(Exact):
+    """A loaded model."""
+
+    name: str
+    version: str
+    digest: str
+    on_trial: bool
+    """Just reloaded: its first patches decide whether it stays."""
+    task: Literal["keyword", "event"]
+    labels: list[str]
+    rest_labels: list[str]
+    experimental_labels: list[str]
+    backend: str
+    backends: list[str]
+    disagreements: dict[str, Disagreement]
+    failed_patches: int
+    error: str | None
+    front_end: dict[str, Any]
+    n_frames: int
+    patch_hop_ms: float
+    detection: dict[str, LabelSettings]
+    overrides: dict[str, LabelSettings]
+    accuracy: dict[str, Any]
+
+
+class ModelList(Exact):
+    """The loaded models."""
+
+    items: list[ModelItem]

@@ -1,0 +1,185 @@
+"""The server at a glance: streams, sources, boards, the log, and other servers."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from kws_serve.api.schemas import Exact
+
+
+class TopScore(Exact):
+    """The strongest label of the last patch."""
+
+    label: str
+    score: float
+
+
+class StreamItem(Exact):
+    """An open stream; received = processed + dropped + buffered."""
+
+    name: str
+    epoch: str
+    kind: str
+    rate: int
+    channels: int
+    models: list[str]
+    opened_at: str
+    received_samples: int
+    processed_samples: int
+    dropped_samples: int
+    buffered_samples: int
+    dropped_s: float
+    connected: bool
+    """False while it waits for a client that has vanished."""
+    level: float
+    top: dict[str, TopScore]
+
+
+class StreamList(Exact):
+    """The open streams."""
+
+    items: list[StreamItem]
+
+
+class ModelBackend(Exact):
+    """A model and what computes it."""
+
+    name: str
+    backend: str
+
+
+class BoardLayer(Exact):
+    """A layer of a model on a board."""
+
+    layer: str
+    cycles: int
+    operations: int
+
+
+class BoardModel(Exact):
+    """What one patch of a model takes, layer by layer."""
+
+    cycle_source: str
+    """Who counted: counter (the board), gvsoc, instructions (the emulator: no measure of cycles), modelled."""
+    layers: list[BoardLayer]
+    patch_ms: float
+    """What a patch took, link included, when the model was loaded."""
+    patch_hop_ms: float
+    """From one patch to the next: what the board sustains."""
+    model_hop_ms: float
+    """The manifest's."""
+    share: float
+    """Of the board's time that one stream of the model takes."""
+
+
+class SourceItem(Exact):
+    """A source of the server's own."""
+
+    name: str
+    spec: str
+    kind: str
+    state: str
+    detail: str
+    restarts: int
+    retry_in_s: float | None
+
+
+class AudioSeconds(Exact):
+    """Seconds of audio since the start."""
+
+    received: float
+    processed: float
+    dropped: float
+
+
+class BoardItem(Exact):
+    """A GAP8 board, its simulator or the emulator, since it was opened."""
+
+    name: str
+    found: str
+    """How it was chosen."""
+    on_cpu: dict[str, str]
+    """Models that run on this machine's CPU for now, and why."""
+    models: dict[str, BoardModel]
+    inferences: int
+    frames_sent: int
+    """Inferences for which only new frames went over the link."""
+    reopenings: int
+    resets: int
+    requests: int
+    repeats: int
+    bad_packets: int
+    stray_packets: int
+
+
+class LogItem(Exact):
+    """The event log."""
+
+    durable: bool
+    fault: str
+    pending: int
+    """Detections that wait for the disk."""
+    bytes: int
+
+
+class Status(Exact):
+    """The server at a glance."""
+
+    name: str
+    version: str
+    address: str
+    device: str
+    user: str
+    note: str
+    load: float
+    state: Literal["ON"]
+    last_seen: str
+    uptime_s: float
+    ready: bool
+    scopes: list[str]
+    """What the asking token allows: listen, ingest, admin."""
+    log_id: str
+    last_id: int
+    log: LogItem
+    subscribers: int
+    engine_load: float
+    """Share of the last seconds in which the engine was busy; beyond 0.9 no further stream is taken."""
+    unaccounted_samples: int
+    """Received - processed - dropped - buffered, over all streams: always 0."""
+    models: list[ModelBackend]
+    boards: list[BoardItem]
+    sources: list[SourceItem]
+    streams: list[StreamItem]
+    audio_s: AudioSeconds
+    bad_samples: int
+    clipped_samples: int
+
+
+class ServerRow(Exact):
+    """One server, as it was when last seen."""
+
+    name: str
+    address: str
+    device: str
+    user: str
+    note: str
+    load: float | None
+    streams: int | None
+    state: Literal["ON", "OFF"]
+    last_seen: str | None
+    url: str
+    """Of its page; empty: this one."""
+    detail: str
+    """Why it is OFF, or may soon be."""
+
+
+class ServerList(Exact):
+    """This server first, then those that it watches."""
+
+    items: list[ServerRow]
+
+
+class Readiness(Exact):
+    """One word."""
+
+    status: str

@@ -76,6 +76,7 @@ TRANSITIONS: dict[State, dict[What, State]] = {
     State.REFUSED: {What.LEAVE: State.GONE},
     State.GONE: {},
 }
+"""state -> what can happen -> the state that follows"""
 
 STANDING = frozenset({State.OPEN, State.HEARD, State.ENDED, State.ENDED_BEFORE, State.DONE})
 """The connection is there, and it is the one that feeds the stream."""

@@ -18,6 +18,7 @@ from kws_serve.sinks.store import Filter
 from kws_serve.wire import WireError, dumps, hello_json
 
 MAX_SUBSCRIBERS = 1000
+"""At once: the queue of each holds up to 1 MiB (sinks/subscribers.py), all of them 1 GiB at the very worst."""
 
 
 async def detections(ws: WebSocket, log: EventLog, access: Access, slices: Slices) -> None:
@@ -39,7 +40,13 @@ async def _feed(ws: WebSocket, log: EventLog, wanted: Filter, after: int | None,
 
 
 async def _send(ws: WebSocket, log: EventLog, wanted: Filter, after: int | None, slices: Slices) -> None:
-    """What the log has, in parts, until little is left; then live, and what came meanwhile: no hole, nothing twice."""
+    """What the log has, in parts, until little is left; then live, and what came meanwhile: no hole, nothing twice.
+
+        ids   after ........... reach ....... upto | upto + 1 .......
+              replayed, slowly        replayed     | queued since `subscribe`, taken once all before is sent
+
+    Raises WireError 4408 to one too slow: it has had all ids up to the one that is named, and none beyond.
+    """
     hello = hello_json(log_id=log.log_id, last_id=log.delivered_id, version=__version__)
     reach = log.delivered_id if after is None else after
     await ws.send_text(dumps(hello))

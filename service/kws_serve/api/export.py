@@ -16,6 +16,7 @@ COLUMNS = (
     "id", "at", "stream", "label", "score", "phase", "model", "version", "digest", "backend", "epoch", "start_sample",
     "start_s", "decided_s", "start_id", "end_s", "review", "uid",
 )  # fmt: skip
+"""All that the log keeps of a detection, what people look for first."""
 
 
 def _rows(log: EventLog, wanted: Filter, after: int) -> Iterator[list[JsonObject]]:

@@ -17,7 +17,10 @@ from kws_serve.messages import Gap, JsonObject, StreamState, View
 from kws_serve.wire import WireError, dumps, skipped_json, view_json
 
 MAX_VIEWERS = 64
+"""At once: for each, features and scores are copied in the engine's thread and written as JSON, 50 times a second."""
+
 QUEUE_MESSAGES = 512
+"""Of one viewer: some 3 s of features, scores and levels at a patch hop of 20 ms. It is told how many it has missed."""
 
 
 async def live(ws: WebSocket, engine: Engine, access: Access) -> None:

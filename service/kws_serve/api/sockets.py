@@ -1,4 +1,4 @@
-"""What both WebSockets share: accepting, the token as the first message, errors that close."""
+"""What the WebSockets share: accepting, the token as the first message, errors that close."""
 
 from __future__ import annotations
 
@@ -17,9 +17,13 @@ from kws_serve.transport.protocols import WebSocket as Connection
 from kws_serve.wire import WireError, dumps, error_json, parse_message
 
 AUTH_S = 5.0
+"""How long a client has to say its token, in s: a slow handshake's time. It is named in the refusal."""
+
 CHECK_S = 1.0
-"""How soon a revoked token is noticed on an open socket."""
+"""When a revoked token is noticed on an open socket, in s. A look is a stat of the token file and a search in it."""
+
 CLOSE_S = 2.0
+"""How long the last message and the close may take, in s: to one that does not read they cannot be said."""
 
 
 async def converse(

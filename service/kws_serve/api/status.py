@@ -22,6 +22,7 @@ from kws_serve.messages import JsonObject
 from kws_serve.wire import utc
 
 STATUS_COLUMNS = ("name", "address", "device", "user", "note", "load", "streams", "state", "last_seen")
+"""Of the CSV, in the order in which a list of machines is kept by hand."""
 
 
 def readiness(service: Service) -> str:

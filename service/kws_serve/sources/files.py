@@ -23,8 +23,7 @@ _log = logging.getLogger(__name__)
 CHUNK_S = 0.1
 """Seconds of a file that are pushed at once in real time."""
 
-
-_UNKNOWN = 1 << 60
+_UNKNOWN = 1 << 60  # frames: libsndfile tells 2^63 - 1 of a file whose header does not say how long it is
 
 
 def open_audio(path: Path) -> soundfile.SoundFile:

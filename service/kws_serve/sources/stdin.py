@@ -12,8 +12,8 @@ from kws_serve.core.pcm import decoded
 from kws_serve.engine.stream import MAX_AHEAD_S, Stream
 from kws_serve.messages import SourceError
 
-_POLL_S = 0.1
-_READ_BYTES = 6400  # 0.2 s
+_POLL_S = 0.1  # how soon a stop is noticed
+_READ_BYTES = 6400  # 0.2 s: what is read at once at most, so that a fast pipe is held back in time
 _HINT = "convert it first: ffmpeg -i FILE -f s16le -ar 16000 -ac 1 - | kws-serve --source -"
 _MAGIC = {b"RIFF": "a WAV header", b"fLaC": "a FLAC header", b"OggS": "an Ogg header", b"ID3": "an MP3 header"}
 _TEXT = frozenset(range(32, 127)) | frozenset(b"\t\n\r")

@@ -23,6 +23,8 @@ from kws_serve.engine.stream import MAX_AHEAD_S, Stream
 from kws_serve.transport.splitter import Payload
 from kws_serve.wire import WireError, parse_message, parse_resume
 
+_AUDIO = What.AUDIO  # asked for with every message: looking it up in the class takes longer than the table
+
 
 class Door:
     """What one client says, in order, into its stream. For one event loop."""
@@ -73,18 +75,19 @@ class Door:
 
     def hear(self, said: bytes | Payload | str, now_s: float) -> None:
         """Audio or a text that came at `now_s` (time.monotonic()). What is wrong ends the connection, by `refuse`; of
-        such a message nothing has reached the stream.
+        such a message nothing has reached the stream. A connection that is sent away or replaced hears nothing more,
+        and cannot be refused again: its row in the table has neither.
         """
-        if not self._life.standing:
-            return  # sent away or replaced: what still comes is heard no more
         try:
             if isinstance(said, str):
                 self._text(said)
-            else:
-                self._go_on(What.AUDIO)
-                found = self._query.decoded(said)
+                return
+            if not self._life.on(_AUDIO):
+                raise self._out_of_turn(_AUDIO)
+            found = self._query.decoded(said)
+            if found.bad or found.clipped:
                 self._count(found)
-                self._stream.push(found.samples, now_s, found.peak)
+            self._stream.push(found.samples, now_s, found.peak)
         except WireError as e:
             self._refuse(e)
 
@@ -93,18 +96,18 @@ class Door:
         if message["type"] not in TEXTS:
             raise _unwanted(message["type"])
         what = What(message["type"])
-        self._go_on(what)
+        if not self._life.on(what):
+            raise self._out_of_turn(what)
         if what is What.END:
             self._stream.end()
         elif what is What.RESUME:
             parse_resume(message)
             self._ready(self._stream)  # an epoch that nobody knows: begin anew, from next_sample
 
-    def _go_on(self, what: What) -> None:
-        """Raises WireError 4400 where the client may not say this now."""
-        if not self._life.on(what):
-            after_end = self._life.state in (State.ENDED, State.DONE)
-            raise WireError(4400, "message: found one after end, wanted none") if after_end else _unwanted(what)
+    def _out_of_turn(self, what: What) -> WireError:
+        """The client may not say this now."""
+        after_end = self._life.state in (State.ENDED, State.ENDED_BEFORE, State.DONE)
+        return WireError(4400, "message: found one after end, wanted none") if after_end else _unwanted(what)
 
 
 def _unwanted(kind: str) -> WireError:

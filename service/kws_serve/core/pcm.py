@@ -20,7 +20,9 @@ MIN_RATE_HZ, MAX_RATE_HZ = 4_000, 384_000
 cards have; soxr takes them all."""
 
 _FULL = np.float32(1.0)
+_UNIT = 1 / 32768  # a power of two: int16 -> [-1, 1) is exact
 _HIGHEST, _LOWEST = 32767, -32768  # of int16: a sample there has very likely been cut off
+_CLIPPED = _HIGHEST * _UNIT
 
 
 class Pcm(NamedTuple):
@@ -51,7 +53,7 @@ def decoded(data: bytes | npt.NDArray[np.uint8], sample_bytes: int, channels: in
         return clean(np.frombuffer(data, "<f4")[channel::channels].astype(np.float32, copy=False))
     samples = np.frombuffer(data, "<i2")[channel::channels].astype(np.int16, copy=False)
     peak = peak_of(samples)
-    if peak < -_HIGHEST / _LOWEST:  # nothing at full scale: so it is nearly always
+    if peak < _CLIPPED:  # nothing at full scale: so it is nearly always
         return Pcm(samples, peak)
     return Pcm(samples, peak, clipped=int(np.count_nonzero((samples == _HIGHEST) | (samples == _LOWEST))))
 
@@ -72,4 +74,4 @@ def peak_of(samples: Samples) -> float:
     if not len(samples):
         return 0.0
     highest = max(float(np.maximum.reduce(samples)), -float(np.minimum.reduce(samples)))
-    return highest / -_LOWEST if samples.dtype == np.int16 else highest
+    return highest * _UNIT if samples.dtype == np.int16 else highest

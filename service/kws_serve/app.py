@@ -87,7 +87,7 @@ def build_app(engine: Engine, runner: EngineRunner, log: EventLog, options: Serv
         options.watched,
         note=options.note,
     )
-    log.positions = engine.positions
+    log.positions.source = engine.positions
 
     @contextlib.asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:

@@ -180,7 +180,7 @@ def _run_service(settings: Settings, printer: Printer) -> int:
     from kws_serve.commands.running import Running, restore_settings
     from kws_serve.engine.engine import Engine
     from kws_serve.sinks.event_log import EventLog
-    from kws_serve.sinks.store import Retention
+    from kws_serve.sinks.expiry import Retention
 
     token = clean_token(settings.token.get_secret_value() if settings.token else None)
     watch_tokens = tuple(secret.get_secret_value() for secret in settings.watch_token)
@@ -208,8 +208,8 @@ def _run_service(settings: Settings, printer: Printer) -> int:
         raise KwsError(_port_fault(e, settings)) from None
     path = settings.data_folder / f"events-{settings.port}.db"
     log = EventLog(path, Retention(settings.keep_days, settings.keep_mb))
-    if log.store.set_aside is not None:
-        print(f"warning: {path} was damaged; kept as {log.store.set_aside}, a new log begins", file=sys.stderr)
+    if log.store.file.set_aside is not None:
+        print(f"warning: {path} was damaged; kept as {log.store.file.set_aside}, a new log begins", file=sys.stderr)
     restore_settings(engine, log)
     apply_thresholds(engine, settings)
     return Running(

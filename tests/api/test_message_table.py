@@ -16,8 +16,8 @@ from kws_serve.api.asyncapi import CHANNELS, QUERY, RECEIVED, SENT
 from kws_serve.api.schemas.detections import LabelSettings
 from kws_serve.manifest.spec import DetectionSpec
 from kws_serve.messages import Detection, Features, Gap, Hole, JsonObject, Level, ScoresRow, StreamDone, StreamState
-from kws_serve.sinks.event_log import logged_json
-from kws_serve.sinks.store import Logged
+from kws_serve.sinks.filter import Logged
+from kws_serve.sinks.reader import logged_json
 from tests.api.test_streams import check
 
 ROOT = Path(__file__).resolve().parents[2]

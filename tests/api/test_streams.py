@@ -22,7 +22,7 @@ from kws_serve.api.schemas.state import Status, StreamList
 from kws_serve.client import KwsClient, ServiceError
 from kws_serve.messages import Detection
 from kws_serve.sinks.event_log import EventLog
-from kws_serve.sinks.store import Filter
+from kws_serve.sinks.filter import Filter
 from kws_serve.sinks.subscribers import QUEUE_MESSAGES
 from tests.support.live_server import live_server
 

@@ -14,7 +14,7 @@ from kws_serve.core.front_end import FrontEnd
 from kws_serve.engine.engine import Engine
 from kws_serve.engine.evidence import KEPT, envelope
 from kws_serve.messages import Detection, ScoresRow
-from kws_serve.sinks.store import Logged
+from kws_serve.sinks.filter import Logged
 from tests.engine.test_engine import feed, loaded, tones
 from tests.support.tiny_model import FBANK_16K, write_level_model
 

@@ -78,7 +78,7 @@ def write_log(service: Service, logged_at: Sequence[float]) -> None:
             Detection("s", "e", "m", "1", "onnx", "yes", 0.9, "once", i, i / 16000, i / 16000 + 1, 0.0, id=i)
             for i in range(1, len(logged_at) + 1)
         ],
-        heard=[("s", "e", 16000)],
+        positions=[("s", "e", 16000)],
     )
     store.close()
     with contextlib.closing(sqlite3.connect(service.db)) as db:
@@ -101,7 +101,7 @@ def test_a_clock_that_is_wrong_at_the_start_deletes_nothing(level_model, tmp_pat
         assert service.terminate() == 0
     assert [row["logged_at"] for row in service.rows()] == logged_at
     store = Store(service.db)
-    assert store.streams() == {"s": {"e": 16000}}
+    assert store.history.streams() == {"s": {"e": 16000}}
     store.close()
     told = [m["message"] for m in service.errors()]
     assert ["the clock" in message for message in told] == ([True] if "1970" in clock else [])

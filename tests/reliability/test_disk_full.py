@@ -12,7 +12,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from kws_serve.sinks import event_log
+from kws_serve.sinks import waiting
 from kws_serve.sinks.event_log import EventLog
 from tests.api.test_streams import say
 from tests.sinks.test_event_log import detection, ids, replayed
@@ -89,7 +89,7 @@ def test_detections_go_on_and_are_written_when_there_is_room(small_disk):
 
 
 def test_beyond_what_memory_keeps_the_rest_is_a_told_gap(small_disk, monkeypatch):
-    monkeypatch.setattr(event_log, "PENDING", 100)
+    monkeypatch.setattr(waiting, "WAITING", 100)
     log = EventLog(small_disk / "events.db")
     filler = fill(small_disk)
     pushed = publish(log, 1, 1000)

@@ -193,7 +193,7 @@ async def test_other_labels_come_with_a_reload(folder):
 async def test_settings_and_marks_outlive_the_service(folder, tmp_path):
     with live_server([folder], data=tmp_path / "data") as one:
         httpx.patch(f"{one.http}/v1/models/level/detection", json={"loud": {"threshold": 0.9}}).raise_for_status()
-        assert one.log.store.overrides() == {"level": {"loud": {"threshold": 0.9}}}
+        assert one.log.overrides() == {"level": {"loud": {"threshold": 0.9}}}
         await say(one, "voice", words(1.0)[: RATE // 2])
         put_mark = httpx.put(f"{one.http}/v1/detections/1/review", json={"mark": "wrong"})
         assert put_mark.json() == {"id": 1, "mark": "wrong"}

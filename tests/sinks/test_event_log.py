@@ -13,14 +13,16 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from kws_serve.api.export import COLUMNS, as_csv, as_jsonl
 from kws_serve.messages import Detection, Hole
-from kws_serve.sinks import store as store_module
-from kws_serve.sinks.event_log import EventLog, logged_json
-from kws_serve.sinks.store import Filter, LogError, Retention, Store, _explained
+from kws_serve.sinks import schema
+from kws_serve.sinks.event_log import EventLog
+from kws_serve.sinks.expiry import Retention
+from kws_serve.sinks.filter import Filter
+from kws_serve.sinks.reader import logged_json
+from kws_serve.sinks.schema import LogError
+from kws_serve.sinks.store import Store
 
 
 def detection(i: int, *, stream: str = "s", label: str = "yes", phase: str = "once", at: float = 0.0) -> Detection:
@@ -160,11 +162,11 @@ def test_retention_by_age_and_size_forgets_the_oldest_and_says_so(tmp_path):
     log = EventLog(tmp_path / "events.db", Retention(days=1.0, megabytes=0.3))
     log.publish([detection(i) for i in range(2000)])
     assert log.flush(30)
-    log._written(lambda: log._expiry.look(time.time(), time.monotonic()))
+    log._writer.do(lambda: log._expiry.look(time.time(), time.monotonic()))
     left = ids(log)
     assert 0 < len(left) < 2000
     assert left == list(range(left[0], 2001))
-    assert log.store.used_bytes <= 0.3e6
+    assert log.store.space.used_bytes <= 0.3e6
     assert replayed(log)[0] == {"type": "log_gap", "from": 1, "to": left[0] - 1, "reason": "retention"}
     log.close()
     with sqlite3.connect(log.store.path) as db:
@@ -172,7 +174,7 @@ def test_retention_by_age_and_size_forgets_the_oldest_and_says_so(tmp_path):
     again = EventLog(log.store.path, Retention(days=1.0))
     began_s = time.monotonic()
     for minute in range(62):
-        again._written(lambda s=60.0 * minute: again._expiry.look(time.time() + s, began_s + s))
+        again._writer.do(lambda s=60.0 * minute: again._expiry.look(time.time() + s, began_s + s))
     assert ids(again) == []
     assert again.last_id == 2000
     again.publish([detection(5000)])
@@ -185,19 +187,6 @@ def test_retention_by_age_and_size_forgets_the_oldest_and_says_so(tmp_path):
     again.close()
 
 
-@settings(max_examples=200, deadline=None)
-@given(st.integers(1, 60), st.integers(0, 30), st.lists(st.tuples(st.integers(1, 90), st.integers(0, 9)), max_size=6))
-def test_holes_are_cut_exactly(first, more, noted):
-    known = [(a, a + n, "not_durable") for a, n in sorted(noted)]
-    known = [g for i, g in enumerate(known) if not i or g[0] > max(h[1] for h in known[:i])]
-    last = first + more
-    holes = _explained(first, last, known)
-    assert [i for h in holes for i in range(h.first, h.last + 1)] == list(range(first, last + 1))
-    for hole in holes:
-        for i in (hole.first, hole.last):
-            assert (hole.reason == "not_durable") == any(a <= i <= b for a, b, _ in known)
-
-
 def test_a_second_service_is_refused_the_file(log):
     with pytest.raises(LogError, match="in use by another kws-serve; wanted another --port or --data-dir"):
         Store(log.store.path)
@@ -208,9 +197,9 @@ def test_a_damaged_file_is_set_aside_and_a_new_log_begins(tmp_path, content):
     path = tmp_path / "events.db"
     path.write_bytes(content)
     store = Store(path)
-    assert store.set_aside is not None
-    assert store.set_aside.read_bytes() == content
-    assert store.last_id == 0
+    assert store.file.set_aside is not None
+    assert store.file.set_aside.read_bytes() == content
+    assert store.file.last_id == 0
     store.close()
 
 
@@ -218,12 +207,10 @@ def test_an_older_schema_is_brought_up_and_a_newer_refused(log, tmp_path, monkey
     log.publish([detection(1)])
     log.flush(10)
     log.close()
-    monkeypatch.setattr(
-        store_module, "MIGRATIONS", (*store_module.MIGRATIONS, "ALTER TABLE detections ADD COLUMN note TEXT")
-    )
+    monkeypatch.setattr(schema, "MIGRATIONS", (*schema.MIGRATIONS, "ALTER TABLE detections ADD COLUMN note TEXT"))
     newer = Store(log.store.path)
-    assert newer.rows(Filter(), 0, 10)[0].detection.id == 1
-    assert newer.log_id == log.log_id
+    assert newer.history.rows(Filter(), 0, 10)[0].detection.id == 1
+    assert newer.file.log_id == log.log_id
     newer.close()
     monkeypatch.undo()
     with pytest.raises(LogError, match="found schema 3, wanted at most 2"):
@@ -233,12 +220,12 @@ def test_an_older_schema_is_brought_up_and_a_newer_refused(log, tmp_path, monkey
 def test_a_migration_that_fails_changes_nothing(log, monkeypatch):
     log.close()
     both = "CREATE TABLE half (x); CREATE TABLE half (x)"
-    monkeypatch.setattr(store_module, "MIGRATIONS", (*store_module.MIGRATIONS, both))
+    monkeypatch.setattr(schema, "MIGRATIONS", (*schema.MIGRATIONS, both))
     with pytest.raises(LogError):
         Store(log.store.path)
     monkeypatch.undo()
     store = Store(log.store.path)
-    assert not store._reader.execute("SELECT name FROM sqlite_master WHERE name = 'half'").fetchall()
+    assert not store.file.read("SELECT name FROM sqlite_master WHERE name = 'half'")
     store.close()
 
 
@@ -254,19 +241,19 @@ def test_files_are_the_users_alone(log):
 
 
 def test_the_streams_of_an_earlier_run_are_known(log, tmp_path):
-    log.positions = lambda _: [("a", "e1", 16000), ("b", "e2", 5)]
+    log.positions.source = lambda _: [("a", "e1", 16000), ("b", "e2", 5)]
     log.publish([replace(detection(1, stream="a"), epoch="e1")])
     log.flush(10)
     log.close()
     store = Store(tmp_path / "events.db")
-    assert store.streams() == {"a": {"e1": 16000}, "b": {"e2": 5}}
-    assert store.decided("a", "e1") == {("m", "yes"): 1 / 16000 + 1}
+    assert store.history.streams() == {"a": {"e1": 16000}, "b": {"e2": 5}}
+    assert store.history.decided("a", "e1") == {("m", "yes"): 1 / 16000 + 1}
     store.close()
 
 
 def test_a_hole_at_the_end_is_told_too(log):
     log.publish([detection(1)])
     log.flush(10)
-    log._written(lambda: log.store.append([], [Hole(2, 4, "not_durable")]))
-    assert log.store.holes(0, 4) == [Hole(2, 4, "not_durable")]
-    assert log.store.last_id == 4
+    log._writer.do(lambda: log.store.append([], [Hole(2, 4, "not_durable")]))
+    assert log.store.history.holes(0, 4) == [Hole(2, 4, "not_durable")]
+    assert log.store.file.last_id == 4

@@ -15,11 +15,13 @@ from hypothesis import strategies as st
 from kws_serve.api.export import as_csv, as_jsonl
 from kws_serve.messages import Detection, Hole
 from kws_serve.sinks import expiry as expiry_module
-from kws_serve.sinks import store as store_module
+from kws_serve.sinks import space as space_module
 from kws_serve.sinks.clock_guard import AGREED_S, APART_S, ClockGuard
 from kws_serve.sinks.event_log import EventLog
-from kws_serve.sinks.expiry import Expiry, spans
-from kws_serve.sinks.store import Filter, Retention, Store
+from kws_serve.sinks.expiry import Expiry, Retention, spans
+from kws_serve.sinks.filter import Filter
+from kws_serve.sinks.schema import transaction
+from kws_serve.sinks.store import Store
 
 NOW_S = 1.8e9
 DAY_S = 86400.0
@@ -88,15 +90,15 @@ def write(path: Path, logged_at: Sequence[float], holes: Sequence[Hole] = ()) ->
     skipped = {id_ for hole in holes for id_ in range(hole.first, hole.last + 1)}
     ids = [id_ for id_ in range(1, len(logged_at) + len(skipped) + 1) if id_ not in skipped]
     rows = [Detection("s", "e", "m", "1", "onnx", "yes", 0.9, "once", i, i / 16000, 1.0, 0.0, id=i) for i in ids]
-    store.append(rows, holes, heard=[("s", "e", 1)])
-    with store._transaction() as db:
+    store.append(rows, holes, positions=[("s", "e", 1)])
+    with transaction(store.file.writer) as db:
         db.executemany("UPDATE detections SET logged_at = ? WHERE id = ?", list(zip(logged_at, ids, strict=True)))
         db.execute("UPDATE streams SET seen_at = ?", (NOW_S - 2 * DAY_S,))
     return store
 
 
 def kept(store: Store) -> list[int]:
-    return [item.detection.id for item in store.rows(Filter(), 0, 1_000_000)]
+    return [item.detection.id for item in store.history.rows(Filter(), 0, 1_000_000)]
 
 
 def an_hour(expiry: Expiry, *, wall_s: float = NOW_S, monotonic_s: float = 0.0) -> None:
@@ -128,7 +130,7 @@ def test_only_rows_that_are_old_themselves_go_and_each_missing_id_is_told(tmp_pa
     due = newest_s < NOW_S + 3600
     left = [id_ for id_, days in zip(before, ages_days, strict=True) if days < 90 or not due]
     assert kept(store) == left
-    assert store.streams() == ({} if due else {"s": {"e": 1}})
+    assert store.history.streams() == ({} if due else {"s": {"e": 1}})
     store.close()
     log = EventLog(path)
     texts, reach = log.replay(Filter(), after, log.last_id)
@@ -193,14 +195,14 @@ def test_by_size_the_oldest_ids_go_whatever_their_dates_say(tmp_path, told):
     left = kept(store)
     assert 0 < len(left) < 3000
     assert left == list(range(left[0], 1_003_001))
-    assert store.used_bytes <= 0.3e6
+    assert store.space.used_bytes <= 0.3e6
     assert "the oldest beyond 0.3 MB: ids 1, 1000002-" in told()[1]
     assert told()[-1].endswith(f"-{left[0] - 1}")
     store.close()
 
 
 def test_much_is_deleted_in_parts_minute_by_minute(tmp_path, monkeypatch, told):
-    monkeypatch.setattr(store_module, "EXPIRE_ROWS", 100)
+    monkeypatch.setattr(space_module, "EXPIRE_ROWS", 100)
     monkeypatch.setattr(expiry_module, "EXPIRE_ROWS", 100)
     store = write(tmp_path / "events.db", [NOW_S - 100 * DAY_S + i for i in range(250)] + [NOW_S - 1] * 10)
     expiry = Expiry(store, Retention(), NOW_S)
@@ -217,7 +219,8 @@ def test_marks_of_other_rows_stay(tmp_path):
     for id_ in (1, 2, 3):
         assert store.review(id_, "right")
     an_hour(Expiry(store, Retention(), NOW_S + 1), wall_s=NOW_S + 1)
-    assert [(item.detection.id, item.review) for item in store.rows(Filter(), 0, 9)] == [(1, "right"), (3, "right")]
+    rows = store.history.rows(Filter(), 0, 9)
+    assert [(item.detection.id, item.review) for item in rows] == [(1, "right"), (3, "right")]
     assert not store.review(2, "wrong")
     store.close()
 
@@ -229,7 +232,7 @@ def test_a_log_of_the_first_schema_gets_the_index_that_finds_old_rows(tmp_path):
         db.execute("DROP INDEX detections_logged_at")
         db.execute("PRAGMA user_version=1")
     store = Store(store.path)
-    plan = store._reader_rows("EXPLAIN QUERY PLAN SELECT id FROM detections WHERE logged_at < 1 ORDER BY logged_at")
+    plan = store.file.read("EXPLAIN QUERY PLAN SELECT id FROM detections WHERE logged_at < 1 ORDER BY logged_at")
     assert "detections_logged_at" in str(plan)
     assert kept(store) == [1]
     store.close()
@@ -241,9 +244,9 @@ def test_the_running_log_looks_at_the_clock_itself(tmp_path):
     log = EventLog(tmp_path / "events.db")
     began_s = time.monotonic()
     for minute in range(60):
-        log._written(lambda s=60.0 * minute: log._expiry.look(time.time() + s, began_s + s))
+        log._writer.do(lambda s=60.0 * minute: log._expiry.look(time.time() + s, began_s + s))
         assert [item.detection.id for item in log.page(Filter(), 0, 9)[0]] == [1, 2, 3]
-    log._written(lambda: log._expiry.look(time.time() + 3601, began_s + 3601))
+    log._writer.do(lambda: log._expiry.look(time.time() + 3601, began_s + 3601))
     assert [item.detection.id for item in log.page(Filter(), 0, 9)[0]] == [1, 3]
     log.close()
 

@@ -20,7 +20,7 @@ from kws_serve.engine.runner import EngineRunner
 from kws_serve.manifest.folder import load_model
 from kws_serve.messages import JsonObject
 from kws_serve.sinks.event_log import EventLog
-from kws_serve.sinks.store import Retention
+from kws_serve.sinks.expiry import Retention
 
 
 class LiveServer:

@@ -40,7 +40,7 @@ class Ingest:
         self.engine = engine
         self.log = log
         self.feeding: dict[str, AudioSocket] = {}  # stream -> its connection, those let in last at the end
-        self.earlier = log.store.streams()
+        self.earlier = log.earlier_streams()
         """Streams that an earlier run had: name -> epoch -> how far it got."""
         self.bad_samples = 0  # not a number
         self.clipped_samples = 0

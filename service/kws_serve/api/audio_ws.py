@@ -55,5 +55,5 @@ async def _earlier(ingest: Ingest, stream: str, resume: Resume | None) -> Resume
     heard = ingest.earlier.pop(stream, {})
     if resume is None or resume.epoch not in heard:
         return None
-    decided = await asyncio.to_thread(ingest.log.store.decided, stream, resume.epoch)
+    decided = await asyncio.to_thread(ingest.log.decided, stream, resume.epoch)
     return Resumed(resume.epoch, resume.first_sample, heard[resume.epoch], decided)

@@ -13,8 +13,9 @@ from kws_serve.api.security import Access
 from kws_serve.api.slices import ROWS, Slices
 from kws_serve.api.sockets import converse, send_only
 from kws_serve.api.tokens import Grant
-from kws_serve.sinks.event_log import REPLAY_ROWS, EventLog
-from kws_serve.sinks.store import Filter
+from kws_serve.sinks.event_log import EventLog
+from kws_serve.sinks.filter import Filter
+from kws_serve.sinks.reader import REPLAY_ROWS
 from kws_serve.wire import WireError, dumps, hello_json
 
 MAX_SUBSCRIBERS = 1000

@@ -8,8 +8,9 @@ from collections.abc import Iterator
 
 from kws_serve.api.slices import ROWS
 from kws_serve.messages import JsonObject
-from kws_serve.sinks.event_log import EventLog, logged_json
-from kws_serve.sinks.store import Filter
+from kws_serve.sinks.event_log import EventLog
+from kws_serve.sinks.filter import Filter
+from kws_serve.sinks.reader import logged_json
 from kws_serve.wire import dumps
 
 COLUMNS = (

@@ -10,8 +10,9 @@ from kws_serve.engine.engine import Engine
 from kws_serve.engine.evidence import Evidence
 from kws_serve.engine.stream import Stream
 from kws_serve.messages import JsonObject
-from kws_serve.sinks.event_log import EventLog, logged_json
-from kws_serve.sinks.store import Logged
+from kws_serve.sinks.event_log import EventLog
+from kws_serve.sinks.filter import Logged
+from kws_serve.sinks.reader import logged_json
 from kws_serve.wire import rounded, utc
 
 

@@ -20,7 +20,7 @@ from kws_serve.host.printer import Printer
 from kws_serve.host.stop_signal import StopSignal
 from kws_serve.host.systemd import Notifier
 from kws_serve.host.watch import Watch
-from kws_serve.messages import Detection, Event
+from kws_serve.messages import Detection
 from kws_serve.sinks.event_log import EventLog
 from kws_serve.sources.spec import SourceSpec
 from kws_serve.sources.supervisor import Sources, SourceState
@@ -112,10 +112,10 @@ class Running:
             for model in self.engine.loaded:
                 model.backend.close()
 
-    def _committed(self, events: list[Event]) -> None:
-        for event in events:
-            if isinstance(event, Detection):
-                self.terminal.detection(event)
+    def _committed(self, detections: list[Detection]) -> None:
+        """In the log's thread: only queues."""
+        for detection in detections:
+            self.terminal.detection(detection)
 
     def _source_changed(self, state: SourceState) -> None:
         self.terminal.source(state)
@@ -124,7 +124,7 @@ class Running:
 def restore_settings(engine: Engine, log: EventLog) -> None:
     """The detector settings that PATCH left in the log; those that no longer fit are said and left out."""
     try:
-        kept = log.store.overrides()
+        kept = log.overrides()
     except sqlite3.Error as e:
         _log.error("event log: %s: settings changed before are not in force", e)
         return

@@ -4,21 +4,31 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from kws_serve.sinks.clock_guard import ClockGuard
-from kws_serve.sinks.store import EXPIRE_ROWS, Retention, Store
+from kws_serve.sinks.space import EXPIRE_ROWS
+from kws_serve.sinks.store import Store
 
 _log = logging.getLogger(__name__)
 _log.setLevel(logging.INFO)  # a deletion is no fault, but is always told
 
 BY_AGE_S = 3600.0
-"""How often rows are deleted for their age: each time is told in a line."""
+"""How often rows are deleted for their age: each time is told in a line, and days do not need it more often."""
 
 STREAM_S = 86400.0
-"""How long the position of a stream is kept whose client does not come back."""
+"""How long the position of a stream is kept whose client does not come back: a laptop may sleep over night."""
 
 TOLD_SPANS = 20
-"""How many spans of ids a line names."""
+"""How many spans of ids a line names: ids that were deleted for their age are mostly one, and a line stays readable."""
+
+
+@dataclass(frozen=True, slots=True)
+class Retention:
+    """What is kept: at most so old and so large."""
+
+    days: float = 90.0
+    megabytes: float = 500.0
 
 
 class Expiry:
@@ -28,7 +38,7 @@ class Expiry:
         """`wall_s`: the clock at the start, s since 1970. Raises sqlite3.Error."""
         self._store = store
         self._keep = keep
-        newest_s = store.newest_at_s
+        newest_s = store.history.newest_at_s
         self._guard = ClockGuard(newest_s)
         self._next_by_age_s = 0.0
         if newest_s - wall_s > 1.0:
@@ -38,21 +48,23 @@ class Expiry:
             )
 
     def look(self, wall_s: float, monotonic_s: float) -> None:
-        """Delete what is due, a part at a time; to be called every minute or so. Raises sqlite3.Error."""
+        """Delete what is due, a part at a time; to be called every minute or so. Raises sqlite3.Error: what was told as
+        deleted is, and the next look does the rest.
+        """
         keep = self._keep
         believed = self._guard.look(wall_s, monotonic_s)
-        self._delete(self._store.oldest_beyond(keep.megabytes), f"the oldest beyond {keep.megabytes:g} MB")
+        self._delete(self._store.space.oldest_beyond(keep.megabytes), f"the oldest beyond {keep.megabytes:g} MB")
         if not believed or monotonic_s < self._next_by_age_s:
             return
-        old = self._store.older_than(wall_s - keep.days * 86400)
+        old = self._store.space.older_than(wall_s - keep.days * 86400)
         self._delete(old, f"older than {keep.days:g} days")
-        self._store.forget_streams(wall_s - STREAM_S)
+        self._store.space.forget_streams(wall_s - STREAM_S)
         if len(old) < EXPIRE_ROWS:  # else there may be more
             self._next_by_age_s = monotonic_s + BY_AGE_S
 
     def _delete(self, ids: Sequence[int], why: str) -> None:
         if ids:
-            self._store.forget(ids)
+            self._store.space.forget(ids)
             _log.info("event log: deleted %d detections %s: ids %s", len(ids), why, spans(ids))
 
 

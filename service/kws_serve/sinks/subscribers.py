@@ -6,10 +6,11 @@ import asyncio
 from collections import deque
 
 from kws_serve.messages import Detection
-from kws_serve.sinks.store import Filter
+from kws_serve.sinks.filter import Filter
 
 QUEUE_MESSAGES = 1024
 QUEUE_BYTES = 1 << 20
+"""What a subscriber may leave unread: two parts of a replay, and 1 GiB of memory for a thousand that read nothing."""
 
 
 class Subscriber:

@@ -10,8 +10,8 @@ from collections import Counter
 from pathlib import Path
 
 PARTS = (  # the first of which a word stands in the stack
-    ("waiting for the disk: the log's commit (no CPU)", ("Store._transaction",)),
-    ("the log: ids, rows, handing on", ("EventLog.",)),
+    ("waiting for the disk: the log's commit (no CPU)", ("transaction (",)),
+    ("the log: ids, rows, handing on", ("EventLog.", "Writer.", "Numbering.", "Delivery.")),
     ("model: ONNX Runtime", ("InferenceSession", "Session.run")),
     ("model: states in and out of batches", ("OnnxStep.step",)),
     ("model: patches kept, scores sorted", ("Incremental.",)),

@@ -15,7 +15,7 @@ from kws_serve.api.routes.answers import body_of, error, grant_of, service_of
 from kws_serve.api.routes.operations import BEFORE, LIMIT, NO_DETECTION, PAGE, PAGE_LIMIT, REVIEW_BODY, operation
 from kws_serve.api.schemas.detections import DetectionPage, ReviewMark, Why
 from kws_serve.api.views import why_json
-from kws_serve.sinks.store import REVIEWS, Filter
+from kws_serve.sinks.filter import REVIEWS, Filter
 from kws_serve.wire import WireError
 
 routes = APIRouter()

@@ -1,0 +1,79 @@
+"""Who is told what was committed: clients in the server's loop, in order, and whoever hangs on `on_commit`."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+
+from kws_serve.messages import Detection, Event
+from kws_serve.sinks.filter import Filter
+from kws_serve.sinks.subscribers import Subscriber
+from kws_serve.wire import detection_json, dumps
+
+
+class Delivery:
+    """From the log's thread to the server's loop, in which subscribers and listeners live."""
+
+    def __init__(self) -> None:
+        self.on_commit: Callable[[list[Detection]], None] = lambda _: None
+        """In the log's thread, which waits for it: it must only queue."""
+        self.delivered_id = 0  # the newest id that was handed on; in the loop's thread
+        self._subscribers: set[Subscriber] = set()
+        self._listeners: dict[tuple[str, str], Callable[[list[Event]], None]] = {}  # (stream, epoch) -> its client
+        self._loop: asyncio.AbstractEventLoop | None = None
+
+    def bind(self, loop: asyncio.AbstractEventLoop, last_id: int) -> None:
+        """The loop, and the newest id of what was there before."""
+        self.delivered_id = last_id
+        self._loop = loop
+
+    def committed(self, events: Sequence[Event]) -> None:
+        """Tell what was logged, or could not be (`durable` says it). In the log's thread."""
+        self._in_loop(events)
+        if detections := [e for e in events if isinstance(e, Detection)]:
+            self.on_commit(detections)
+
+    def _in_loop(self, events: Sequence[Event]) -> None:
+        if self._loop is not None:
+            try:
+                self._loop.call_soon_threadsafe(self._tell, events)
+            except RuntimeError:  # closed: nobody listens any more
+                self._loop = None
+
+    def _tell(self, events: Sequence[Event]) -> None:
+        by_stream: dict[tuple[str, str], list[Event]] = {}
+        for event in events:
+            by_stream.setdefault((event.stream, event.epoch), []).append(event)
+            if isinstance(event, Detection):
+                self.delivered_id = event.id
+                if self._subscribers:
+                    text = dumps(detection_json(event))
+                    for subscriber in self._subscribers:
+                        subscriber.offer(event, text)
+        for key, mine in by_stream.items():
+            listener = self._listeners.get(key)
+            if listener is not None:
+                listener(mine)
+
+    def listen(self, stream: str, epoch: str, listener: Callable[[list[Event]], None]) -> None:
+        """Hand this stream's events to `listener`, in the loop's thread."""
+        self._listeners[stream, epoch] = listener
+
+    def unlisten(self, stream: str, epoch: str) -> None:
+        """Stop it."""
+        self._listeners.pop((stream, epoch), None)
+
+    @property
+    def subscribers(self) -> int:
+        """How many listen."""
+        return len(self._subscribers)
+
+    def subscribe(self, wanted: Filter) -> Subscriber:
+        """A live subscriber: gets everything after its `last_id`. In the loop's thread."""
+        subscriber = Subscriber(wanted, self.delivered_id)
+        self._subscribers.add(subscriber)
+        return subscriber
+
+    def unsubscribe(self, subscriber: Subscriber) -> None:
+        """Forget it."""
+        self._subscribers.discard(subscriber)

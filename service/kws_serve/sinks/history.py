@@ -1,0 +1,90 @@
+"""What the log's file is asked: rows, holes, streams and settings. Any thread; as the last commit left them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import Any
+
+from kws_serve.messages import Detection, Hole, JsonObject
+from kws_serve.sinks.filter import Filter, Logged
+from kws_serve.sinks.holes import explained
+from kws_serve.sinks.log_file import LogFile
+from kws_serve.sinks.schema import COLUMNS
+
+
+class History:
+    """Queries. All raise sqlite3.Error where the file cannot be read; nothing is changed by any."""
+
+    def __init__(self, file: LogFile) -> None:
+        self._read = file.read
+
+    @property
+    def newest_at_s(self) -> float:
+        """When the row of the highest id was logged, s since 1970; 0 without rows."""
+        rows = self._read("SELECT logged_at FROM detections ORDER BY id DESC LIMIT 1")
+        return float(rows[0][0]) if rows else 0.0
+
+    def rows(
+        self, wanted: Filter, after: int, limit: int, upto: int | None = None, *, newest_first: bool = False
+    ) -> list[Logged]:
+        """At most `limit` wanted rows with after < id <= upto, oldest (or newest) first."""
+        condition, values = wanted.sql()
+        if upto is not None:
+            condition, values = f"{condition} AND id <= ?", [*values, upto]
+        order = "DESC" if newest_first else "ASC"
+        found = self._read(
+            f"SELECT {','.join(COLUMNS)}, review FROM detections WHERE id > ?{condition} ORDER BY id {order} LIMIT ?",
+            (after, *values, limit),
+        )
+        return [_logged(row) for row in found]
+
+    def holes(self, after: int, upto: int) -> list[Hole]:
+        """Ids in (after, upto] that the file does not have.
+
+        after            2
+        rows                    5     7              what stands between a row and the one before it,
+        before                  2     5              and behind the last row:
+        spans             [3 4]   [6]   [8 9]
+        upto                                9
+        """
+        if upto <= after:
+            return []
+        noted = self._read("SELECT first, last, reason FROM gaps WHERE last > ? AND first <= ?", (after, upto))
+        rows = self._read(
+            "SELECT id, before FROM (SELECT id, lag(id, 1, ?) OVER (ORDER BY id) AS before FROM detections "
+            "WHERE id > ? AND id <= ?) WHERE id > before + 1",
+            (after, after, upto),
+        )
+        last = self._read("SELECT max(id) FROM detections WHERE id > ? AND id <= ?", (after, upto))[0][0]
+        spans = [(before + 1, id - 1) for id, before in rows]
+        if (last or after) < upto:
+            spans.append(((last or after) + 1, upto))
+        known = [Hole(*row) for row in noted]
+        return [hole for first, last in spans for hole in explained(first, last, known)]
+
+    def overrides(self) -> dict[str, JsonObject]:
+        """Model -> what PATCH has changed."""
+        return {m: json.loads(text) for m, text in self._read("SELECT model, settings FROM overrides")}
+
+    def streams(self) -> dict[str, dict[str, int]]:
+        """Name -> epoch -> next sample to process, of streams whose clients may come back."""
+        found: dict[str, dict[str, int]] = {}
+        for name, epoch, sample in self._read("SELECT name, epoch, heard_sample FROM streams"):
+            found.setdefault(name, {})[epoch] = int(sample)
+        return found
+
+    def decided(self, name: str, epoch: str) -> dict[tuple[str, str], float]:
+        """(model, label) -> `decided_s` of its last detection in this stream."""
+        rows = self._read(
+            "SELECT model, label, max(decided_s) FROM detections WHERE stream = ? AND epoch = ? GROUP BY model, label",
+            (name, epoch),
+        )
+        return {(model, label): float(s) for model, label, s in rows}
+
+
+def _logged(row: Sequence[Any]) -> Logged:
+    """A row of COLUMNS and `review`. The uid is a detection's own: made of the others again."""
+    fields = dict(zip(COLUMNS, row, strict=False))
+    fields.pop("uid")
+    return Logged(Detection(**fields, latency_ms=None, durable=True), row[-1])

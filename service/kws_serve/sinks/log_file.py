@@ -1,0 +1,163 @@
+"""The log's SQLite file: opened once, by one service, in spite of a full disk, damage or an unclean end.
+
+WAL with `synchronous=FULL`: what a commit returned from survives `kill -9` and a power cut (as far as the disk keeps
+its word). One connection writes, from one thread at a time; another reads, from any thread.
+
+Beside the file lie `.lock` (held while a service has it), `.reserve` (room for a start on a full disk) and
+`.all-logged` (there while every id that was given is in the file).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import sqlite3
+import threading
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from kws_serve.messages import Hole
+from kws_serve.sinks.holes import note_hole
+from kws_serve.sinks.schema import LogError, connect, migrate, transaction
+
+SKIPPED_IDS = 1_000_000
+"""How far ids jump where the last run may have pushed some that it could not log, so that none is ever given twice: at
+ten detections a second a disk may be full for a day. 2**53, where JavaScript's whole numbers end, is 9e9 jumps away.
+"""
+
+RESERVE_BYTES = 256 * 1024
+"""Room that a start on a full disk can use: a new log takes about 60 kB as it is opened, an old one less."""
+
+
+class LogFile:
+    """The open file. `writer` is the writing thread's alone; `read` is for any thread."""
+
+    def __init__(self, path: Path) -> None:
+        """Open or create, bring to today's schema. Raises LogError: in use, not writable, from a newer service; then
+        nothing is held open, and the files are as they were, but for a folder or an empty file that may be new.
+        """
+        self.path = path
+        self.set_aside: Path | None = None
+        """A damaged file, under its new name; None: there was none."""
+        self._reserve = Path(f"{path}.reserve")
+        self._mark = Path(f"{path}.all-logged")
+        self._reading = threading.Lock()
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+            self._lock = os.open(f"{path}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        except OSError as e:
+            raise LogError(f"data-dir: cannot write {path.parent} ({e.strerror}); wanted --data-dir DIR") from None
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            os.close(self._lock)
+            found = f"found {path} in use by another kws-serve"
+            raise LogError(f"data-dir: {found}; wanted another --port or --data-dir DIR") from None
+        try:
+            self._open()
+        except BaseException:
+            os.close(self._lock)
+            raise
+
+    def _open(self) -> None:
+        """Open the file; on a full disk with the reserve. Raises LogError."""
+        self.new = not self.path.exists()
+        for _ in range(2):
+            try:
+                self._open_file()
+                break
+            except (sqlite3.OperationalError, OSError) as e:
+                with contextlib.suppress(AttributeError, sqlite3.Error):
+                    self.writer.close()
+                if not self._reserve.exists():
+                    raise LogError(f"data-dir: cannot open {self.path} ({e}); wanted --data-dir DIR") from None
+                self._reserve.unlink()
+        self.keep_reserve()
+
+    def _open_file(self) -> None:
+        self.path.touch(mode=0o600)  # the files beside it take their mode from it
+        try:
+            self._connect()
+        except sqlite3.OperationalError:
+            raise
+        except sqlite3.DatabaseError:  # not a database, or a damaged one
+            self._put_aside()
+            self.path.touch(mode=0o600)
+            self._connect()
+        self._reader = connect(self.path)
+        self.log_id = str(self.read("SELECT value FROM meta WHERE key = 'log_id'")[0][0])
+        if self.new:
+            self.mark_all_logged(True)
+        elif not self._mark.exists():
+            self._skip_ids()
+
+    def _connect(self) -> None:
+        self.writer = connect(self.path)
+        migrate(self.writer, self.path)
+
+    def _put_aside(self) -> None:
+        """Keep a file that cannot be read under another name; a new log begins, with a new log_id."""
+        with contextlib.suppress(AttributeError, sqlite3.Error):
+            self.writer.close()
+        self.set_aside = self.path.with_name(f"{self.path.name}.damaged-{time.time_ns()}")
+        self.path.rename(self.set_aside)
+        self.new = True
+        for suffix in ("-wal", "-shm"):
+            Path(f"{self.path}{suffix}").unlink(missing_ok=True)
+
+    def keep_reserve(self) -> None:
+        """Hold some room, with which a service that is started on a full disk can open the log. Where there is none to
+        hold, nothing is held; the next call tries again.
+        """
+        if self._reserve.exists():
+            return
+        try:
+            self._reserve.touch(mode=0o600)
+            self._reserve.write_bytes(bytes(RESERVE_BYTES))
+        except OSError:
+            self._reserve.unlink(missing_ok=True)
+
+    @property
+    def last_id(self) -> int:
+        """The newest id ever given; 0 before the first. Kept when its row goes. Raises sqlite3.Error."""
+        row = self.read("SELECT seq FROM sqlite_sequence WHERE name = 'detections'")
+        return int(row[0][0]) if row else 0
+
+    def mark_all_logged(self, logged: bool) -> None:
+        """Note beside the log whether every id that was given is in it: a file that is there, or is not.
+
+        Taking a file away needs no space, so it works on a full disk too. Raises OSError: what the next start finds is
+        then uncertain.
+        """
+        if logged:
+            self._mark.touch(mode=0o600)
+        else:
+            self._mark.unlink(missing_ok=True)
+        folder = os.open(self.path.parent, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
+
+    def _skip_ids(self) -> None:
+        """The last run died while it gave ids that it could not log: leave room, so that none is given again."""
+        last = self.last_id
+        with transaction(self.writer) as db:
+            note_hole(db, Hole(last + 1, last + SKIPPED_IDS, "not_durable"))
+        self.mark_all_logged(True)
+
+    def read(self, sql: str, values: Sequence[object] = ()) -> list[Any]:
+        """The rows of a query, as the last commit left them. Any thread. Raises sqlite3.Error."""
+        with self._reading:
+            return self._reader.execute(sql, values).fetchall()
+
+    def close(self) -> None:
+        """Close the file and let others have it. Safe to call twice."""
+        with self._reading:
+            self._reader.close()
+        self.writer.close()
+        with contextlib.suppress(OSError):
+            os.close(self._lock)

@@ -1,0 +1,71 @@
+"""What the file takes on the disk, and making room in it. In the writing thread, but for `used_bytes`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from math import ceil
+
+from kws_serve.sinks.log_file import LogFile
+from kws_serve.sinks.schema import transaction
+
+EXPIRE_ROWS = 5000
+"""Rows that are forgotten at once at most: commits wait meanwhile, 0.2 s on a laptop's disk."""
+
+VACUUM_PAGES = 1000
+"""Free pages of 4 KiB that are given back at once at most, for the same reason; 5000 rows leave about 400."""
+
+FILLED = 0.9
+"""How full a file of the largest size is left: so that not each further row asks for room again."""
+
+
+class Space:
+    """The file's size, and what is due to go. Raises sqlite3.Error where the file cannot be read or written."""
+
+    def __init__(self, file: LogFile) -> None:
+        self._file = file
+
+    @property
+    def used_bytes(self) -> int:
+        """Bytes of the file that hold something. Any thread."""
+        pages, free, page_bytes = (
+            self._file.read(f"PRAGMA {what}")[0][0] for what in ("page_count", "freelist_count", "page_size")
+        )
+        return int((pages - free) * page_bytes)
+
+    def older_than(self, at_s: float) -> list[int]:
+        """Ids of rows that were logged before `at_s` (s since 1970) themselves, ascending; at most EXPIRE_ROWS."""
+        rows = self._file.writer.execute(
+            "SELECT id FROM detections WHERE logged_at < ? ORDER BY logged_at LIMIT ?", (at_s, EXPIRE_ROWS)
+        )
+        return sorted(id_ for (id_,) in rows)
+
+    def oldest_beyond(self, megabytes: float) -> list[int]:
+        """The oldest ids, if the file holds more than so much: down to FILLED of it, but at most EXPIRE_ROWS."""
+        most = megabytes * 1e6
+        used = self.used_bytes
+        if used <= most:
+            return []
+        db = self._file.writer
+        (n,) = db.execute("SELECT count(*) FROM detections").fetchone()
+        wanted = min(EXPIRE_ROWS, ceil(n * (1 - FILLED * most / used)))  # as if all rows were of one size
+        return [id_ for (id_,) in db.execute("SELECT id FROM detections ORDER BY id LIMIT ?", (wanted,))]
+
+    def forget(self, ids: Sequence[int]) -> None:
+        """Delete these rows (not none), with their marks; a hole that was not noted is told as retention.
+
+        Where it raises, the rows are all there or all gone; what they took may not be free yet.
+        """
+        db = self._file.writer
+        with transaction(db):
+            db.executemany("DELETE FROM detections WHERE id = ?", [(id_,) for id_ in ids])
+            db.execute(  # below all rows, every missing id is told as retention
+                "DELETE FROM gaps WHERE last < ? AND NOT EXISTS (SELECT 1 FROM detections WHERE id < gaps.first)",
+                (max(ids),),
+            )
+        db.execute(f"PRAGMA incremental_vacuum({VACUUM_PAGES})").fetchall()
+        db.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
+
+    def forget_streams(self, seen_before_s: float) -> None:
+        """Forget the positions of streams that were last seen before then (s since 1970)."""
+        with transaction(self._file.writer) as db:
+            db.execute("DELETE FROM streams WHERE seen_at < ?", (seen_before_s,))

@@ -1,0 +1,47 @@
+"""Detections that were pushed with an id while the disk took nothing: they wait in memory, the last of them."""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import replace
+
+from kws_serve.messages import Detection, Hole
+
+WAITING = 10_000
+"""Detections kept while the disk takes none: 4 MB of memory, and a day at one every nine seconds."""
+
+
+class Waiting:
+    """The log's thread changes it, any thread reads."""
+
+    def __init__(self) -> None:
+        self._detections: deque[Detection] = deque()  # ids ascending
+        self._holes: list[Hole] = []  # given ids that never will be in the file, ascending
+        self._lock = threading.Lock()
+
+    def __len__(self) -> int:
+        return len(self._detections)
+
+    def keep(self, detections: Sequence[Detection]) -> None:
+        """Keep these too, with ascending ids beyond those kept; the oldest beyond WAITING become holes."""
+        with self._lock:
+            self._detections.extend(detections)
+            while len(self._detections) > WAITING:
+                id_ = self._detections.popleft().id
+                if self._holes and self._holes[-1].last == id_ - 1:
+                    self._holes[-1] = replace(self._holes[-1], last=id_)
+                else:
+                    self._holes.append(Hole(id_, id_, "not_durable"))
+
+    def read(self) -> tuple[list[Detection], list[Hole]]:
+        """What waits, and the holes beside it, both in the order of ids."""
+        with self._lock:
+            return list(self._detections), list(self._holes)
+
+    def clear(self) -> None:
+        """All is in the file now."""
+        with self._lock:
+            self._detections.clear()
+            self._holes.clear()

@@ -1,0 +1,215 @@
+"""The log's thread: gives ids, commits, and hands on; and what it does when the disk takes no more.
+
+The engine's thread publishes; the writer commits all that has come meanwhile in one transaction and only then hands it
+on. Nothing waits for company: a commit lasts a few milliseconds, and what arrives during one shares the next.
+
+Where a commit fails (disk full, disk gone) detections go on, flagged `durable: false`; the last of them wait in memory
+and are written when the disk takes writes again, the rest become holes. No id is ever given twice, not even after a
+crash in that state: see LogFile.mark_all_logged.
+"""
+
+from __future__ import annotations
+
+import logging
+import sqlite3
+import threading
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
+from dataclasses import replace
+from typing import TypeVar
+
+from kws_serve.messages import Detection, Event
+from kws_serve.sinks.delivery import Delivery
+from kws_serve.sinks.expiry import Expiry
+from kws_serve.sinks.latency import Latency
+from kws_serve.sinks.numbering import Numbering
+from kws_serve.sinks.positions import Positions
+from kws_serve.sinks.store import Store
+from kws_serve.sinks.waiting import Waiting
+
+_log = logging.getLogger(__name__)
+
+RECOVER_S = 1.0
+"""How often a disk that took nothing is tried again, and how often a writer without work looks what is due by time."""
+
+EXPIRE_S = 60.0
+"""How often the log looks for what it has to forget: within a minute it may grow past its size by some MB at most."""
+
+STALLED_S = 5.0
+"""A commit that lasts longer means that the disk is not well: not ready. Usual ones take milliseconds."""
+
+JOB_S = 30.0
+"""How long who asks for a write waits for it: longer than a commit that has to wait for a lock (schema.BUSY_S)."""
+
+_Result = TypeVar("_Result")
+_Job = tuple[Callable[[], object], Future[object]]
+
+
+class Writer:
+    """Owns the thread; `publish`, `do`, `flush` and the properties are for any other."""
+
+    def __init__(
+        self, store: Store, expiry: Expiry, positions: Positions, waiting: Waiting, latency: Latency, delivery: Delivery
+    ) -> None:
+        """Begin to write. Raises sqlite3.Error: the newest id cannot be read."""
+        self.last_id = store.file.last_id  # the newest id that is committed, or waits; 0 before the first
+        self.fault = ""  # why commits fail; empty: they do not
+        self._store = store
+        self._expiry = expiry
+        self._positions = positions
+        self._waiting = waiting
+        self._latency = latency
+        self._delivery = delivery
+        self._numbering = Numbering(store, waiting)
+        self._inbox: list[Event] = []
+        self._jobs: list[_Job] = []
+        self._changed = threading.Condition()  # of inbox, jobs, idle and stopping
+        self._idle = True  # all that was published is handed on
+        self._stopping = False
+        self._busy_since_s: float | None = None
+        self._next_recover_s = self._next_expire_s = 0.0
+        self._thread = threading.Thread(target=self._run, name="log", daemon=True)
+        self._thread.start()
+
+    @property
+    def alive(self) -> bool:
+        """Whether the thread runs."""
+        return self._thread.is_alive()
+
+    @property
+    def durable(self) -> bool:
+        """Whether what comes now will be on the disk before it is pushed."""
+        busy_since_s = self._busy_since_s
+        stalled = busy_since_s is not None and time.monotonic() - busy_since_s > STALLED_S
+        return not self.fault and not stalled and self.alive
+
+    def publish(self, events: Sequence[Event]) -> None:
+        """Take events, in order; returns at once."""
+        with self._changed:
+            self._inbox += events
+            self._idle = False
+            self._changed.notify_all()
+
+    def do(self, job: Callable[[], _Result]) -> _Result:
+        """The result of `job`, run by the thread between two commits. Raises what it raises, and TimeoutError after
+        JOB_S: it may be done later all the same.
+        """
+        done: Future[object] = Future()
+        with self._changed:
+            self._jobs.append((job, done))
+            self._changed.notify_all()
+        return done.result(timeout=JOB_S)  # type: ignore[return-value]
+
+    def flush(self, timeout_s: float) -> bool:
+        """Wait until everything published is committed and handed on; False where that took too long."""
+        with self._changed:
+            return self._changed.wait_for(lambda: self._idle, timeout_s)
+
+    def close(self, timeout_s: float) -> bool:
+        """Commit what has come and end; False where that took too long: the thread goes on. Safe to call twice."""
+        with self._changed:
+            self._stopping = True
+            self._changed.notify_all()
+        self._thread.join(timeout_s)
+        return not self.alive
+
+    def _run(self) -> None:
+        while (work := self._next()) is not None:
+            self._busy_since_s = time.monotonic()
+            try:
+                self._turn(*work, self._busy_since_s)
+            except Exception:  # a fault of ours must not stop the log
+                _log.exception("the event log's writer failed")
+            self._busy_since_s = None
+        self._recover()
+        if not self.fault:
+            self._positions.note()
+
+    def _next(self) -> tuple[list[Event], list[_Job]] | None:
+        """What has come, after RECOVER_S perhaps nothing; None: that was all."""
+        with self._changed:
+            if not self._inbox and not self._jobs:
+                self._idle = True
+                self._changed.notify_all()
+                if self._stopping:
+                    return None
+                self._changed.wait(RECOVER_S)
+            batch, self._inbox = self._inbox, []
+            jobs, self._jobs = self._jobs, []
+            return batch, jobs
+
+    def _turn(self, batch: list[Event], jobs: list[_Job], now_s: float) -> None:
+        if self.fault and now_s >= self._next_recover_s:
+            self._next_recover_s = now_s + RECOVER_S
+            self._recover()
+        if batch:
+            self._commit(batch)
+        for job, done in jobs:
+            _do(job, done)
+        if self.fault:
+            return
+        self._positions.look(now_s)
+        if now_s >= self._next_expire_s:
+            self._next_expire_s = now_s + EXPIRE_S
+            self._expiry.look(time.time(), time.monotonic())
+            self._store.file.keep_reserve()
+
+    def _commit(self, batch: list[Event]) -> None:
+        """Give ids, commit, hand on."""
+        events = self._numbering.numbered(batch, self.last_id)
+        new = [e for e in events if isinstance(e, Detection)]
+        if new:
+            durable = self._written(new)
+            now_s = time.monotonic()
+            events = [
+                self._latency.counted(replace(e, durable=durable), now_s) if isinstance(e, Detection) else e
+                for e in events
+            ]
+            self.last_id = new[-1].id
+        self._delivery.committed(events)
+
+    def _written(self, new: list[Detection]) -> bool:
+        """Whether these are on the disk; else they wait in memory."""
+        if not self.fault:
+            try:
+                self._store.append(new, positions=self._positions.of(new))
+            except (sqlite3.Error, OSError) as e:
+                self._fail(e)
+        if self.fault:
+            self._waiting.keep(new)
+        return not self.fault
+
+    def _fail(self, error: Exception) -> None:
+        """The disk takes no more: say so once, and note beside the log that ids are given that it does not have."""
+        if not self.fault:
+            _log.error("event log: %s; detections go on, durable: false", error)
+        self.fault = str(error) or type(error).__name__
+        self._positions.forget()
+        try:
+            self._store.file.mark_all_logged(False)
+        except OSError as e:
+            _log.error("event log: cannot note that ids are not logged (%s): a crash now may give them again", e)
+
+    def _recover(self) -> None:
+        """Try to write what waits; where that fails it goes on waiting."""
+        if not self.fault:
+            return
+        waiting, holes = self._waiting.read()
+        try:
+            self._store.append(waiting, holes)
+            self._store.file.mark_all_logged(True)
+        except (sqlite3.Error, OSError) as e:
+            self.fault = str(e) or type(e).__name__
+            return
+        self._waiting.clear()
+        self.fault = ""
+        n = sum(h.last - h.first + 1 for h in holes)
+        _log.warning("event log: writing again; %d detections written now, %d not kept", len(waiting), n)
+
+
+def _do(job: Callable[[], object], done: Future[object]) -> None:
+    try:
+        done.set_result(job())
+    except Exception as e:
+        done.set_exception(e)

@@ -128,6 +128,11 @@ SECURITY = (
 DELIVERY = (
     Row("commit before push", "What is pushed with `durable: true` is on the disk", "`sinks/writer.py`",
         (f"{_LOG}::test_what_is_handed_on_is_on_the_disk",), "50 detections", "seen by another connection at the push"),
+    Row("not held up", "Scores and gaps do not wait for a commit; a stream's `done` waits for its detections",
+        "`sinks/delivery.py`, `sinks/event_log.py`",
+        ("tests/sinks/test_delivery.py::test_scores_and_gaps_do_not_wait_for_a_commit_and_detections_do",
+         "tests/sinks/test_delivery.py::test_what_does_not_wait_is_in_order_itself"),
+        "the file locked by another connection", "all scores and the gap before the first detection"),
     Row("uid", "A retry is the same event; an id is never given twice", "`sinks/numbering.py`, `sinks/log_file.py`",
         (f"{_LOG}::test_the_same_event_twice_is_one",
          f"{_LOG}::test_retention_by_age_and_size_forgets_the_oldest_and_says_so"), "2,000 rows", "none twice"),

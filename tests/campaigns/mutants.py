@@ -123,6 +123,8 @@ MUTANTS = (
     Mutant("S15", _S + "app.py", "ssl.TLSVersion.TLSv1_2", "ssl.TLSVersion.TLSv1", f"{_TOKENS} -k s15"),
     Mutant("commit before push", _S + "sinks/writer.py", "self._store.append(new, positions=self._positions.of(new))",
            "self._jobs.append((lambda: self._store.append(new), Future()))", f"{_LOG} -k on_the_disk"),
+    Mutant("not held up", _S + "sinks/event_log.py", "self._delivery.pass_on(passing)", "self._writer.publish(passing)",
+           "tests/sinks/test_delivery.py -k do_not_wait"),
     Mutant("uid", _S + "sinks/numbering.py", "if uid in seen or self._known(uid):", "if False:", f"{_LOG} -k twice"),
     Mutant("disk full", _S + "sinks/writer.py", "self._store.file.mark_all_logged(False)", "pass",
            "tests/reliability/test_disk_full.py -k killed"),

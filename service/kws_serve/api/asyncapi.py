@@ -50,7 +50,7 @@ SENT: dict[str, JsonObject] = {
     "ack": _message("ack", "The next input sample expected, at least every second.", sample=_INT),
     "scores": _message(
         "scores",
-        "One patch's scores, if asked for; values in the order of the model's labels.",
+        "One patch's scores, if asked for; values in the order of the model's labels. Not held up by the log: see gap.",
         model=_TEXT,
         end_sample=_INT,
         end_s=_NUMBER,
@@ -58,7 +58,8 @@ SENT: dict[str, JsonObject] = {
     ),
     "gap": _message(
         "gap",
-        "Samples that were lost, exactly: overload, device, source, client or restart.",
+        "Samples that were lost, exactly: overload, device, source, client or restart. Told at once: a detection of "
+        "earlier samples may still be on its way to the disk.",
         stream=_TEXT,
         first_sample=_INT,
         n=_INT,

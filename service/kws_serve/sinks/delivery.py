@@ -1,18 +1,30 @@
-"""Who is told what was committed: clients in the server's loop, in order, and whoever hangs on `on_commit`."""
+"""Who is told what, and when: detections after their commit, what is not logged at once.
+
+```text
+ engine's thread   scores, gaps ──────────────────────────────────┐
+                                                                  ├─> server's loop: the stream's own client (listen)
+ log's thread      detections, the end of a stream ── commit ─────┤                  subscribers (detections alone)
+                                                                  └─> on_commit (detections alone)
+```
+
+Each of the two ways keeps its order; between them there is none: scores or a gap may arrive before a detection that was
+decided earlier, whose commit takes longer. All three carry their samples. The end of a stream goes the long way, after
+its last detection; what goes the short way was told before that.
+"""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
 
-from kws_serve.messages import Detection, Event
+from kws_serve.messages import Detection, Event, Gap, ScoresRow, StreamDone
 from kws_serve.sinks.filter import Filter
 from kws_serve.sinks.subscribers import Subscriber
 from kws_serve.wire import detection_json, dumps
 
 
 class Delivery:
-    """From the log's thread to the server's loop, in which subscribers and listeners live."""
+    """From the threads of log and engine to the server's loop, in which subscribers and listeners live."""
 
     def __init__(self) -> None:
         self.on_commit: Callable[[list[Detection]], None] = lambda _: None
@@ -27,8 +39,12 @@ class Delivery:
         self.delivered_id = last_id
         self._loop = loop
 
-    def committed(self, events: Sequence[Event]) -> None:
-        """Tell what was logged, or could not be (`durable` says it). In the log's thread."""
+    def pass_on(self, events: Sequence[ScoresRow | Gap]) -> None:
+        """Tell what is not logged, at once. In the engine's thread; waits for nothing."""
+        self._in_loop(events)
+
+    def committed(self, events: Sequence[Detection | StreamDone]) -> None:
+        """Tell detections, `durable` or not, and streams that have ended. In the log's thread."""
         self._in_loop(events)
         if detections := [e for e in events if isinstance(e, Detection)]:
             self.on_commit(detections)

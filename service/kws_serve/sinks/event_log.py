@@ -4,7 +4,7 @@ writer      the thread that gives ids and commits        reader     pages, expor
 numbering   the next id, none twice                      latency    how many, how long they took
 positions   where streams are, for a restart             expiry     what is forgotten, and when
 waiting     what the disk has not taken yet              store      the file
-delivery    who is told, after the commit
+delivery    who is told, after the commit or at once
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from kws_serve.messages import Detection, Event, JsonObject
+from kws_serve.messages import Detection, Event, JsonObject, StreamDone
 from kws_serve.sinks.delivery import Delivery
 from kws_serve.sinks.expiry import Expiry, Retention
 from kws_serve.sinks.filter import Filter, Logged, Review
@@ -94,8 +94,15 @@ class EventLog:
     # writing
 
     def publish(self, events: Sequence[Event]) -> None:
-        """Take events, in order; returns at once. Any one thread."""
-        self._writer.publish(events)
+        """Take events, in order; returns at once. Any one thread. Scores and gaps, which are not logged, are told at
+        once; detections after their commit, and a stream's end after its detections.
+        """
+        passing = [e for e in events if not isinstance(e, Detection | StreamDone)]
+        kept = [e for e in events if isinstance(e, Detection | StreamDone)]
+        if passing:
+            self._delivery.pass_on(passing)
+        if kept:
+            self._writer.publish(kept)
 
     def flush(self, timeout_s: float) -> bool:
         """Wait until everything published is committed and handed on; False where that took too long."""
@@ -135,7 +142,7 @@ class EventLog:
         return self._delivery.delivered_id
 
     def listen(self, stream: str, epoch: str, listener: Callable[[list[Event]], None]) -> None:
-        """Hand this stream's events to `listener`."""
+        """Hand this stream's events to `listener`: scores and gaps at once, detections after their commit."""
         self._delivery.listen(stream, epoch, listener)
 
     def unlisten(self, stream: str, epoch: str) -> None:

@@ -6,7 +6,7 @@ import sqlite3
 from collections.abc import Sequence
 from dataclasses import replace
 
-from kws_serve.messages import Detection, Event
+from kws_serve.messages import Detection, StreamDone
 from kws_serve.sinks.store import Store
 from kws_serve.sinks.waiting import Waiting
 
@@ -22,9 +22,9 @@ class Numbering:
         between, the file knows it.
         """
 
-    def numbered(self, events: Sequence[Event], last_id: int) -> list[Event]:
+    def numbered(self, events: Sequence[Detection | StreamDone], last_id: int) -> list[Detection | StreamDone]:
         """The events with ids from `last_id` + 1 on, less the detections that the log has already."""
-        result: list[Event] = []
+        result: list[Detection | StreamDone] = []
         seen = {d.uid for d in self._waiting.read()[0]}
         for event in events:
             if not isinstance(event, Detection):

@@ -19,19 +19,19 @@ from concurrent.futures import Future
 from dataclasses import replace
 from typing import TypeVar
 
-from kws_serve.messages import Detection, Event
+from kws_serve.messages import Detection, StreamDone
 from kws_serve.sinks.delivery import Delivery
 from kws_serve.sinks.expiry import Expiry
 from kws_serve.sinks.latency import Latency
 from kws_serve.sinks.numbering import Numbering
-from kws_serve.sinks.positions import Positions
+from kws_serve.sinks.positions import NOTE_S, Positions
 from kws_serve.sinks.store import Store
 from kws_serve.sinks.waiting import Waiting
 
 _log = logging.getLogger(__name__)
 
 RECOVER_S = 1.0
-"""How often a disk that took nothing is tried again, and how often a writer without work looks what is due by time."""
+"""How often a disk that took nothing is tried again."""
 
 EXPIRE_S = 60.0
 """How often the log looks for what it has to forget: within a minute it may grow past its size by some MB at most."""
@@ -62,7 +62,7 @@ class Writer:
         self._latency = latency
         self._delivery = delivery
         self._numbering = Numbering(store, waiting)
-        self._inbox: list[Event] = []
+        self._inbox: list[Detection | StreamDone] = []
         self._jobs: list[_Job] = []
         self._changed = threading.Condition()  # of inbox, jobs, idle and stopping
         self._idle = True  # all that was published is handed on
@@ -84,7 +84,7 @@ class Writer:
         stalled = busy_since_s is not None and time.monotonic() - busy_since_s > STALLED_S
         return not self.fault and not stalled and self.alive
 
-    def publish(self, events: Sequence[Event]) -> None:
+    def publish(self, events: Sequence[Detection | StreamDone]) -> None:
         """Take events, in order; returns at once."""
         with self._changed:
             self._inbox += events
@@ -126,20 +126,20 @@ class Writer:
         if not self.fault:
             self._positions.note()
 
-    def _next(self) -> tuple[list[Event], list[_Job]] | None:
-        """What has come, after RECOVER_S perhaps nothing; None: that was all."""
+    def _next(self) -> tuple[list[Detection | StreamDone], list[_Job]] | None:
+        """What has come, after NOTE_S perhaps nothing; None: that was all."""
         with self._changed:
             if not self._inbox and not self._jobs:
                 self._idle = True
                 self._changed.notify_all()
                 if self._stopping:
                     return None
-                self._changed.wait(RECOVER_S)
+                self._changed.wait(NOTE_S)  # what is due by time is looked at without work, too
             batch, self._inbox = self._inbox, []
             jobs, self._jobs = self._jobs, []
             return batch, jobs
 
-    def _turn(self, batch: list[Event], jobs: list[_Job], now_s: float) -> None:
+    def _turn(self, batch: list[Detection | StreamDone], jobs: list[_Job], now_s: float) -> None:
         if self.fault and now_s >= self._next_recover_s:
             self._next_recover_s = now_s + RECOVER_S
             self._recover()
@@ -155,7 +155,7 @@ class Writer:
             self._expiry.look(time.time(), time.monotonic())
             self._store.file.keep_reserve()
 
-    def _commit(self, batch: list[Event]) -> None:
+    def _commit(self, batch: list[Detection | StreamDone]) -> None:
         """Give ids, commit, hand on."""
         events = self._numbering.numbered(batch, self.last_id)
         new = [e for e in events if isinstance(e, Detection)]

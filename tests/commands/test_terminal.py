@@ -7,6 +7,8 @@ import json
 import re
 import signal
 import socket
+import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,6 +19,10 @@ import pytest
 import soundfile
 import websockets
 
+from kws_serve.commands.terminal import Terminal
+from kws_serve.engine.engine import Engine
+from kws_serve.host.printer import Printer
+from tests.sinks.test_event_log import detection
 from tests.support.blocked_output import BlockedOutput
 from tests.support.service import Service
 from tests.support.tiny_model import write_level_model
@@ -121,3 +127,21 @@ async def test_read_again_it_says_how_many_lines_were_dropped(model, free_port, 
         out.block()
         service.process.send_signal(signal.SIGTERM)
         assert await asyncio.to_thread(service.process.wait, 10) == 0
+
+
+def test_a_detections_line_is_made_in_the_printers_thread(tmp_path):
+    """Who tells the terminal of a detection, the log's thread, formats nothing: it only queues."""
+    called: list[str] = []
+    with (tmp_path / "out").open("w") as out:
+        printer = Printer(out)
+        terminal = Terminal(Engine([]), "", printer)
+        found = [detection(i, label="yes\x1b[2J", at=1e9 + i) for i in range(3)]
+        sys.setprofile(lambda _, event, what: called.append(what.__name__) if event == "c_call" else None)
+        for d in found:
+            terminal.detection(d)
+        sys.setprofile(None)
+        printer.close(30)
+    clocks = [time.strftime("%H:%M:%S", time.localtime(d.at)) for d in found]
+    assert (tmp_path / "out").read_text() == "".join(f"{clock}  s  yes?[2J  0.90\n" for clock in clocks)
+    assert set(called) & {"strftime", "localtime", "isprintable", "encode", "join", "write"} == set()
+    assert "append" in called

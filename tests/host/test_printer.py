@@ -10,6 +10,7 @@ import subprocess
 import sys
 import threading
 import tty
+from functools import partial
 from pathlib import Path
 from typing import TextIO
 
@@ -36,23 +37,25 @@ def everything(fd: int) -> bytes:
 
 @settings(max_examples=60, deadline=None)
 @given(
-    texts=st.lists(st.integers(1, 4), max_size=60),
+    texts=st.lists(st.integers(0, 4), max_size=60),
     most=st.integers(1, 12),
     most_bytes=st.integers(1, 200),
     reads=st.sets(st.integers(0, 60)),
 )
 def test_what_is_printed_and_what_is_dropped_are_all_in_order(texts, most, most_bytes, reads):
-    """Texts of some lines each, into a pipe that is read only after some of them."""
+    """Texts of some lines each, into a pipe that is read only after some of them; 0: one line that is made later."""
     out = BlockedOutput("pipe")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(printer_module, "QUEUE_TEXTS", most)
         patch.setattr(printer_module, "QUEUE_BYTES", most_bytes)
+        patch.setattr(printer_module, "LATER_BYTES", 8)
         printer = Printer(opened(out.theirs))
         out.block()
         said, text = 0, b""
         for i, lines in enumerate(texts):
-            printer.put("".join(f"line {said + k}\n" for k in range(lines)))
-            said += lines
+            lines_now = "".join(f"line {said + k}\n" for k in range(lines or 1))
+            printer.put(lines_now if lines else partial(str, lines_now))
+            said += lines or 1
             assert len(printer._texts) <= most
             assert printer._bytes <= most_bytes or len(printer._texts) == 1
             if i in reads:
@@ -96,6 +99,17 @@ def test_the_live_line_is_rewritten_in_place_below_the_lines():
     printer.close(10)
     os.close(ours)
     os.close(theirs)
+
+
+def test_a_line_that_cannot_be_made_is_told_and_the_next_ones_come(tmp_path):
+    with (tmp_path / "out").open("w") as out:
+        printer = Printer(out)
+        printer.put("one\n")
+        printer.put(lambda: f"{1 / 0}\n")
+        printer.put(lambda: "three\n")
+        printer.close(30)
+    made = "  note    a line could not be made: ZeroDivisionError('division by zero')\n"
+    assert (tmp_path / "out").read_text() == f"one\n{made}three\n"
 
 
 def test_of_live_lines_only_the_newest_waits():

@@ -65,11 +65,8 @@ class Terminal:
         self._print(f"  server  {row['name']} at {row['address']}: {row['state']}{detail}")
 
     def detection(self, d: Detection) -> None:
-        """A detection, as it happens."""
-        clock = time.strftime("%H:%M:%S", time.localtime(d.at))
-        phase = "" if d.phase == "once" else f" {d.phase}"
-        latency = "" if d.latency_ms is None else f"  {d.latency_ms:.0f} ms"
-        self._print(f"{clock}  {d.stream}  {d.label}{phase}  {d.score:.2f}{latency}")
+        """A detection, as it happens. The log's thread tells it, so the printer's makes the line."""
+        self._printer.put(lambda: _detection_line(d))
 
     def live_line(self) -> None:
         """The loudest stream's level and top score, rewritten in place; a hint after 5 s of silence."""
@@ -102,6 +99,13 @@ class Terminal:
 
     def _print(self, text: str) -> None:
         self._printer.put(_printable(text) + "\n")
+
+
+def _detection_line(d: Detection) -> str:
+    clock = time.strftime("%H:%M:%S", time.localtime(d.at))
+    phase = "" if d.phase == "once" else f" {d.phase}"
+    latency = "" if d.latency_ms is None else f"  {d.latency_ms:.0f} ms"
+    return _printable(f"{clock}  {d.stream}  {d.label}{phase}  {d.score:.2f}{latency}") + "\n"
 
 
 def _printable(text: str) -> str:

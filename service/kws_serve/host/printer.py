@@ -17,7 +17,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
-from typing import TextIO
+from typing import TextIO, TypeAlias
 
 from kws_serve.host import log_format
 
@@ -25,11 +25,19 @@ QUEUE_TEXTS = 1000
 QUEUE_BYTES = 1 << 18
 """What waits at most for output that is not taken; the newest text is always kept."""
 
+LATER_BYTES = 256
+"""What a line counts as that is made when it is written: more than a detection's has, and QUEUE_TEXTS of them fill
+QUEUE_BYTES.
+"""
+
 CLOSE_S = 1.0
 """How long what is queued may take at exit."""
 
 _ERASE = b"\r\x1b[2K"  # to the line's start, and all of it away (ECMA-48 EL)
 _DROPPED = "%d lines were dropped: this output was not taken"
+
+
+_Text: TypeAlias = bytes | Callable[[], str]
 
 
 class Printer:
@@ -47,7 +55,7 @@ class Printer:
         self.encoding = getattr(stream, "encoding", None) or "utf-8"
         self.tty = self._fd is not None and os.isatty(self._fd)
         self._told = dropped
-        self._texts: deque[bytes] = deque()
+        self._texts: deque[_Text] = deque()
         self._bytes = 0
         self._dropped = 0  # lines, since it was last told
         self._live: bytes | None = None  # to be drawn; empty: to be taken away
@@ -57,16 +65,18 @@ class Printer:
         self._thread = threading.Thread(target=self._run, name="printer", daemon=True)
         self._thread.start()
 
-    def put(self, text: str) -> None:
-        """Print whole lines, each with its newline; they are kept or dropped together."""
-        data = text.encode(self.encoding, "backslashreplace")
+    def put(self, text: str | Callable[[], str]) -> None:
+        """Print whole lines, each with its newline; they are kept or dropped together. Or one line that the printer's
+        thread makes when its turn has come; where that fails, a line says so.
+        """
+        data = text.encode(self.encoding, "backslashreplace") if isinstance(text, str) else text
         with self._changed:
             self._texts.append(data)
-            self._bytes += len(data)
+            self._bytes += _size(data)
             while len(self._texts) > 1 and (len(self._texts) > QUEUE_TEXTS or self._bytes > QUEUE_BYTES):
                 oldest = self._texts.popleft()
-                self._bytes -= len(oldest)
-                self._dropped += oldest.count(b"\n")
+                self._bytes -= _size(oldest)
+                self._dropped += oldest.count(b"\n") if isinstance(oldest, bytes) else 1
             self._changed.notify_all()
 
     def live(self, text: str) -> None:
@@ -97,10 +107,10 @@ class Printer:
         """What to write next, and how many lines are lost if that fails; None: no more."""
         with self._changed:
             self._changed.wait_for(lambda: self._texts or self._live is not None or self._closing)
-            text = b""
+            text: _Text = b""
             if self._texts:
                 text = self._texts.popleft()
-                self._bytes -= len(text)
+                self._bytes -= _size(text)
             elif self._live is not None:
                 live, self._live = self._live, None
                 data, self._shown = _ERASE + live if live or self._shown else b"", bool(live)
@@ -110,7 +120,15 @@ class Printer:
             lost, self._dropped = self._dropped, 0
         told = f"{self._told(lost)}\n".encode(self.encoding, "backslashreplace") if lost else b""
         erase, self._shown = _ERASE if self._shown else b"", False
-        return erase + told + text, lost + text.count(b"\n")
+        made = text if isinstance(text, bytes) else self._made(text)
+        return erase + told + made, lost + made.count(b"\n")
+
+    def _made(self, text: Callable[[], str]) -> bytes:
+        try:
+            line = text()
+        except Exception as e:  # a fault of ours must not stop the output
+            line = f"  note    a line could not be made: {e!r}\n"
+        return line.encode(self.encoding, "backslashreplace")
 
     def _write(self, data: bytes) -> None:
         rest = memoryview(data)
@@ -119,6 +137,10 @@ class Printer:
                 rest = rest[os.write(self._fd, rest) :]
             except BlockingIOError:  # somebody made it non-blocking
                 select.select([], [self._fd], [])
+
+
+def _size(text: _Text) -> int:
+    return len(text) if isinstance(text, bytes) else LATER_BYTES
 
 
 class _Lines(io.TextIOBase):

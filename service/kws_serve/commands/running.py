@@ -27,12 +27,15 @@ from kws_serve.sources.supervisor import Sources, SourceState
 
 _log = logging.getLogger(__name__)
 
-_LINE_S, _HINT_S = 0.2, 1.0  # how often the live line is drawn, silence is looked for
+_LINE_S, _HINT_S = 0.2, 1.0
+"""How often the live line is drawn (the eye sees a level move), and, without a terminal, silence is looked for."""
+
 _PULSE_S = 5.0
+"""A server whose loop did nothing for so long hangs: it does something every half second (Server._beat)."""
 
 
 class Running:
-    """See the module."""
+    """Owns the threads of a service and winds them down, so that what was heard is logged and told before it ends."""
 
     def __init__(
         self,

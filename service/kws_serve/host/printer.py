@@ -153,19 +153,19 @@ class _Lines(io.TextIOBase):
 
     @property
     def encoding(self) -> str:  # type: ignore[override]
-        """See io.TextIOBase."""
+        """The output's own."""
         return self._printer.encoding
 
     def isatty(self) -> bool:
-        """See io.IOBase."""
+        """Whether somebody watches."""
         return self._printer.tty
 
     def writable(self) -> bool:
-        """See io.IOBase."""
+        """Always."""
         return True
 
     def write(self, text: str) -> int:
-        """See io.TextIOBase; never waits."""
+        """Print what is a whole line by now, keep the rest for the next call; never waits. The number of characters."""
         with self._lock:
             whole, newline, self._begun = (self._begun + text).rpartition("\n")
             if newline:

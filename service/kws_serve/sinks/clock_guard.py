@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections import deque
 
 AGREED_S = 3600.0
-"""For how long both clocks have to agree."""
+"""For how long both clocks have to agree: a time server that sets the clock after a start does so within minutes."""
 
 APART_S = 60.0
 """How far their difference may move meanwhile: more than slewing does (0.5 ms a second, 1.8 s an hour)."""

@@ -18,7 +18,7 @@ from kws_models.export.onnx_file import read_weights
 from kws_models.export.qdq_file import qdq_bytes
 from kws_models.export.quantiser import collect_maps
 from kws_models.export.tflite_writer import tflite_bytes
-from kws_models.zoo.absorbing import fold
+from kws_models.zoo.absorbing import absorb
 from kws_models.zoo.architectures import ARCHITECTURES
 from kws_serve.backends import open_backend
 from kws_serve.backends.onnx import OnnxRuntime
@@ -78,7 +78,7 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, ModelSpec]:
     """One model of each kind: the shipped weights, calibrated on tones and noise."""
     shipped = find_model("dscnn-s", [shipped_models_dir()])
     content = of(shipped)
-    graph, _ = fold(ARCHITECTURES["dscnn-s"].graph, random_weights(ARCHITECTURES["dscnn-s"].graph))
+    graph, _ = absorb(ARCHITECTURES["dscnn-s"].graph, random_weights(ARCHITECTURES["dscnn-s"].graph))
     weights = read_weights(shipped.files["onnx"].path)
     patches = synthetic_patches(shipped)
     maps = collect_maps(graph, weights, patches[:, None])
@@ -216,6 +216,6 @@ def test_tflite_kernels_are_compared_too() -> None:
     open_backend("tflite", spec).close()
     file = spec.files["tflite"]
     model = PatchModel("tflite", spec, file, TfliteRuntime(file.path.read_bytes(), 1, "test"))
-    graph, weights = fold(ARCHITECTURES["dscnn-s"].graph, random_weights(ARCHITECTURES["dscnn-s"].graph))
+    graph, weights = absorb(ARCHITECTURES["dscnn-s"].graph, random_weights(ARCHITECTURES["dscnn-s"].graph))
     with pytest.raises(BackendError, match=r"model\.int8\.tflite: self-test: found scores 0\.\d+ away from"):
         model.compare(TfliteRuntime(tflite_bytes(graph, weights), 1, "test", plain=True), "TFLite's own kernels")

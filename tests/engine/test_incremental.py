@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from kws_models.export.onnx_file import onnx_bytes
 from kws_models.export.step_file import step_bytes
-from kws_models.zoo.absorbing import fold
+from kws_models.zoo.absorbing import absorb
 from kws_serve.backends import open_backend
 from kws_serve.backends.contract import LoadedModel
 from kws_serve.backends.onnx_session import new_session
@@ -38,10 +38,10 @@ class Streaming:
     def __init__(self, folder: Path, name: str = "dscnn-s") -> None:
         shipped = find_model(name, [shipped_models_dir()])
         graph = without_padding_in_time(name, shipped.n_coeffs)
-        folded = fold(graph, random_weights(graph))
-        self.step_data = step_bytes(*folded)
+        absorbed = absorb(graph, random_weights(graph))
+        self.step_data = step_bytes(*absorbed)
         files = {}
-        for kind, axes, data in (("onnx", "NCTF", onnx_bytes(*folded)), ("onnx_step", "NTF", self.step_data)):
+        for kind, axes, data in (("onnx", "NCTF", onnx_bytes(*absorbed)), ("onnx_step", "NTF", self.step_data)):
             path = folder / f"{kind}.onnx"
             path.write_bytes(data)
             files[kind] = FileSpec(path, hashlib.sha256(data).hexdigest(), axes, "softmax")
@@ -241,7 +241,7 @@ def test_a_step_file_that_says_something_else_is_refused(streaming, tmp_path):
     weights = dict(random_weights(graph))
     weights["linear.bias"] = weights["linear.bias"] + np.arange(12, dtype=np.float32)
     with pytest.raises(BackendError, match="away from the whole file's"):
-        streaming.open(step_bytes(*fold(graph, weights)))
+        streaming.open(step_bytes(*absorb(graph, weights)))
     whole_file = streaming.spec.files["onnx"].path.read_bytes()
     with pytest.raises(BackendError, match=r"frames: found None"):
         streaming.open(whole_file)

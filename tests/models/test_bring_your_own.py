@@ -15,7 +15,7 @@ from kws_models.data.features import PatchMaker
 from kws_models.evaluation.check import check_folder
 from kws_models.export.onnx_file import onnx_bytes
 from kws_models.export.quantiser import quantise
-from kws_models.zoo.absorbing import fold
+from kws_models.zoo.absorbing import absorb
 from kws_models.zoo.dscnn import MODEL_SIZE_INFO, dscnn_graph
 from kws_serve.backends import open_backend
 from kws_serve.cli import detect as kws_detect
@@ -32,7 +32,7 @@ def folder(tmp_path: Path) -> Path:
     (text,) = re.findall(r"```json\n(.*?)```", PAGE.read_text(), re.DOTALL)
     manifest = json.loads(text.replace("SHA256", "0" * 64))
     graph = dscnn_graph("mlperf-tiny", 49, 10, MODEL_SIZE_INFO["dscnn-s"], len(manifest["labels"]))
-    graph, weights = fold(graph, random_weights(graph))
+    graph, weights = absorb(graph, random_weights(graph))
     weights["linear.weight"] /= 20.0  # no label far above the others
     made = tmp_path / "mlperf-tiny"
     made.mkdir()

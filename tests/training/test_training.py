@@ -16,7 +16,7 @@ from kws_models.training.integer_module import IntegerModule  # noqa: E402
 from kws_models.training.loop import CHECKPOINT, TrainingRun, to_input, train  # noqa: E402
 from kws_models.training.recipes import Phase  # noqa: E402
 from kws_models.training.torch_module import GraphModule, load_weights, weights_of  # noqa: E402
-from kws_models.zoo.absorbing import fold  # noqa: E402
+from kws_models.zoo.absorbing import absorb  # noqa: E402
 from kws_models.zoo.architectures import ARCHITECTURES, find_architecture  # noqa: E402
 from kws_models.zoo.graph import Linear  # noqa: E402
 from kws_serve.messages import KwsError  # noqa: E402
@@ -72,8 +72,8 @@ def test_torch_and_onnx_agree(name: str) -> None:
     with torch.no_grad():
         module(to_input(patches, graph.axes))  # lively running statistics
         wanted = torch.softmax(module.eval()(to_input(patches, graph.axes)), 1).numpy()
-    folded, weights = fold(graph, weights_of(module))
-    np.testing.assert_allclose(run_onnx(onnx_bytes(folded, weights), folded, patches), wanted, atol=1e-5)
+    absorbed, weights = absorb(graph, weights_of(module))
+    np.testing.assert_allclose(run_onnx(onnx_bytes(absorbed, weights), absorbed, patches), wanted, atol=1e-5)
 
 
 def test_it_learns_and_one_seed_gives_the_same_weights(tmp_path: Path) -> None:
@@ -81,8 +81,8 @@ def test_it_learns_and_one_seed_gives_the_same_weights(tmp_path: Path) -> None:
     again = train(build, TwoTones(), run_in(tmp_path / "b", n_workers=2))
     assert same(first, again)
     patches, classes = TwoTones().batch(999)
-    folded, weights = fold(GRAPH, first)
-    assert (run_onnx(onnx_bytes(folded, weights), folded, patches).argmax(1) == classes).mean() > 0.9
+    absorbed, weights = absorb(GRAPH, first)
+    assert (run_onnx(onnx_bytes(absorbed, weights), absorbed, patches).argmax(1) == classes).mean() > 0.9
 
 
 def test_a_broken_off_run_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -124,35 +124,35 @@ def test_the_rounding_of_the_training_is_that_of_the_int8_file(name: str, liveli
     with torch.no_grad():
         for _ in range(40):  # running statistics that fit, so that no map is all but constant
             module(to_input(patches, graph.axes))
-    folded, weights = fold(graph, weights_of(module))
-    last = [node.name for node in folded.nodes if isinstance(node, Linear)][-1]
+    absorbed, weights = absorb(graph, weights_of(module))
+    last = [node.name for node in absorbed.nodes if isinstance(node, Linear)][-1]
     weights[f"{last}.weight"] *= liveliness
-    ranges = find_ranges(folded, weights, patches)
-    rounded, plain = IntegerModule(folded, ranges), GraphModule(folded)
+    ranges = find_ranges(absorbed, weights, patches)
+    rounded, plain = IntegerModule(absorbed, ranges), GraphModule(absorbed)
     scores = []
     for made in (rounded, plain):
         load_weights(made, weights)
         with torch.no_grad():
             scores.append(torch.softmax(made.eval()(to_input(patches, graph.axes)), 1).numpy())
-    integer = run_tflite(with_ranges(folded, weights, ranges, patches).content, patches)
+    integer = run_tflite(with_ranges(absorbed, weights, ranges, patches).content, patches)
     assert np.abs(scores[0] - integer).mean() < 0.8 * np.abs(scores[1] - integer).mean()
 
 
 def test_integer_training_gives_ranges_and_mends_what_rounding_broke(tmp_path: Path) -> None:
     start = train(build, TwoTones(), run_in(tmp_path / "float"))
-    folded, weights = fold(GRAPH, start)
+    absorbed, weights = absorb(GRAPH, start)
     patches, classes = TwoTones().batch(999)
     ranges = {
         name: (low, high) if name == "linear" else (low / 3, high / 3)  # the scores keep their room
-        for name, (low, high) in find_ranges(folded, weights, patches).items()
+        for name, (low, high) in find_ranges(absorbed, weights, patches).items()
     }
 
     def loss(arrays: dict[str, np.ndarray]) -> float:
-        scores = run_tflite(with_ranges(folded, arrays, ranges, patches).content, patches)
+        scores = run_tflite(with_ranges(absorbed, arrays, ranges, patches).content, patches)
         return float(-np.log(scores[np.arange(len(classes)), classes] + 1e-3).mean())
 
     def make(dropout: float) -> GraphModule:
-        module = IntegerModule(folded, ranges, dropout)
+        module = IntegerModule(absorbed, ranges, dropout)
         load_weights(module, weights)
         return module
 
@@ -169,9 +169,9 @@ def test_a_teacher_is_followed_where_it_is_right(tmp_path: Path) -> None:
         return logits
 
     run = replace(run_in(tmp_path), phase=replace(PHASE, teacher_share=1.0, label_smoothing=0.0))
-    folded, weights = fold(GRAPH, train(build, TwoTones(), run, teacher=unsure))
+    absorbed, weights = absorb(GRAPH, train(build, TwoTones(), run, teacher=unsure))
     patches, classes = TwoTones().batch(999)
-    scores = run_onnx(onnx_bytes(folded, weights), folded, patches)
+    scores = run_onnx(onnx_bytes(absorbed, weights), absorbed, patches)
     assert (scores.argmax(1) == classes).mean() > 0.9
     assert scores[classes == 2, 5].mean() > 3 * scores[classes == 3, 5].mean()
     assert scores[:, 7].max() < 0.3

@@ -1,4 +1,4 @@
-"""`kws-models export`: folds, quantises and writes a model folder from a training run's weights."""
+"""`kws-models export` and `quantize`: a training run's weights without batch normalisation, quantised, into files."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ class ExportOptions:
 
 @dataclass(frozen=True)
 class Exported:
-    """A folded graph with weights and the int8 file made of it, and the recordings that it learnt from."""
+    """A graph without batch normalisation, its weights, the int8 file made of them, and what they learnt from."""
 
     architecture: Architecture
     graph: Graph
@@ -125,15 +125,15 @@ def quantise_command(name: str, options: ExportOptions) -> None:
 def _made(name: str, options: ExportOptions) -> Exported:
     architecture = find_architecture(name, options.batch_norm)
     trained = read_weights(options.weights, architecture)
-    graph, folded = trained.folded(architecture.graph)
+    graph, absorbed = trained.absorbed(architecture.graph)
     make = KeywordBatches if architecture.task == "keyword" else EventBatches
     batches = make(architecture, options.data, options.fold, options.cache, _CALIBRATION_SEED)
     patches = calibration_patches(batches)
     if trained.ranges is None:
-        quantised = quantise(graph, folded, patches)
+        quantised = quantise(graph, absorbed, patches)
     else:
-        quantised = with_ranges(graph, folded, trained.ranges, patches)
-    return Exported(architecture, graph, folded, quantised, batches)
+        quantised = with_ranges(graph, absorbed, trained.ranges, patches)
+    return Exported(architecture, graph, absorbed, quantised, batches)
 
 
 def _write_keys(out: Path, learnt: ListFiles) -> None:

@@ -1,4 +1,7 @@
-"""Folded graph -> float32 ONNX, node by node; initialisers keep the graph's names, so that weights can be read back."""
+"""Graph without batch normalisation -> float32 ONNX, node by node.
+
+Initialisers keep the graph's names, so that weights can be read back.
+"""
 
 from __future__ import annotations
 
@@ -33,7 +36,7 @@ IR_VERSION = 8
 def onnx_bytes(graph: Graph, weights: Weights, keep: tuple[str, ...] = ()) -> bytes:
     """The file: `input` (batch, *graph.file_shape("input")) -> `scores` (batch, n_classes), then the `keep` maps.
 
-    `graph` is folded. The same graph and weights give the same bytes.
+    `graph` has no BatchNorm. The same graph and weights give the same bytes.
     """
     nodes = [made for node in graph.nodes for made in _nodes(graph, node)]
     flat = graph.axes == "NCT"  # one-dimensional operators
@@ -62,7 +65,7 @@ def onnx_bytes(graph: Graph, weights: Weights, keep: tuple[str, ...] = ()) -> by
 
 
 def read_weights(path: Path) -> dict[str, np.ndarray]:
-    """The folded weights of a file that `onnx_bytes` made."""
+    """The weights of a file that `onnx_bytes` made."""
     arrays = {tensor.name: numpy_helper.to_array(tensor) for tensor in onnx.load(str(path)).graph.initializer}
     return {name: array for name, array in arrays.items() if not name.startswith("shape.")}
 
@@ -116,7 +119,7 @@ def _nodes(graph: Graph, node: Node) -> list[Any]:
                 _make("ReduceMean", inputs, mean, axes=[3], keepdims=0),
                 _make("Reshape", [mean, "shape.vector"], name),
             ]
-    raise ValueError(f"{name}: no ONNX operator for {type(node).__name__}, wanted a folded graph")
+    raise ValueError(f"{name}: no ONNX operator for {type(node).__name__}, wanted a graph without batch normalisation")
 
 
 def _make(operator: str, inputs: list[str], output: str, **attributes: Any) -> Any:

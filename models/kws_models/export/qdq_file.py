@@ -1,4 +1,4 @@
-"""Folded graph -> QDQ ONNX: the float graph with Quantize-/DequantizeLinear pairs at the int8 file's own scales."""
+"""Graph without batch normalisation -> QDQ ONNX: Quantize-/DequantizeLinear pairs at the int8 file's own scales."""
 
 from __future__ import annotations
 

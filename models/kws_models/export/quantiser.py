@@ -45,7 +45,7 @@ class Quantised:
 
 
 def quantise(graph: Graph, weights: Weights, patches: Float32Array) -> Quantised:
-    """Int8 file of a folded graph, calibrated on training patches (n, n_frames, n_coeffs).
+    """Int8 file of a graph without batch normalisation, calibrated on training patches (n, n_frames, n_coeffs).
 
     Ranges are percentiles. The input's are chosen first, then the other maps': those whose scores differ least from
     the float model's.

@@ -1,4 +1,4 @@
-"""Folded graph without padding in time -> ONNX that takes new frames only: layers keep their last columns.
+"""Graph without batch normalisation or padding in time -> ONNX of new frames only: layers keep their last columns.
 
 The file: `frames` (n, m, n_coeffs) and, for each layer that looks back, `LAYER_past` (n, ...) -> `scores` (n, m,
 n_classes), of the patches that end with each of the frames, and `LAYER_next`, the past of the call to come. A patch may

@@ -1,4 +1,4 @@
-"""Folded graph -> TFLite, float32 or int8 (DESIGN 6). Maps are (n, time, frequency, channels): axes NTFC.
+"""Graph without batch normalisation -> TFLite, float32 or int8. Maps are (n, time, frequency, channels): axes NTFC.
 
 A ReLU is fused into the convolution, linear layer or sum before it. A graph whose height is mel (NCFT) is turned: its
 kernels are transposed, so that time comes first in the file.
@@ -159,7 +159,9 @@ def _write(writer: _Writer, node: Node, name: str, activation: str | None) -> No
         case Flatten():
             _reshaped(writer, node.inputs[0], name, writer.map_shape(name))
         case _:
-            raise ValueError(f"{name}: no TFLite operator for {type(node).__name__}, wanted a folded graph")
+            raise ValueError(
+                f"{name}: no TFLite operator for {type(node).__name__}, wanted a graph without batch normalisation"
+            )
 
 
 def _write_conv(writer: _Writer, node: Conv, name: str, activation: str | None) -> None:

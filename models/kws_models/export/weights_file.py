@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from kws_models.export.tflite_writer import Ranges
-from kws_models.zoo.absorbing import fold
+from kws_models.zoo.absorbing import absorb
 from kws_models.zoo.architectures import Architecture
 from kws_models.zoo.graph import BatchNorm, Graph
 from kws_serve.messages import Float32Array, KwsError
@@ -21,23 +21,23 @@ _RANGE = "range."
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """Arrays `<node>.weight`, `.bias`, `.mean`, `.variance`; with `ranges`, of the folded graph."""
+    """Arrays `<node>.weight`, `.bias`, `.mean`, `.variance`; with `ranges`, of a graph without BatchNorm."""
 
     arrays: Mapping[str, Float32Array]
     ranges: Ranges | None = None
 
-    def folded(self, graph: Graph) -> tuple[Graph, Mapping[str, Float32Array]]:
+    def absorbed(self, graph: Graph) -> tuple[Graph, Mapping[str, Float32Array]]:
         """The graph without batch normalisation, and its arrays."""
-        return fold(graph, self.arrays) if self.ranges is None else (folded_graph(graph), self.arrays)
+        return absorb(graph, self.arrays) if self.ranges is None else (absorbed_graph(graph), self.arrays)
 
 
-def folded_graph(graph: Graph) -> Graph:
-    """The graph that `fold` gives, whatever the weights."""
+def absorbed_graph(graph: Graph) -> Graph:
+    """The graph that `absorb` gives, whatever the weights."""
     shapes = {f"{n.name}.{short}": shape for n in graph.nodes for short, shape in graph.weight_shapes(n).items()}
     ones = {name: np.ones(shape, np.float32) for name, shape in shapes.items()}
     norms = [node.name for node in graph.nodes if isinstance(node, BatchNorm)]
     statistics = {f"{norm}.{short}": ones[f"{norm}.weight"] for norm in norms for short in ("mean", "variance")}
-    return fold(graph, ones | statistics)[0]
+    return absorb(graph, ones | statistics)[0]
 
 
 def weights_bytes(checkpoint: Checkpoint) -> bytes:
@@ -58,7 +58,7 @@ def read_weights(path: Path, architecture: Architecture) -> Checkpoint:
         raise KwsError(f"weights: {path}: {error}; wanted the {WEIGHTS_FILE} of a training run") from error
     bounds = {name.removeprefix(_RANGE): found.pop(name) for name in list(found) if name.startswith(_RANGE)}
     ranges = {name: (float(low), float(high)) for name, (low, high) in bounds.items()} or None
-    graph = folded_graph(architecture.graph) if ranges else architecture.graph
+    graph = absorbed_graph(architecture.graph) if ranges else architecture.graph
     wanted = {f"{n.name}.{short}": shape for n in graph.nodes for short, shape in graph.weight_shapes(n).items()}
     wrong = [key for key, shape in wanted.items() if key not in found or found[key].shape != shape]
     if wrong:

@@ -1,4 +1,4 @@
-"""A folded graph in torch that rounds as its int8 file will: quantisation-aware training.
+"""A graph without batch normalisation in torch, that rounds as its int8 file will: quantisation-aware training.
 
 Weights get a scale per channel (convolutions) or per layer (linear ones), maps the ranges that they will have in the
 file; gradients pass through the rounding (straight-through estimator, Jacob et al., CVPR 2018).

@@ -111,7 +111,7 @@ def _step(state: _State, step: int, maps: Any, classes: Any, taught: Any) -> tup
     phase = state.run.phase
     for group in state.optimiser.param_groups:
         group["lr"] = phase.learning_rate * _rate_share(step, phase)
-    state.module.train(not phase.integer)  # folded: nothing left that differs but dropout
+    state.module.train(not phase.integer)  # norms are absorbed: nothing left that differs but dropout
     with torch.autocast(torch.device(state.run.device).type, torch.bfloat16, enabled=phase.bfloat16):
         logits = state.module(maps).float()
     losses = functional.cross_entropy(logits, classes, label_smoothing=phase.label_smoothing, reduction="none")

@@ -13,7 +13,7 @@ class Phase:
     """One optimiser, one schedule, one strength of augmentation; the weights kept are a moving average.
 
     `cosine` warms up linearly and falls to 1 % of the rate; `constant` stays. `integer`: batch normalisation is
-    folded and every map and weight rounded as the int8 file will round it (quantisation-aware training).
+    absorbed and every map and weight rounded as the int8 file will round it (quantisation-aware training).
     `teacher_share`: of the loss, where the command was given a teacher.
     """
 

@@ -39,7 +39,7 @@ from kws_models.training.loop import HISTORY, Teacher, TrainingRun, Validate, fi
 from kws_models.training.mining import mined
 from kws_models.training.recipes import Phase, Recipe, find_recipe
 from kws_models.training.torch_module import GraphModule, load_weights
-from kws_models.zoo.absorbing import fold as fold_norms
+from kws_models.zoo.absorbing import absorb
 from kws_models.zoo.architectures import Architecture, find_architecture
 from kws_serve.backends import open_backend
 from kws_serve.manifest.folder import find_model, load_model, shipped_models_dir
@@ -162,11 +162,11 @@ def _trained(
         return Checkpoint(train(make, batches, run, validate, teacher))
     if found is None:
         raise KwsError("recipe: found an integer phase first, wanted weights to begin with: give --start")
-    folded, arrays = fold_norms(graph, found.arrays)
-    ranges = find_ranges(folded, arrays, calibration_patches(batches))
+    absorbed, arrays = absorb(graph, found.arrays)
+    ranges = find_ranges(absorbed, arrays, calibration_patches(batches))
 
     def make_integer(dropout: float) -> GraphModule:
-        module = IntegerModule(folded, ranges, dropout)
+        module = IntegerModule(absorbed, ranges, dropout)
         load_weights(module, arrays)
         return module
 

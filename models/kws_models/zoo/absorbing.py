@@ -1,4 +1,4 @@
-"""Batch normalisation folded into the layers around it: what is exported has none."""
+"""Batch normalisation absorbed into the layers around it: what is exported has none."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 from kws_models.zoo.graph import BatchNorm, Conv, Graph, Linear, Node, Weights
 
 
-def fold(graph: Graph, weights: Weights) -> tuple[Graph, dict[str, np.ndarray]]:
+def absorb(graph: Graph, weights: Weights) -> tuple[Graph, dict[str, np.ndarray]]:
     """The same function without BatchNorm nodes.
 
     A norm that alone reads a Conv or Linear goes into that layer's weight and bias. One that reads something else
@@ -24,15 +24,15 @@ def fold(graph: Graph, weights: Weights) -> tuple[Graph, dict[str, np.ndarray]]:
         scale, shift = _affine(node, arrays)
         source = nodes[node.inputs[0]]
         if isinstance(source, Conv | Linear) and len(graph.readers(source.name)) == 1:
-            nodes[source.name] = _fold_back(source, arrays, scale, shift)
+            nodes[source.name] = _absorb_backwards(source, arrays, scale, shift)
         else:
-            _fold_forward(node, graph.readers(node.name), arrays, scale, shift)
+            _absorb_forwards(node, graph.readers(node.name), arrays, scale, shift)
         renamed[node.name] = node.inputs[0]
         del nodes[node.name]
     kept = tuple(replace(node, inputs=tuple(renamed.get(i, i) for i in node.inputs)) for node in nodes.values())
-    folded = Graph(graph.name, graph.axes, graph.input_shape, kept)
-    used = {f"{node.name}.{short}" for node in kept for short in folded.weight_shapes(node)}
-    return folded, {name: arrays[name].astype(np.float32) for name in sorted(used)}
+    absorbed = Graph(graph.name, graph.axes, graph.input_shape, kept)
+    used = {f"{node.name}.{short}" for node in kept for short in absorbed.weight_shapes(node)}
+    return absorbed, {name: arrays[name].astype(np.float32) for name in sorted(used)}
 
 
 def _affine(node: BatchNorm, arrays: dict[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
@@ -40,7 +40,9 @@ def _affine(node: BatchNorm, arrays: dict[str, np.ndarray]) -> tuple[np.ndarray,
     return scale, arrays[f"{node.name}.bias"] - arrays[f"{node.name}.mean"] * scale
 
 
-def _fold_back(source: Conv | Linear, arrays: dict[str, np.ndarray], scale: np.ndarray, shift: np.ndarray) -> Node:
+def _absorb_backwards(
+    source: Conv | Linear, arrays: dict[str, np.ndarray], scale: np.ndarray, shift: np.ndarray
+) -> Node:
     weight = arrays[f"{source.name}.weight"]
     arrays[f"{source.name}.weight"] = weight * scale.reshape(-1, *(1,) * (weight.ndim - 1))
     bias = arrays.get(f"{source.name}.bias", np.zeros(len(scale)))
@@ -48,11 +50,11 @@ def _fold_back(source: Conv | Linear, arrays: dict[str, np.ndarray], scale: np.n
     return replace(source, bias=True)
 
 
-def _fold_forward(
+def _absorb_forwards(
     norm: BatchNorm, readers: list[Node], arrays: dict[str, np.ndarray], scale: np.ndarray, shift: np.ndarray
 ) -> None:
     if len(readers) != 1 or not isinstance(readers[0], Linear) or not readers[0].bias:
-        raise ValueError(f"{norm.name}: found no layer to fold it into, wanted a Conv or Linear before or after it")
+        raise ValueError(f"{norm.name}: found no layer to absorb it, wanted a Conv or Linear before or after it")
     name = readers[0].name
     weight = arrays[f"{name}.weight"]
     arrays[f"{name}.bias"] = arrays[f"{name}.bias"] + weight @ shift

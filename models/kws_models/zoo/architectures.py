@@ -22,7 +22,7 @@ class Architecture:
     n_frames: int
     patch_hop_ms: int
     build: Callable[[int], Graph]  # number of labels -> graph
-    params_folded: bool = False  # whether `params` counts batch normalisation folded, as the family's reference does
+    params_absorbed: bool = False  # whether `params` is counted without batch normalisation, as the reference does
 
     @property
     def raw(self) -> bool:
@@ -103,7 +103,7 @@ def _dscnn(
         n_frames=n_frames,
         patch_hop_ms=20,
         build=lambda n: dscnn.dscnn_graph(name, n_frames, n_coeffs, sizes, n, streams=stream_frames > 0),
-        params_folded=True,
+        params_absorbed=True,
     )
 
 
@@ -117,7 +117,7 @@ def _mnet(name: str, build: Callable[[str, int, int, int], Graph]) -> Architectu
         n_frames=65,
         patch_hop_ms=30,
         build=lambda n: build(name, 65, 40, n),
-        params_folded=True,
+        params_absorbed=True,
     )
 
 

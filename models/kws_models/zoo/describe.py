@@ -63,16 +63,19 @@ class LayerCounts:
 
 
 def describe(architecture: Architecture) -> dict[str, Any]:
-    """Counts of the architecture's graph, keys as `kws-models describe --json` prints them."""
+    """Counts of the architecture's graph, keys as `kws-models describe --json` prints them.
+
+    `params_folded`: what the reference calls parameters without batch normalisation.
+    """
     graph = architecture.graph
     layers = [_layer(graph, node) for node in graph.nodes]
     trainable = sum(layer.params for layer in layers)
-    folded = params_folded(graph)
+    absorbed = params_absorbed(graph)
     return {
         "name": architecture.name,
-        "params": folded if architecture.params_folded else trainable,
+        "params": absorbed if architecture.params_absorbed else trainable,
         "params_trainable": trainable,
-        "params_folded": folded,
+        "params_folded": absorbed,
         "macs": sum(layer.macs for layer in layers),
         "ops": sum(layer.ops for layer in layers),
         "mult_adds": sum(_mult_adds(graph, node) for node in graph.nodes),
@@ -85,7 +88,7 @@ def describe(architecture: Architecture) -> dict[str, Any]:
     }
 
 
-def params_folded(graph: Graph) -> int:
+def params_absorbed(graph: Graph) -> int:
     """Parameters once batch normalisation has become weights and biases."""
     total = 0
     for node in graph.nodes:

@@ -14,7 +14,7 @@ from kws_models.evaluation.pictures import draw_curves
 from kws_models.export.export_command import DEFAULT_DETECTION
 from kws_models.export.model_folder_writer import ONNX_FILE, ModelFacts, write_model_folder
 from kws_models.export.onnx_file import onnx_bytes
-from kws_models.zoo.absorbing import fold
+from kws_models.zoo.absorbing import absorb
 from kws_models.zoo.architectures import ARCHITECTURES
 from kws_serve.manifest.folder import load_model
 from kws_serve.messages import KwsError
@@ -46,7 +46,7 @@ def test_a_shipped_model(name: str, clip: Path, tmp_path: Path, capsys: pytest.C
 
 def test_raw_samples(clip: Path, tmp_path: Path) -> None:
     architecture = ARCHITECTURES["cnn1d-only-conv-2"]
-    graph, weights = fold(architecture.graph, random_weights(architecture.graph))
+    graph, weights = absorb(architecture.graph, random_weights(architecture.graph))
     facts = ModelFacts("1.0.0", {"*": DEFAULT_DETECTION["keyword"]}, {})
     write_model_folder(tmp_path / "raw", architecture, {ONNX_FILE: onnx_bytes(graph, weights)}, facts)
     written = filters(load_model(tmp_path / "raw"), clip, tmp_path / "out")

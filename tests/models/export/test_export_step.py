@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from kws_models.export.onnx_file import onnx_bytes
 from kws_models.export.step_file import step_bytes
 from kws_models.zoo import dscnn
-from kws_models.zoo.absorbing import fold
+from kws_models.zoo.absorbing import absorb
 from kws_models.zoo.architectures import ARCHITECTURES
 from kws_models.zoo.graph import Conv, Graph, Weights
 from kws_serve.backends.onnx_session import new_session
@@ -38,10 +38,10 @@ class Pair:
 
     def __init__(self, name: str) -> None:
         graph = without_padding_in_time(name, SIZES[name])
-        folded: tuple[Graph, Weights] = fold(graph, random_weights(graph))
+        absorbed: tuple[Graph, Weights] = absorb(graph, random_weights(graph))
         self.n_frames, self.n_coeffs = graph.input_shape[1:]
-        self.step = step_bytes(*folded)
-        sessions = [onnx_bytes(*folded), self.step]
+        self.step = step_bytes(*absorbed)
+        sessions = [onnx_bytes(*absorbed), self.step]
         self.whole, self.stepping = (new_session(data) for data in sessions)
 
 
@@ -79,9 +79,9 @@ def test_the_same_graph_and_weights_give_the_same_bytes(pairs):
 )
 def test_what_cannot_go_on_in_time_is_refused(name, why):
     graph = ARCHITECTURES[name].graph
-    folded, weights = fold(graph, random_weights(graph))
+    absorbed, weights = absorb(graph, random_weights(graph))
     with pytest.raises(ValueError, match=why):
-        step_bytes(folded, weights)
+        step_bytes(absorbed, weights)
 
 
 def test_scores_are_not_saturated(pairs):

@@ -11,7 +11,7 @@ from kws_models.export.onnx_file import onnx_bytes, read_weights
 from kws_models.export.qdq_file import qdq_bytes
 from kws_models.export.quantiser import quantise, run_tflite
 from kws_models.export.tflite_writer import fused_relus, quantisation_of, tflite_bytes
-from kws_models.zoo.absorbing import fold
+from kws_models.zoo.absorbing import absorb
 from kws_models.zoo.architectures import ARCHITECTURES
 from kws_models.zoo.graph import BatchNorm
 from kws_serve.backends import open_backend
@@ -24,7 +24,7 @@ POOLED = ["cnn-trad-fpool3", "cnn1d-custom32-8", "cnn1d-ch64-3", "cnn1d-base-4co
 
 @pytest.mark.parametrize("name", [*NAMES, "m2", *POOLED])
 def test_float_files_agree_and_take_any_batch(name: str) -> None:
-    graph, weights = fold(ARCHITECTURES[name].graph, random_weights(ARCHITECTURES[name].graph))
+    graph, weights = absorb(ARCHITECTURES[name].graph, random_weights(ARCHITECTURES[name].graph))
     if name in POOLED:  # tens of thousands of values go into the last layer: no wild scores
         weights["linear.weight"] /= 20.0
     content = onnx_bytes(graph, weights)
@@ -39,7 +39,7 @@ def test_float_files_agree_and_take_any_batch(name: str) -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_int8_stays_near_float(name: str) -> None:
-    graph, weights = fold(ARCHITECTURES[name].graph, random_weights(ARCHITECTURES[name].graph))
+    graph, weights = absorb(ARCHITECTURES[name].graph, random_weights(ARCHITECTURES[name].graph))
     patches = random_patches(graph, 32)
     quantised = quantise(graph, weights, patches)
     scores = run_onnx(onnx_bytes(graph, weights), graph, patches)
@@ -50,7 +50,7 @@ def test_int8_stays_near_float(name: str) -> None:
 
 @pytest.mark.parametrize("gain", [1.0, 0.03])
 def test_raw_samples_stay_float_so_that_quiet_speech_is_heard(gain: float) -> None:
-    graph, weights = fold(
+    graph, weights = absorb(
         ARCHITECTURES["cnn1d-custom32-8"].graph, random_weights(ARCHITECTURES["cnn1d-custom32-8"].graph)
     )
     patches = 0.1 * random_patches(graph, 48)
@@ -64,7 +64,7 @@ def test_raw_samples_stay_float_so_that_quiet_speech_is_heard(gain: float) -> No
 @pytest.mark.parametrize("name", ["cnn1d-custom32-8", "m2"])
 def test_the_service_runs_what_is_written(name: str, tmp_path) -> None:
     architecture = ARCHITECTURES[name]
-    graph, weights = fold(architecture.graph, random_weights(architecture.graph))
+    graph, weights = absorb(architecture.graph, random_weights(architecture.graph))
     patches = random_patches(graph, 5)
     files = {ONNX_FILE: onnx_bytes(graph, weights), TFLITE_FILE: quantise(graph, weights, patches).content}
     facts = ModelFacts("1.0.0", {"*": DEFAULT_DETECTION["keyword"]}, {})
@@ -77,21 +77,21 @@ def test_the_service_runs_what_is_written(name: str, tmp_path) -> None:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_folding_leaves_no_norm_and_counts_right(name: str) -> None:
+def test_absorbing_leaves_no_norm_and_counts_right(name: str) -> None:
     graph = ARCHITECTURES[name].graph
-    folded, weights = fold(graph, random_weights(graph))
-    assert not any(isinstance(node, BatchNorm) for node in folded.nodes)
+    absorbed, weights = absorb(graph, random_weights(graph))
+    assert not any(isinstance(node, BatchNorm) for node in absorbed.nodes)
     assert sum(array.size for array in weights.values()) == {"dscnn-s": 22_604, "resnetse": 60_330}[name]
 
 
 def test_the_same_weights_give_the_same_bytes() -> None:
-    graph, weights = fold(ARCHITECTURES["dscnn-s"].graph, random_weights(ARCHITECTURES["dscnn-s"].graph))
+    graph, weights = absorb(ARCHITECTURES["dscnn-s"].graph, random_weights(ARCHITECTURES["dscnn-s"].graph))
     assert onnx_bytes(graph, weights) == onnx_bytes(graph, weights)
     assert tflite_bytes(graph, weights) == tflite_bytes(graph, weights)
 
 
 def test_weights_are_read_back(tmp_path) -> None:
-    graph, weights = fold(ARCHITECTURES["resnetse"].graph, random_weights(ARCHITECTURES["resnetse"].graph))
+    graph, weights = absorb(ARCHITECTURES["resnetse"].graph, random_weights(ARCHITECTURES["resnetse"].graph))
     (tmp_path / "model.onnx").write_bytes(onnx_bytes(graph, weights))
     back = read_weights(tmp_path / "model.onnx")
     assert set(back) == set(weights)
@@ -99,7 +99,7 @@ def test_weights_are_read_back(tmp_path) -> None:
 
 
 def test_relus_are_fused_only_where_nothing_else_reads() -> None:
-    graph, _ = fold(ARCHITECTURES["resnetse"].graph, random_weights(ARCHITECTURES["resnetse"].graph))
+    graph, _ = absorb(ARCHITECTURES["resnetse"].graph, random_weights(ARCHITECTURES["resnetse"].graph))
     fused = fused_relus(graph)
     assert fused["stage1_1_conv1"] == "stage1_1_relu1" and fused["stage1_1_add"] == "stage1_1_relu"
     assert "stage1_1_conv3" not in fused  # the squeeze and the scale both read it
@@ -113,7 +113,7 @@ def test_zero_is_exact_in_every_quantisation(low: float, high: float) -> None:
 
 @pytest.mark.parametrize("name", ["dscnn-s", "resnetse", "cnn1d-custom32-8"])
 def test_qdq_onnx_rounds_as_the_int8_file(name: str) -> None:
-    graph, weights = fold(ARCHITECTURES[name].graph, random_weights(ARCHITECTURES[name].graph))
+    graph, weights = absorb(ARCHITECTURES[name].graph, random_weights(ARCHITECTURES[name].graph))
     patches = random_patches(graph, 24)
     quantised = quantise(graph, weights, patches)
     integer = run_tflite(quantised.content, patches)

@@ -14,7 +14,7 @@ from kws_models.zoo.architectures import ARCHITECTURES, Architecture
 from kws_models.zoo.describe import describe
 from kws_models.zoo.graph import Conv, same_pads
 
-# params folded, macs, ops: MODEL_ZOO's table
+# params without batch normalisation, macs, ops: MODEL_ZOO's table
 DSCNN = {
     "dscnn-s": (22_604, 2_656_768, 2_704_780),
     "dscnn-m": (135_032, 9_816_384, 9_915_296),

@@ -7,15 +7,14 @@ No word that sounds the same as a command is among the near-words (know, write):
 from __future__ import annotations
 
 import hashlib
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 
 from kws_models.data.audio_cache import Audio, at_rate, cached
-from kws_models.data.running_speech import COMMANDS, TRAINING_ACCENTS, Piece, pieces, spoken, versions
-from kws_models.data.running_speech import installed as any_installed
+from kws_models.data.running_speech import COMMANDS, TRAINING_ACCENTS, pieces
+from kws_models.data.synthesiser import ESPEAK, Piece, installed, spoken, versions
 from kws_serve.messages import Int16Array, KwsError
 
 NEAR_WORDS = tuple(
@@ -48,13 +47,8 @@ ed edward grandma grandpa iven iven2 iven3 john klatt2 klatt4 marcelo max michel
 rob robert sandro shelby steph steph2 travis victor zac
 """.split()
 )  # none of those that measure
-_WORDS_A_PIECE = 10
-_SENTENCES_A_PIECE = 4
-
-
-def installed() -> bool:
-    """Whether the synthesiser is there."""
-    return shutil.which("espeak-ng") is not None
+_WORDS_A_PIECE = 10  # said alone, each as a sentence of its own: with a pause after it
+_SENTENCES_A_PIECE = 4  # of one or two near-words each: some six more in a piece
 
 
 def near_pieces(seed: int, hours: float) -> Iterator[Piece]:
@@ -62,14 +56,14 @@ def near_pieces(seed: int, hours: float) -> Iterator[Piece]:
 
     Raises KwsError without espeak-ng.
     """
-    if not installed():
+    if not installed(ESPEAK):
         raise KwsError("near-words: found no espeak-ng; install: apt-get install espeak-ng")
     rng = np.random.default_rng([seed, 17])
     words = [word for word in NEAR_WORDS if word not in COMMANDS]
     left_s = hours * 3600.0
     while left_s > 0:
         accent, variant = (names[int(rng.integers(len(names)))] for names in (TRAINING_ACCENTS, _VARIANTS))
-        voice = f"espeak-ng {accent}+{variant}"
+        voice = f"{ESPEAK} {accent}+{variant}"
         alone = [words[i] for i in rng.integers(0, len(words), _WORDS_A_PIECE)]
         said = []
         for _ in range(_SENTENCES_A_PIECE):
@@ -86,10 +80,10 @@ def training_speech(seed: int, hours: float, near_hours: float, rate_hz: int, ca
 
     None, said aloud, where no synthesiser is installed; without espeak-ng no near-words.
     """
-    if not any_installed():
+    if not installed():
         print("found neither espeak-ng nor flite: training without synthesised running speech")
         return None
-    near_hours = near_hours if installed() else 0.0
+    near_hours = near_hours if installed(ESPEAK) else 0.0
 
     def make() -> list[Int16Array]:
         said = [*pieces(seed, hours, training=True), *(near_pieces(seed, near_hours) if near_hours else ())]

@@ -7,24 +7,20 @@ backgrounds. Debian packages espeak-ng and flite. One seed gives the same audio 
 # ruff: noqa: SIM905  (word lists read best as text)
 from __future__ import annotations
 
-import io
 import re
-import shutil
-import subprocess
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 import numpy as np
-import soundfile
 from numpy.random import Generator
 
-from kws_models.data.audio_cache import at_rate
-from kws_serve.messages import Int16Array, KwsError
+from kws_models.data.synthesiser import ESPEAK, FLITE, Piece, installed, spoken
+from kws_serve.messages import KwsError
 
 COMMANDS = frozenset("yes no up down left right on off stop go".split())
 _ACCENTS = ("en-gb", "en-us", "en-gb-scotland", "en-gb-x-gbclan", "en-gb-x-rp", "en-gb-x-gbcwmd", "en-029")
 _VARIANTS = ("m1", "m2", "m3", "m4", "m5", "m7", "f1", "f2", "f3", "f4", "f5", "Andy", "Annie", "Gene", "Lee", "linda")
-_FLITE = ("awb", "kal16", "rms", "slt")
+_FLITE_VOICES = ("awb", "kal16", "rms", "slt")
+_FLITE_WEIGHT = 8  # times as likely as a voice of espeak-ng: few voices, but of another make
 _TRAINING_VARIANTS = (
     "Alicia",
     "Denis",
@@ -39,7 +35,7 @@ _TRAINING_VARIANTS = (
     "grandma",
 )
 TRAINING_ACCENTS = ("en-gb", "en-us", "en-029")
-_PER_PIECE = 14  # sentences by one voice, about a minute
+_SENTENCES_A_PIECE = 14  # by one voice: about a minute, so that an hour has some sixty voices
 
 _PEOPLE = """
 teacher neighbour doctor farmer painter sailor grandmother student driver baker captain daughter engineer gardener
@@ -114,19 +110,6 @@ def sentence(rng: Generator) -> str:
     return made
 
 
-@dataclass(frozen=True)
-class Piece:
-    """About a minute of one voice."""
-
-    voice: str
-    samples: Int16Array  # 16 kHz
-
-
-def installed() -> bool:
-    """Whether there is a synthesiser."""
-    return any(shutil.which(program) for program in ("espeak-ng", "flite"))
-
-
 def pieces(seed: int, hours: float, training: bool = False) -> Iterator[Piece]:
     """Speech until `hours` are full; voices for `training` are other ones. Raises KwsError without a synthesiser."""
     voices = _voices(training)
@@ -134,50 +117,18 @@ def pieces(seed: int, hours: float, training: bool = False) -> Iterator[Piece]:
     left_s = hours * 3600.0
     while left_s > 0:
         voice = voices[int(rng.integers(len(voices)))]
-        text = " ".join(sentence(rng) for _ in range(_PER_PIECE))
+        text = " ".join(sentence(rng) for _ in range(_SENTENCES_A_PIECE))
         samples = spoken(rng, voice, text)
         left_s -= len(samples) / 16_000
         yield Piece(voice, samples)
 
 
-def versions() -> str:
-    """The synthesisers and their versions, for the record."""
-    found = []
-    for command in (("espeak-ng", "--version"), ("flite", "--version")):
-        if shutil.which(command[0]):
-            done = subprocess.run(command, capture_output=True, text=True, check=False)
-            found.append((done.stdout + done.stderr).strip().splitlines()[0].split("Data at")[0].strip())
-    return "; ".join(found)
-
-
 def _voices(training: bool) -> list[str]:
     accents, variants = (TRAINING_ACCENTS, _TRAINING_VARIANTS) if training else (_ACCENTS, _VARIANTS)
-    voices = [f"espeak-ng {accent}+{variant}" for accent in accents for variant in variants]
-    voices = voices if shutil.which("espeak-ng") else []
-    if shutil.which("flite") and not training:
-        voices += [f"flite {name}" for name in _FLITE for _ in range(8)]  # few voices, but other ones
+    voices = [f"{ESPEAK} {accent}+{variant}" for accent in accents for variant in variants]
+    voices = voices if installed(ESPEAK) else []
+    if installed(FLITE) and not training:
+        voices += [f"{FLITE} {name}" for name in _FLITE_VOICES for _ in range(_FLITE_WEIGHT)]
     if not voices:
         raise KwsError("running speech: found neither espeak-ng nor flite; install: apt-get install espeak-ng flite")
     return voices
-
-
-def spoken(rng: Generator, voice: str, text: str) -> Int16Array:
-    """`text` at 16 kHz by a voice as `espeak-ng ACCENT+VARIANT` or `flite NAME`. Raises KwsError if it says nothing."""
-    engine, name = voice.split(" ", 1)
-    if engine == "flite":
-        stretch = f"duration_stretch={rng.uniform(0.85, 1.25):.2f}"
-        command = ["flite", "-voice", name, "--setf", stretch, "-t", text, "-o", "/dev/stdout"]
-    else:
-        rate, pitch = str(int(rng.integers(120, 210))), str(int(rng.integers(25, 75)))
-        command = ["espeak-ng", "-v", name, "-s", rate, "-p", pitch, "--stdout", text]
-    done = subprocess.run(command, capture_output=True, check=False)
-    if done.returncode or len(done.stdout) < 1000:
-        raise KwsError(f"{' '.join(command[:3])}: {done.stderr.decode(errors='replace').strip() or 'gave no audio'}")
-    samples, rate_hz = soundfile.read(io.BytesIO(_with_length(done.stdout)), dtype="int16")
-    return at_rate(np.asarray(samples, np.int16), rate_hz, 16_000)
-
-
-def _with_length(wav: bytes) -> bytes:
-    """A wav written to a pipe says it is empty or endless: the length put in."""
-    at = wav.find(b"data") + 4
-    return wav[:at] + (len(wav) - at - 4).to_bytes(4, "little") + wav[at + 4 :]

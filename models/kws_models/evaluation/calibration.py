@@ -22,7 +22,8 @@ import numpy as np
 
 from kws_models.data.audio_cache import at_rate, decode
 from kws_models.data.recordings import event_root, find_recordings, keyword_root, only_fold
-from kws_models.data.running_speech import pieces, versions
+from kws_models.data.running_speech import pieces
+from kws_models.data.synthesiser import versions
 from kws_models.evaluation.clips import HARD, Infer
 from kws_models.evaluation.intervals import poisson, wilson
 from kws_models.evaluation.scenes import Scene, compose, count, detections, mix, stream_scores, with_settings

@@ -13,7 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kws_models.data.recordings import fold_of
-from kws_models.data.running_speech import COMMANDS, installed, pieces, sentence
+from kws_models.data.running_speech import COMMANDS, pieces, sentence
+from kws_models.data.synthesiser import installed
 from kws_models.evaluation.calibration import GRID, Curves, _best, main
 from kws_serve.manifest.folder import find_model, load_model, shipped_models_dir
 from tests.models.evaluation.test_evaluation import write_clip

@@ -11,7 +11,7 @@ import pytest
 from kws_models.data.audio_cache import decode
 from kws_models.data.features import PatchMaker
 from kws_models.data.training_list import read_training_list
-from kws_models.export.export_command import EXPERIMENTAL_BELOW
+from kws_models.export.trained_model import EXPERIMENTAL_BELOW
 from kws_models.zoo.architectures import ARCHITECTURES
 from kws_serve.backends import open_backend
 from kws_serve.manifest.folder import find_model, list_models, shipped_models_dir

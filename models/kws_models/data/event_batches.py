@@ -7,17 +7,19 @@ source's rate says nothing about its class.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from numpy.random import Generator
 
 from kws_models.data.audio_cache import Audio, joined, load_audio
-from kws_models.data.augmentation import banded, drawn, masked, segments, stretched, to_int16
+from kws_models.data.augmentation import banded, masked, segments, stretched, to_int16
+from kws_models.data.event_beds import coloured, over_beds
+from kws_models.data.event_mix import EventMix
 from kws_models.data.features import patch_maker
 from kws_models.data.near_words import training_speech
 from kws_models.data.recordings import (
+    HARD,
     DataError,
     Recording,
     event_root,
@@ -27,67 +29,17 @@ from kws_models.data.recordings import (
     without_fold,
 )
 from kws_models.data.rooms import impulse_responses, in_rooms
+from kws_models.data.samplers import SourceSampler
 from kws_models.data.shatter import shatterings
 from kws_models.zoo.architectures import Architecture
 from kws_serve.messages import Float32Array, Int16Array, Int64Array
 
-HARD, GLASS = "background_hard", "glassbreak"
+GLASS = "glassbreak"  # the event that is synthesised, too
 SPEECH_FOLDERS = ("speech_commands", "digits_fsdd_8k")
 _SPEECH_PER_FOLDER = 60
 _SUSTAINED_S = 3.0  # clips at least this long sound throughout: any loud part of them is the event
 _TRIES = 6
 _SPEECH_HOURS = 0.5
-
-
-@dataclass(frozen=True)
-class EventMix:
-    """What a batch is made of, and ranges drawn from uniformly."""
-
-    n: int = 64
-    rest_share: float = 0.45  # patches whose label is the rest label; the events share the others evenly
-    hard_share: float = 0.45  # of those: a hard negative
-    speech_share: float = 0.2  # of those: speech
-    no_bed_share: float = 0.4
-    room_share: float = 0.6
-    layer_share: float = 0.25
-    speed: tuple[float, float] = (0.8, 1.25)
-    snr_db: tuple[float, float] = (0.0, 35.0)
-    level_db: tuple[float, float] = (-45.0, 0.0)  # of the loudest 50 ms against full scale
-    tilt_db_per_octave: float = 3.0
-    mask_share: float = 0.3  # patches with runs of frames and of mel bands hidden (SpecAugment)
-    mask_frames: int = 16
-    mask_bands: int = 4
-    shatter_share: float = 0.3  # of the glass: synthesised
-    synthetic_speech_share: float = 0.5  # of the speech: running, by a synthesiser where one is installed
-
-
-MIXES: dict[str, EventMix] = {
-    "strong": EventMix(),
-    "mild": EventMix(
-        hard_share=0.55,
-        room_share=0.3,
-        layer_share=0.1,
-        speed=(0.9, 1.12),
-        snr_db=(6.0, 40.0),
-        tilt_db_per_octave=1.5,
-        mask_share=0.0,
-    ),
-}
-
-
-class SourceSampler:
-    """Draws clips evenly over sources: ten shots of one gun weigh as much as one of another."""
-
-    def __init__(self, indexes: list[int], recordings: list[Recording]) -> None:
-        sources: dict[str, list[int]] = {}
-        for i in indexes:
-            sources.setdefault(recordings[i].source, []).append(i)
-        self._groups = [np.array(group) for _, group in sorted(sources.items())]
-
-    def draw(self, rng: Generator, n: int) -> Int64Array:
-        """`n` clip indexes."""
-        groups = [self._groups[i] for i in rng.integers(0, len(self._groups), n)]
-        return np.array([group[rng.integers(0, len(group))] for group in groups], np.int64)
 
 
 class EventBatches:
@@ -147,8 +99,9 @@ class EventBatches:
         for kind in sorted(set(kinds) - {self.rest}):
             rows = np.flatnonzero(kinds == kind)
             sounds[rows] = self._sounds(rng, kind, len(rows))
-        sounds = self._coloured(rng, in_rooms(rng, sounds, self._rooms, self.mix.room_share))
-        samples = to_int16(self._over_beds(rng, sounds))
+        sounds = coloured(rng, in_rooms(rng, sounds, self._rooms, mix.room_share), mix, self.rate_hz)
+        beds = segments(rng, self.audio, self._samplers[self.rest].draw(rng, mix.n), self.maker.patch_samples)
+        samples = to_int16(over_beds(rng, sounds, beds, mix, self.rate_hz))
         classes = [self.labels.index(kind if kind in self.labels else self.rest) for kind in kinds]
         patches = banded(rng, self.maker.patches(samples), mix.mask_share, mix.mask_bands)
         return masked(rng, patches, mix.mask_share, mix.mask_frames), np.array(classes, np.int64)
@@ -213,51 +166,6 @@ class EventBatches:
         loudest = int(np.argmax(np.abs(samples.astype(np.int32)))) if len(samples) else 0
         room = min(len(samples) - loudest, 0.2 * self.rate_hz)
         return rng.uniform(loudest + room - width, max(loudest - 0.1 * self.rate_hz, loudest + room - width + 1))
-
-    def _coloured(self, rng: Generator, sounds: Float32Array) -> Float32Array:
-        """A random tilt, and in a third of the rows a microphone that hears less of the highs."""
-        n, n_samples = sounds.shape
-        size = 1 << (n_samples - 1).bit_length()
-        hz = np.maximum(np.fft.rfftfreq(size, 1 / self.rate_hz), 50.0)
-        tilt = rng.uniform(-self.mix.tilt_db_per_octave, self.mix.tilt_db_per_octave, (n, 1))
-        gain = 10.0 ** (tilt * np.log2(hz / 1000.0) / 20.0)
-        corner = np.where(rng.random((n, 1)) < 0.33, rng.uniform(1500.0, 3800.0, (n, 1)), 1e6)
-        gain /= np.sqrt(1.0 + (hz / corner) ** 8)
-        return np.fft.irfft(np.fft.rfft(sounds, size) * gain, size)[:, :n_samples].astype(np.float32)
-
-    def _over_beds(self, rng: Generator, sounds: Float32Array) -> Float32Array:
-        """Sounds (n, patch_samples) at random levels over backgrounds at random ratios, or in digital silence.
-
-        Ratios are of the loudest 50 ms of the sound to the mean of the bed: a shot is short.
-        """
-        n, width = sounds.shape
-        bed = segments(rng, self.audio, self._samplers[self.rest].draw(rng, n), width)
-        level = 32768.0 * 10.0 ** (rng.uniform(*self.mix.level_db, (n, 1)) / 20.0)
-        loud = _loudest_rms(sounds, self.rate_hz // 20)
-        bed_rms = np.sqrt((bed**2).mean(1, keepdims=True)) + 1.0
-        ratio = 10.0 ** (rng.uniform(*self.mix.snr_db, (n, 1)) / 20.0)
-        silent = loud[:, 0] < 1.0
-        ratio[silent] = 1.0
-        bare = (drawn(rng, (0.0, 1.0), n) < self.mix.no_bed_share)[:, None]
-        bed = bed * (level / bed_rms / ratio)
-        faint = rng.normal(size=(n, width)) * rng.uniform(0.0, 3.0, (n, 1)) * (rng.random((n, 1)) < 0.5)
-        centred = _centred_in_zeros(rng, bed) if bare.any() else bed
-        bed = np.where(bare, np.where(silent[:, None], centred, faint), bed + faint)
-        return np.asarray(sounds * (level / (loud + 1.0)) + bed, np.float32)
-
-
-def _loudest_rms(signals: Float32Array, window: int) -> Float32Array:
-    """RMS (n, 1) of the loudest of the windows side by side."""
-    n, n_samples = signals.shape
-    windows = signals[:, : n_samples // window * window].reshape(n, -1, window)
-    return np.asarray(np.sqrt((windows**2).mean(2).max(1))[:, None], np.float32)
-
-
-def _centred_in_zeros(rng: Generator, beds: Float32Array) -> Float32Array:
-    """Backgrounds cut to 0.3 ... 1 of the patch, the rest zeros: as a short file centred in zeros."""
-    n, width = beds.shape
-    half = (rng.uniform(0.3, 1.0, (n, 1)) * width / 2).astype(int)
-    return np.where(np.abs(np.arange(width) - width // 2) < half, beds, np.float32(0.0))
 
 
 def find_speech(data: Path) -> list[Recording]:

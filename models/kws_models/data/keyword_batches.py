@@ -2,91 +2,36 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
 from numpy.random import Generator
 
 from kws_models.data.audio_cache import load_audio
-from kws_models.data.augmentation import (
-    AugmentSpec,
-    FramePlace,
-    masked,
-    mixed,
-    mixed_log_mel,
-    segments,
-    stretched,
-    warped_log_mel,
-    with_gain,
-)
-from kws_models.data.features import PatchMaker, patch_maker
-from kws_models.data.logmel_pack import N_MELS, PACK_HOP_MS, PackEntry, fit_bands, frame_line, read_index, read_log_mels
-from kws_models.data.negatives import RATE_HZ, SILENCE, Negatives, Shares
+from kws_models.data.augmentation import AugmentSpec, masked, mixed, segments, stretched, with_gain
+from kws_models.data.features import patch_maker
+from kws_models.data.keyword_mix import KeywordMix
+from kws_models.data.log_mel_clips import LogMelClips, load_log_mels
+from kws_models.data.negatives import RATE_HZ, Negatives, Shares
 from kws_models.data.recordings import (
-    DataError,
+    NOISE_FOLDER,
     Recording,
     event_root,
     find_recordings,
     flatten,
-    fold_of,
     keyword_root,
     require_folders,
     without_fold,
 )
 from kws_models.data.rooms import impulse_responses, in_rooms
-from kws_models.evaluation.clips import UNKNOWN
+from kws_models.data.samplers import ClassSampler
 from kws_models.zoo.architectures import Architecture
-from kws_serve.core.mel import Float64Array, dct_matrix
+from kws_models.zoo.labels import BACKGROUND, SILENCE, UNKNOWN
 from kws_serve.messages import Float32Array, Int16Array, Int64Array
 
-NOISE_FOLDER = "_background_noise_"
 DIGITS_FOLDER, DIGITS_EVERY = "digits_fsdd_8k", 5  # four speakers: a fifth of their many clips
 N_SAMPLES = 16_000  # of a clip, and of what is drawn for a patch at least
 LATE_MS = 150.0  # a word ends about a quarter of a second before its clip does
-
-
-@dataclass(frozen=True)
-class KeywordMix:
-    """What a batch is made of."""
-
-    n_audio: int = 64
-    n_log_mel: int = 64
-    silence_share: float = 0.10
-    unknown_share: float = 0.16
-    running_speech_share: float = 0.12  # of the audio: `_unknown_` out of synthesised speech, cut anywhere
-    real_speech_share: float = 0.25  # of the audio, where there is some: `_unknown_` out of what real people say
-    mined_share: float = 0.5  # of both and of silence, where places were mined: what the model took for a command
-    opus_share: float = 0.5  # of clips that have an Opus twin, and of real speech
-    augment: AugmentSpec = field(default_factory=AugmentSpec)
-
-
-class ClassSampler:
-    """Draws clips for wanted classes: a class's clips weigh 1 / sqrt(clips of their folder)."""
-
-    def __init__(self, folders: list[str], labels: tuple[str, ...]) -> None:
-        folder_of = np.array(folders)
-        counts = {name: int((folder_of == name).sum()) for name in set(folders)}
-        self._clips: list[Int64Array] = []
-        self._edges: list[Float64Array] = []
-        for label in labels:
-            known = set(labels) - {UNKNOWN, SILENCE}
-            mine = folder_of == label
-            if label == UNKNOWN:
-                mine |= np.array([name not in known and not name.startswith("_") for name in folders], bool)
-            clips = np.flatnonzero(mine)
-            if label != SILENCE and not len(clips):
-                what = "words that are no command" if label == UNKNOWN else label
-                raise DataError(f"data: found no recording of {what} to train on, wanted some")
-            weights = np.array([counts[folders[i]] ** -0.5 for i in clips])
-            self._clips.append(clips)
-            self._edges.append(np.asarray(np.cumsum(weights) / weights.sum() if len(clips) else weights, np.float64))
-
-    def draw(self, rng: Generator, classes: Int64Array) -> Int64Array:
-        """One clip for each class index (n,)."""
-        return np.array(
-            [self._clips[c][np.searchsorted(self._edges[c], rng.random(), side="right")] for c in classes], np.int64
-        )
 
 
 class KeywordBatches:
@@ -118,7 +63,7 @@ class KeywordBatches:
         self._sampler = ClassSampler([r.folder for r in self.recordings], self.labels)
         self._load_twins(clips, kept, cache)
         self._load_noise(found, data, fold, cache)
-        self._load_log_mels(data, fold)
+        self._log_mels = load_log_mels(data, fold, self.labels, self.maker, self.recordings, self.audio)
         self.speech = Negatives(self.labels, self.noise, seed, cache)
         if UNKNOWN in self.labels:
             self.speech.load(data, fold)
@@ -151,27 +96,10 @@ class KeywordBatches:
         kept = [i for i, r in enumerate(everything) if fold is None or r.fold != fold]
         self.noise = load_audio(everything, RATE_HZ, cache).take(kept)
         lengths = (self.noise.ends - self.noise.starts).astype(np.float64)
-        rest = np.array([r.folder == "backgroundnoise" for r in self.noise_recordings])
+        rest = np.array([r.folder == BACKGROUND for r in self.noise_recordings])
         weights = np.where(rest, lengths, 0.3 * lengths)
         weights[: len(own)] *= weights[len(own) :].sum() / weights[: len(own)].sum() if other else 1.0
         self._noise_edges = np.cumsum(weights) / weights.sum()
-
-    def _load_log_mels(self, data: Path, fold: int | None) -> None:
-        self.pack: list[PackEntry] = []
-        spec = self.maker.spec
-        folder = data / "speech_commands_logmel"
-        entries = [e for e in read_index(folder) if fold is None or fold_of(e.source) != fold]
-        fits = spec.mel is not None and spec.mel.n == N_MELS
-        if not entries or not fits or spec.dct is None or spec.mel is None:
-            return
-        maker = self._log_mel_maker = PatchMaker(replace(spec, kind="fbank", dct=None, c0="none"), self.maker.n_frames)
-        slope, offset, self.pack_fitted_on = fit_bands(folder, entries, self.recordings, self.audio, maker)
-        self.pack = entries
-        self._log_mels = (read_log_mels(folder, [e.column for e in entries]) * slope + offset).astype(np.float32)
-        self._pack_sampler = ClassSampler([e.folder for e in entries], self.labels)
-        self._dct = dct_matrix(spec.dct, spec.mel.n).astype(np.float32)
-        low, high = (1127.0 * np.log1p(hz / 700.0) for hz in (spec.mel.f_min_hz, spec.mel.f_max_hz))
-        self._mel_step = (high - low) / (spec.mel.n + 1)
 
     @property
     def training_recordings(self) -> list[Recording]:
@@ -181,17 +109,16 @@ class KeywordBatches:
     @property
     def feature_clips(self) -> list[str]:
         """`word/stem` of the clips known by their features only."""
-        return [f"{entry.folder}/{entry.stem}" for entry in self.pack]
+        return [f"{entry.folder}/{entry.stem}" for entry in self._log_mels.entries] if self._log_mels else []
 
     def batch(self, step: int) -> tuple[Float32Array, Int64Array]:
         """Patches (n, n_frames, n_coeffs) and class indexes (n,): a function of seed and step alone."""
         rng = np.random.default_rng([self.seed, step])
-        n_log_mel = self.mix.n_log_mel if self.pack else 0
-        n_audio = self.mix.n_audio + (0 if self.pack else self.mix.n_log_mel)
+        n_audio = self.mix.n_audio + (0 if self._log_mels else self.mix.n_log_mel)
         audio, audio_classes = self._from_audio(rng, n_audio)
         parts, classes = [audio], [audio_classes]
-        if n_log_mel:
-            log_mel, log_mel_classes = self._from_log_mel(rng, n_log_mel)
+        if self._log_mels and self.mix.n_log_mel:
+            log_mel, log_mel_classes = self._from_log_mel(rng, self.mix.n_log_mel, self._log_mels)
             parts.append(log_mel)
             classes.append(log_mel_classes)
         augment = self.mix.augment
@@ -215,7 +142,7 @@ class KeywordBatches:
 
     def _from_audio(self, rng: Generator, n: int) -> tuple[Float32Array, Int64Array]:
         spec = self.mix.augment
-        classes = self._classes(rng, n, 2.0 * self.mix.silence_share if self.pack else self.mix.silence_share)
+        classes = self._classes(rng, n, 2.0 * self.mix.silence_share if self._log_mels else self.mix.silence_share)
         cuts = self.speech.cuts(rng, classes, self.n_samples, self._shares, spec.speed)
         classes[cuts.rows] = cuts.classes
         noise = self._noise_segments(rng, n)
@@ -257,12 +184,9 @@ class KeywordBatches:
         out[rng.random(len(noise)) < 0.05] = 0
         return out
 
-    def _from_log_mel(self, rng: Generator, n: int) -> tuple[Float32Array, Int64Array]:
+    def _from_log_mel(self, rng: Generator, n: int, log_mels: LogMelClips) -> tuple[Float32Array, Int64Array]:
         spec = self.mix.augment
         classes = self._classes(rng, n, 0.0)
-        clean = self._log_mels[self._pack_sampler.draw(rng, classes)]
-        noise = self._log_mel_maker.patches(self._noise_segments(rng, n).astype(np.int16))
-        slope, offset = frame_line(self.maker.spec)
-        place = FramePlace(self.maker.n_frames, slope, offset - self._room_ms / PACK_HOP_MS, PACK_HOP_MS)
-        clean = warped_log_mel(rng, clean, spec, self._shift_ms(spec), place, self._mel_step)
-        return mixed_log_mel(rng, clean, noise, spec) @ self._dct, classes
+        clips = log_mels.draw(rng, classes)
+        noise = self._noise_segments(rng, n)
+        return log_mels.patches(rng, clips, noise, spec, self._shift_ms(spec), self._room_ms), classes

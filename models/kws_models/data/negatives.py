@@ -13,10 +13,9 @@ from kws_models.data.near_words import training_speech
 from kws_models.data.real_speech import FOLDER, Talk, find_sentences, load_talk, may_be_learnt, without_words
 from kws_models.data.recordings import Recording
 from kws_models.data.speech_cuts import Place, Pool, Stream, at_places
-from kws_models.evaluation.clips import UNKNOWN
+from kws_models.zoo.labels import SILENCE, UNKNOWN
 from kws_serve.messages import Float32Array, Int64Array
 
-SILENCE = "_silence_"
 RATE_HZ = 16_000
 _SYNTHESISED, _REAL, _NOISE = "synthesised speech", "real speech", "noise"
 _FULL_SHARE_AT = 100  # mined places of a stream: with fewer, fewer cuts are made there, lest they be learnt by heart

@@ -10,13 +10,38 @@ from typing import Any
 
 import soundfile
 
-from kws_models.data.recordings import DataError, Recording
+from kws_models.data.real_speech import find_sentences
+from kws_models.data.recordings import (
+    NOISE_FOLDER,
+    DataError,
+    Recording,
+    event_root,
+    find_recordings,
+    flatten,
+    keyword_root,
+    require_folders,
+)
+from kws_models.zoo.architectures import Architecture
+from kws_models.zoo.labels import SILENCE, UNKNOWN
 
-LEAST_S = 0.1
-LEAST_RATE_HZ = 8_000
-_SHOWN = 8
-_PCM_BYTES_A_SECOND = 2 * 16_000
-_CHECKPOINT_BYTES = 50 << 20
+LEAST_S = 0.1  # a shorter file is damaged or empty: no word and no event is as short
+LEAST_RATE_HZ = 8_000  # what the slowest front ends take; a lower rate has lost what they look at
+_SHOWN = 8  # faulty files that are named: all of them would fill screens
+_PCM_BYTES_A_SECOND = 2 * 16_000  # of decoded audio: 16 bits at 16 kHz
+_CHECKPOINT_BYTES = 50 << 20  # four phases of dscnn-l, 6.6 MB each (weights, average, two moments), doubled
+
+
+def wanted_recordings(architecture: Architecture, data: Path) -> list[Recording]:
+    """All that a training will read under the task's folder, missing and empty classes refused. Raises DataError."""
+    root = event_root(data) if architecture.task == "event" else keyword_root(data)
+    found = find_recordings(root)
+    words = tuple(label for label in architecture.labels if label not in (UNKNOWN, SILENCE))
+    require_folders(found, words if architecture.task == "event" else (*words, NOISE_FOLDER), root)
+    others = [name for name in found if name not in words and (name == UNKNOWN or not name.startswith("_"))]
+    if UNKNOWN in architecture.labels and not others:
+        raise DataError(f"data: found no recordings of words that are no command under {root}, wanted some")
+    talk = [s.recording for s in find_sentences(data)] if UNKNOWN in architecture.labels else []
+    return [*flatten(found), *talk]
 
 
 def check_recordings(recordings: Sequence[Recording]) -> float:

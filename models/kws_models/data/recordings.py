@@ -11,8 +11,10 @@ from pathlib import Path
 
 from kws_serve.messages import KwsError
 
-N_FOLDS = 5
+N_FOLDS = 5  # a fold holds one speaker in five out: enough of each word to judge, and most are left to learn from
 AUDIO_SUFFIXES = frozenset({".wav", ".flac", ".opus", ".ogg"})
+NOISE_FOLDER = "_background_noise_"  # beside the words: long recordings of noise, no label
+HARD = "background_hard"  # beside the events: sounds that are easily taken for one, judged as background
 
 _SPEAKER = re.compile(r"^(.+?)_nohash_\d+$")
 

@@ -20,6 +20,7 @@ import numpy as np
 from kws_models.data.audio_cache import at_rate, read_pcm
 from kws_models.data.features import PatchMaker, first_second
 from kws_models.data.recordings import (
+    HARD,
     DataError,
     Recording,
     event_root,
@@ -30,11 +31,10 @@ from kws_models.data.recordings import (
 )
 from kws_models.data.training_list import TrainingList, read_training_list
 from kws_models.evaluation.intervals import BoolArray, confusion_matrix, report
+from kws_models.zoo.labels import UNKNOWN
 from kws_serve.manifest.spec import ModelSpec
 from kws_serve.messages import Float32Array, Int16Array
 
-UNKNOWN = "_unknown_"
-HARD = "background_hard"
 UNKNOWN_SHARE = 0.10  # of the command clips, where other words stand in for `_unknown_`
 EVENT_PATCH_HOP_MS = 100
 _BATCH = 128
@@ -61,7 +61,7 @@ class Options:
 
 
 def evaluate(spec: ModelSpec, infer: Infer, data: Path, options: Options) -> dict[str, Any]:
-    """The report of statistics.report, with `training_clips_left_out` and of events also `background_hard`."""
+    """The report of intervals.report, with `training_clips_left_out` and of events also `background_hard`."""
     judged = judge(spec, infer, data, options)
     return _report(spec, judged.cases, judged.predicted) | {"training_clips_left_out": judged.left_out}
 
@@ -203,3 +203,17 @@ def _report(spec: ModelSpec, cases: list[Case], predicted: Iterable[int]) -> dic
         fired = {x: int((guessed[hard] == i).sum()) for i, x in enumerate(spec.labels) if x not in spec.rest_labels}
         result[HARD] = {"n": int(hard.sum()), "accepted": int(accepted.sum()), "as": fired}
     return result
+
+
+def as_text(result: dict[str, Any]) -> str:
+    """A line a label; of events a last one for the hard negatives."""
+    lines = [f"accuracy {result['accuracy']:.4f} of {result['n']} clips"]
+    lines.append(f"{'label':18}{'n':>6}{'recall':>8}  95 % interval   {'precision':>9}")
+    for label, row in result["per_class"].items():
+        recall, precision = (f"{row[k]:.3f}" if row[k] is not None else "-" for k in ("recall", "precision"))
+        low, high = row["recall_ci"]
+        lines.append(f"{label:18}{row['n']:>6}{recall:>8}  {low:.3f} - {high:.3f}   {precision:>9}")
+    if HARD in result:
+        hard = result[HARD]
+        lines.append(f"hard negatives: {hard['accepted']} of {hard['n']} taken for an event {hard['as']}")
+    return "\n".join(lines)

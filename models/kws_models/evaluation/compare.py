@@ -3,20 +3,42 @@
 from __future__ import annotations
 
 import json
+import sys
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from kws_models.command_line import Commands, add_command, one_of
 from kws_models.data.training_list import read_training_list
+from kws_models.evaluation.chosen_model import FLOAT_BACKEND, choose_model
 from kws_models.evaluation.clips import Options, judge
 from kws_models.evaluation.intervals import confusion_matrix, paired, report
-from kws_serve.backends import open_backend
-from kws_serve.manifest.folder import find_model, load_model, shipped_models_dir
+from kws_serve.backends import BACKENDS, open_backend
 from kws_serve.messages import Int64Array, KwsError
 
-_PAIRS = 10
+_PAIRS = 10  # that are told: those that changed most, as many as fit on a screen
+
+
+def add_compare(commands: Commands) -> None:
+    """`compare`."""
+    summary = "two models, or two reports of evaluate --json, on the same recordings"
+    parser = add_command(commands, "compare", _compare, summary, "dscnn-s my-models/dscnn-s --data DIR")
+    add = parser.add_argument
+    add("a", metavar="A", help="a shipped model, a model folder, or a report")
+    add("b", metavar="B", help="another of the same kind, with the same labels")
+    add("--data", type=Path, metavar="DIR", help="recordings; not needed for reports")
+    backends = f"what runs the models: {', '.join(BACKENDS)} (default {FLOAT_BACKEND})"
+    add("--backend", type=one_of(BACKENDS), default=FLOAT_BACKEND, metavar="NAME", help=backends)
+    add("--json", action="store_true", dest="as_json", help="for programs")
+
+
+def _compare(a: str, b: str, data: Path | None, backend: str, as_json: bool) -> None:
+    result = compare(a, b, data, backend)
+    if result.get("training_clips_left_out"):
+        print(f"left out: {result['training_clips_left_out']} clips that one of them was trained on", file=sys.stderr)
+    print(json.dumps(result, indent=1) if as_json else as_text(result))
 
 
 def compare(a: str, b: str, data: Path | None, backend: str) -> dict[str, Any]:
@@ -29,7 +51,7 @@ def compare(a: str, b: str, data: Path | None, backend: str) -> dict[str, Any]:
         return _compared((a, b), reports)
     if data is None:
         raise KwsError("compare: found no --data, wanted the recordings to judge the models on")
-    specs = [load_model(Path(x)) if Path(x).is_dir() else find_model(x, [shipped_models_dir()]) for x in (a, b)]
+    specs = [choose_model(x) for x in (a, b)]
     if specs[0].labels != specs[1].labels:
         raise _other_labels(specs[0].labels, specs[1].labels)
     lists = tuple(read_training_list(spec.folder) for spec in specs)

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from kws_models.command_line import extra_of
 from kws_serve.messages import Float32Array, KwsError
 
 _COLUMNS = 16
@@ -15,10 +16,8 @@ _COLUMNS = 16
 
 def pyplot(wish: str) -> Any:
     """matplotlib.pyplot without a screen. Raises KwsError with the line that installs it."""
-    try:
+    with extra_of(wish, "evaluate"):
         import matplotlib
-    except ModuleNotFoundError as error:
-        raise KwsError(f'{wish}: found no {error.name}; install it with: pip install "kws-serve[evaluate]"') from error
     matplotlib.use("Agg")
     from matplotlib import pyplot as plt
 

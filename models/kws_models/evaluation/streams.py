@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from kws_models.command_line import extra_of
 from kws_models.data.audio_cache import decode
 from kws_models.data.label_files import LabelledEvent, LabelledRecording, find_labelled
 from kws_models.evaluation.clips import Infer
@@ -143,12 +144,8 @@ def _at(settings: DetectionSpec, threshold: float) -> DetectionSpec:
 
 def event_f1(labels: list[str], heard: Sequence[Heard], fired: Sequence[list[Firing]]) -> dict[str, Any]:
     """F1, precision and recall of onsets with a collar of COLLAR_S, overall (micro) and by label."""
-    try:
+    with extra_of("evaluate --stream", "evaluate"):
         import sed_eval
-    except ModuleNotFoundError as error:
-        raise KwsError(
-            f'evaluate --stream: found no {error.name}; install it with: pip install "kws-serve[evaluate]"'
-        ) from error
     metrics = sed_eval.sound_event.EventBasedMetrics(
         event_label_list=labels, t_collar=COLLAR_S, evaluate_onset=True, evaluate_offset=False
     )

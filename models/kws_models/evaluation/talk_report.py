@@ -18,11 +18,12 @@ import numpy as np
 
 from kws_models.data.audio_cache import at_rate, decode, read_pcm
 from kws_models.data.real_speech import FOLDER, find_sentences, without_words
-from kws_models.data.recordings import event_root, find_recordings, keyword_root, only_fold
+from kws_models.data.recordings import NOISE_FOLDER, event_root, find_recordings, keyword_root, only_fold
 from kws_models.data.training_list import read_training_list
 from kws_models.evaluation.clips import Infer
 from kws_models.evaluation.intervals import poisson, wilson
 from kws_models.evaluation.scenes import Scene, compose, count, detections_of, stream_scores, with_settings
+from kws_models.zoo.labels import BACKGROUND
 from kws_serve.manifest.spec import ModelSpec
 from kws_serve.messages import Float32Array, Int16Array, KwsError
 
@@ -100,7 +101,7 @@ def hear_scenes(spec: ModelSpec, infer: Infer, data: Path, fold: int, seed: int)
     rate_hz = spec.front_end.rate_hz
     words = find_recordings(keyword_root(data))
     events = find_recordings(event_root(data)) if (data / "events").is_dir() else {}
-    noises = [*words.get("_background_noise_", []), *events.get("backgroundnoise", [])]
+    noises = [*words.get(NOISE_FOLDER, []), *events.get(BACKGROUND, [])]
     beds = [decode(r.path, rate_hz) for r in only_fold(noises, fold)]
     clips = [(x, decode(r.path, rate_hz)) for x in spec.detection for r in only_fold(words.get(x, []), fold)]
     if not beds or not clips:

@@ -1,176 +1,52 @@
-"""`kws-models export` and `quantize`: a training run's weights without batch normalisation, quantised, into files."""
+"""`kws-models export` and `quantize`: their arguments. What they do wants libraries that the other commands do not."""
 
 from __future__ import annotations
 
-import json
-from dataclasses import dataclass
+import argparse
 from pathlib import Path
 from typing import Any
 
-from kws_models.data.event_batches import EventBatches
-from kws_models.data.keyword_batches import KeywordBatches
-from kws_models.data.recordings import Recording
-from kws_models.data.training_list import FILE, ListFiles, keys_folder, training_list
-from kws_models.export.card import claimed_share, data_section, licences_of, with_data_section
-from kws_models.export.model_folder_writer import (
-    ONNX_FILE,
-    STEP_FILE,
-    TFLITE_FILE,
-    ModelFacts,
-    replace_file,
-    write_model_folder,
-)
-from kws_models.export.onnx_file import onnx_bytes
-from kws_models.export.qdq_file import qdq_bytes
-from kws_models.export.quantiser import Quantised, calibration_patches, quantise, with_ranges
-from kws_models.export.step_file import step_bytes
-from kws_models.export.tflite_writer import tflite_bytes
-from kws_models.export.weights_file import read_weights
-from kws_models.zoo.architectures import Architecture, find_architecture
-from kws_models.zoo.graph import Graph, Weights
-
-FLOAT_FILE, QDQ_FILE = "model.float.tflite", "model.qdq.onnx"
-_CALIBRATION_SEED = 1_000_003  # other batches than any training saw
-EXPERIMENTAL_BELOW = 40  # independent recordings; with 31, half of the held-out glass was missed
-
-DEFAULT_DETECTION: dict[str, dict[str, float]] = {
-    "keyword": {
-        "threshold": 0.8,
-        "off_threshold": 0.5,
-        "smoothing_ms": 100,
-        "k": 2,
-        "n": 3,
-        "refractory_s": 1.0,
-        "onset_offset_ms": 600,
-    },
-    "event": {
-        "threshold": 0.8,
-        "off_threshold": 0.5,
-        "smoothing_ms": 240,
-        "k": 1,
-        "n": 1,
-        "refractory_s": 2.0,
-        "onset_offset_ms": 1200,
-    },
-}
+from kws_models.command_line import Commands, add_command, extra_of
+from kws_models.data.data_arguments import add_learning_data
+from kws_models.export.export_options import ExportOptions
+from kws_models.zoo.zoo_commands import add_batch_norm
 
 
-@dataclass(frozen=True)
-class ExportOptions:
-    """What the command line says beside the architecture's name."""
-
-    data: Path
-    cache: Path
-    weights: Path
-    out: Path
-    fold: int | None = None
-    model_version: str = "1.0.0"
-    batch_norm: bool | None = None
-    float_tflite: bool = False
-    qdq: bool = False
-    step: bool = False
+def add_export(commands: Commands) -> None:
+    """`export`."""
+    summary = "a run's weights -> a model folder: ONNX, int8 TFLite, manifest"
+    example = "dscnn-s --data DIR --fold 0 --weights runs/s/weights.npz --out my-models/dscnn-s"
+    parser = add_command(commands, "export", _export, summary, example)
+    _add_weights(parser, "DIR", "the model folder to write")
+    add = parser.add_argument
+    add("--model-version", default="1.0.0", metavar="X.Y.Z", help="that model.json states (default 1.0.0)")
+    add("--float-tflite", action="store_true", help="also model.float.tflite")
+    add("--qdq", action="store_true", help="also model.qdq.onnx, of the int8 file's scales")
+    add("--step", action="store_true", help="also model.step.onnx, which computes only what new frames add")
 
 
-@dataclass(frozen=True)
-class Exported:
-    """A graph without batch normalisation, its weights, the int8 file made of them, and what they learnt from."""
-
-    architecture: Architecture
-    graph: Graph
-    weights: Weights
-    quantised: Quantised
-    batches: KeywordBatches | EventBatches
+def add_quantize(commands: Commands) -> None:
+    """`quantize`."""
+    summary = "a run's weights -> an int8 TFLite file alone"
+    example = "dscnn-s --data DIR --weights runs/s/weights.npz --out dscnn-s.tflite"
+    parser = add_command(commands, "quantize", _quantize, summary, example)
+    _add_weights(parser, "FILE", "the int8 TFLite file to write")
 
 
-def export_command(name: str, options: ExportOptions) -> None:
-    """Write the folder `out`; detection settings and accuracy that its model.json has already are kept."""
-    made = _made(name, options)
-    architecture, out = made.architecture, options.out
-    recordings, features = made.batches.training_recordings, made.batches.feature_clips
-    learnt = training_list(recordings, features)
-    files = {
-        ONNX_FILE: onnx_bytes(made.graph, made.weights),
-        TFLITE_FILE: made.quantised.content,
-        FILE: learnt.listed,
-    }
-    if options.float_tflite:
-        files[FLOAT_FILE] = tflite_bytes(made.graph, made.weights)
-    if options.qdq:
-        files[QDQ_FILE] = qdq_bytes(made.graph, made.weights, made.quantised.ranges)
-    if options.step:
-        files[STEP_FILE] = step_bytes(made.graph, made.weights)
-    _write_keys(out, learnt)
-    old = json.loads((out / "model.json").read_text()) if (out / "model.json").is_file() else {}
-    facts = ModelFacts(
-        version=options.model_version,
-        detection=old.get("detection") or {"*": DEFAULT_DETECTION[architecture.task]},
-        provenance=_provenance(architecture, recordings, len(features), options.fold),
-        accuracy=old.get("accuracy", {}),
-    )
-    write_model_folder(out, architecture, files, facts)
-    _write_card(out, architecture, recordings, len(features))
-    print(f"{out}: int8 scores differ by {made.quantised.mean_difference:.4f} on average from the float model's")
+def _add_weights(parser: argparse.ArgumentParser, out: str, out_help: str) -> None:
+    add_learning_data(parser, "name of the architecture")
+    parser.add_argument("--weights", type=Path, required=True, metavar="FILE", help="weights.npz of a training run")
+    parser.add_argument("--out", type=Path, required=True, metavar=out, help=out_help)
+    add_batch_norm(parser)
 
 
-def quantise_command(name: str, options: ExportOptions) -> None:
-    """Write only the int8 TFLite file, to `out`."""
-    made = _made(name, options)
-    replace_file(options.out, made.quantised.content)
-    difference = made.quantised.mean_difference
-    print(
-        f"{options.out}: {len(made.quantised.content)} bytes; scores differ by {difference:.4f} from the float model's"
-    )
+def _export(name: str, **arguments: Any) -> None:
+    with extra_of("export", "train"):
+        from kws_models.export.trained_model import export_model
+    export_model(name, ExportOptions(**arguments))
 
 
-def _made(name: str, options: ExportOptions) -> Exported:
-    architecture = find_architecture(name, options.batch_norm)
-    trained = read_weights(options.weights, architecture)
-    graph, absorbed = trained.absorbed(architecture.graph)
-    make = KeywordBatches if architecture.task == "keyword" else EventBatches
-    batches = make(architecture, options.data, options.fold, options.cache, _CALIBRATION_SEED)
-    patches = calibration_patches(batches)
-    if trained.ranges is None:
-        quantised = quantise(graph, absorbed, patches)
-    else:
-        quantised = with_ranges(graph, absorbed, trained.ranges, patches)
-    return Exported(architecture, graph, absorbed, quantised, batches)
-
-
-def _write_keys(out: Path, learnt: ListFiles) -> None:
-    """The files of keys, before the list that names them."""
-    folder = keys_folder(out)
-    folder.mkdir(parents=True, exist_ok=True)
-    for name, content in learnt.keys.items():
-        replace_file(folder / name, content)
-
-
-def _write_card(out: Path, architecture: Architecture, recordings: list[Recording], n_features: int) -> None:
-    folders = sorted({r.folder for r in recordings}, key=lambda name: (name not in architecture.labels, name))
-    card = out / "README.md"
-    text = card.read_text(encoding="utf-8") if card.is_file() else f"# {architecture.name}\n"
-    section = data_section(recordings, tuple(folders), n_features)
-    replace_file(card, with_data_section(text, section).encode())
-
-
-def _provenance(
-    architecture: Architecture, recordings: list[Recording], n_features: int, fold: int | None
-) -> dict[str, Any]:
-    sources = {
-        label: len({r.source for r in recordings if r.folder == label})
-        for label in architecture.labels
-        if label not in architecture.rest_labels
-    }
-    facts: dict[str, Any] = {
-        "data": f"{len(recordings)} recordings"
-        + (f" and features of {n_features} further clips" if n_features else ""),
-        "recordings": FILE,
-        "licence": "Apache-2.0 (code)",
-        "weights_licence": "CC BY-SA 4.0; learnt from recordings under "
-        + ", ".join(sorted(licences_of(recordings)))
-        + ": credits in README.md",
-        "held_out_fold": fold,
-        "independent_recordings": sources,
-        "claimed_share": round(claimed_share(recordings), 4),
-    }
-    experimental = [label for label, n in sources.items() if n < EXPERIMENTAL_BELOW]
-    return facts | ({"experimental_labels": experimental} if experimental else {})
+def _quantize(name: str, **arguments: Any) -> None:
+    with extra_of("quantize", "train"):
+        from kws_models.export.trained_model import export_int8_file
+    export_int8_file(name, ExportOptions(**arguments))

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from kws_models.whole_file import replace_file
 from kws_models.zoo.architectures import Architecture
 from kws_serve.manifest.folder import load_model
 
@@ -53,13 +53,6 @@ def write_model_folder(folder: Path, architecture: Architecture, files: dict[str
     }
     replace_file(folder / "model.json", (json.dumps(manifest, indent=1, ensure_ascii=False) + "\n").encode())
     load_model(folder)
-
-
-def replace_file(path: Path, content: bytes) -> None:
-    """Write `content` beside `path`, then put it in its place: never half-written."""
-    part = path.with_name(f"{path.name}.part{os.getpid()}")
-    part.write_bytes(content)
-    part.replace(path)
 
 
 def _sha256(path: Path) -> str:

@@ -5,15 +5,10 @@ from __future__ import annotations
 import multiprocessing as mp
 import traceback
 from collections.abc import Iterator
-from typing import Any, Protocol
+from typing import Any
 
+from kws_models.data.batches import Batches
 from kws_serve.messages import Float32Array, Int64Array, KwsError
-
-
-class Batches(Protocol):
-    """`batch(step)`: patches (n, n_frames, n_coeffs) and class indexes (n,), a function of the step."""
-
-    def batch(self, step: int) -> tuple[Float32Array, Int64Array]: ...
 
 
 def batches_in_order(

@@ -18,7 +18,8 @@ import numpy as np
 import torch
 from torch.nn import functional
 
-from kws_models.training.batch_workers import Batches, batches_in_order
+from kws_models.data.batches import Batches
+from kws_models.training.batch_workers import batches_in_order
 from kws_models.training.recipes import Phase
 from kws_models.training.torch_module import GraphModule, weights_of
 from kws_serve.messages import Float32Array, KwsError

@@ -20,7 +20,7 @@ from kws_models.data.keyword_batches import KeywordBatches
 from kws_models.data.speech_cuts import Place, Stream
 from kws_models.evaluation.clips import Infer
 from kws_models.evaluation.scenes import patch_scores
-from kws_models.export.model_folder_writer import replace_file
+from kws_models.whole_file import replace_file
 from kws_models.zoo.graph import Weights
 from kws_serve.messages import Float32Array, Int16Array, KwsError
 

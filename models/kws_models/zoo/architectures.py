@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 from kws_models.zoo import cnn1d, dscnn, mnets, resnetse
 from kws_models.zoo.graph import Graph
+from kws_models.zoo.labels import BACKGROUND, SILENCE, UNKNOWN
 
 
 @dataclass(frozen=True)
@@ -98,7 +99,7 @@ def _dscnn(
         name=name,
         task="keyword",
         labels=dscnn.LABELS,
-        rest_labels=("_silence_", "_unknown_"),
+        rest_labels=(SILENCE, UNKNOWN),
         front_end=_mfcc(window_samples, hop_samples, fft_size, n_coeffs),
         n_frames=n_frames,
         patch_hop_ms=20,
@@ -112,7 +113,7 @@ def _mnet(name: str, build: Callable[[str, int, int, int], Graph]) -> Architectu
         name=name,
         task="keyword",
         labels=dscnn.LABELS,
-        rest_labels=("_silence_", "_unknown_"),
+        rest_labels=(SILENCE, UNKNOWN),
         front_end=_mfcc(480, 240, 512, 40),
         n_frames=65,
         patch_hop_ms=30,
@@ -143,7 +144,7 @@ ARCHITECTURES: dict[str, Architecture] = {
         name="resnetse",
         task="event",
         labels=resnetse.LABELS,
-        rest_labels=("backgroundnoise",),
+        rest_labels=(BACKGROUND,),
         front_end=_FBANK,
         n_frames=192,
         patch_hop_ms=240,

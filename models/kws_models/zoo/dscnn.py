@@ -20,8 +20,9 @@ from kws_models.zoo.graph import (
     Softmax,
     same_pads,
 )
+from kws_models.zoo.labels import SILENCE, UNKNOWN
 
-LABELS = ("_silence_", "_unknown_", "yes", "no", "up", "down", "left", "right", "on", "off", "stop", "go")
+LABELS = (SILENCE, UNKNOWN, "yes", "no", "up", "down", "left", "right", "on", "off", "stop", "go")
 
 MODEL_SIZE_INFO: dict[str, tuple[int, ...]] = {
     "dscnn-s": (5, 64, 10, 4, 2, 2, *(64, 3, 3, 1, 1) * 4),

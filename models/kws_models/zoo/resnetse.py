@@ -20,8 +20,9 @@ from kws_models.zoo.graph import (
     Softmax,
     WidthMean,
 )
+from kws_models.zoo.labels import BACKGROUND
 
-LABELS = ("backgroundnoise", "babycry", "glassbreak", "gunshot")
+LABELS = (BACKGROUND, "babycry", "glassbreak", "gunshot")
 
 STEM_CHANNELS = 4
 STAGES = ((4, 2, 1), (8, 2, 2), (16, 4, 2), (32, 2, 2))  # planes, blocks, stride of the first block

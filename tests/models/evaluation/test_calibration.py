@@ -12,10 +12,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from kws_models.cli import main
 from kws_models.data.recordings import fold_of
 from kws_models.data.running_speech import COMMANDS, pieces, sentence
 from kws_models.data.synthesiser import installed
-from kws_models.evaluation.calibration import GRID, Curves, _best, main
+from kws_models.evaluation.thresholds import GRID, Curves, _best
 from kws_serve.manifest.folder import find_model, load_model, shipped_models_dir
 from tests.models.evaluation.test_evaluation import write_clip
 
@@ -81,7 +82,19 @@ def test_settings_are_written_and_load(tmp_path: Path, capsys: pytest.CaptureFix
     write_clip(tmp_path / "data" / "speech_running" / reader / "0.flac", 1, seconds=9.0, rate_hz=16000)
     shutil.copytree(shipped_models_dir() / "dscnn-s", tmp_path / "dscnn-s")
     fold = str(fold_of("s1"))
-    main([str(tmp_path / "dscnn-s"), "--data", str(tmp_path / "data"), "--fold", fold, "--hours", "0.01", "--write"])
+    main(
+        [
+            "calibrate",
+            str(tmp_path / "dscnn-s"),
+            "--data",
+            str(tmp_path / "data"),
+            "--fold",
+            fold,
+            "--hours",
+            "0.01",
+            "--write",
+        ]
+    )
     facts = json.loads(capsys.readouterr().out)
     spec = load_model(tmp_path / "dscnn-s")
     assert {label: s.threshold for label, s in spec.detection.items()} == facts["settings"]["thresholds"]

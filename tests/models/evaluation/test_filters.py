@@ -11,9 +11,9 @@ import soundfile
 from kws_models.cli import main
 from kws_models.evaluation.filters import filters
 from kws_models.evaluation.pictures import draw_curves
-from kws_models.export.export_command import DEFAULT_DETECTION
 from kws_models.export.model_folder_writer import ONNX_FILE, ModelFacts, write_model_folder
 from kws_models.export.onnx_file import onnx_bytes
+from kws_models.export.trained_model import DEFAULT_DETECTION
 from kws_models.zoo.absorbing import absorb
 from kws_models.zoo.architectures import ARCHITECTURES
 from kws_serve.manifest.folder import load_model

@@ -1,0 +1,26 @@
+"""The model that a command is given: by name or folder, and which of its files is run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from kws_serve.backends import BACKENDS, open_backend
+from kws_serve.backends.contract import Backend
+from kws_serve.manifest.folder import find_model, list_models, load_model, shipped_models_dir
+from kws_serve.manifest.spec import ModelSpec
+
+FLOAT, INTEGER = "onnx", "tflite"  # kinds of files in `model.json` that `kws-models export` writes: float32, int8
+FLOAT_BACKEND = next(name for name, entry in BACKENDS.items() if entry.file == FLOAT)  # what commands run by default
+
+
+def choose_model(name: str) -> ModelSpec:
+    """The model in the folder `name`, or the shipped model of that name. Raises ManifestError."""
+    folder, shipped = Path(name), [shipped_models_dir()]
+    if (folder / "model.json").is_file() or (folder.is_dir() and name not in list_models(shipped)):
+        return load_model(folder)
+    return find_model(name, shipped)
+
+
+def open_file(kind: str, spec: ModelSpec) -> Backend:
+    """The model's file of this kind, on the first backend that reads such files. Raises BackendError."""
+    return open_backend(next(name for name, entry in BACKENDS.items() if entry.file == kind), spec)

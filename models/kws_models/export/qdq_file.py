@@ -8,11 +8,9 @@ import numpy as np
 import onnx
 from onnx import helper, numpy_helper
 
+from kws_models.export.integer_maps import SHARES, Ranges, float_maps, fused_relus, quantisation_of, scale_of
 from kws_models.export.onnx_file import onnx_bytes
-from kws_models.export.tflite_writer import Ranges, float_maps, fused_relus, quantisation_of
 from kws_models.zoo.graph import Conv, Flatten, Graph, Linear, MaxPool, Sigmoid, Softmax, Weights
-
-_SHARES = (1 / 256, -128)
 
 
 def qdq_bytes(graph: Graph, weights: Weights, ranges: Ranges) -> bytes:
@@ -33,7 +31,7 @@ def qdq_bytes(graph: Graph, weights: Weights, ranges: Ranges) -> bytes:
         renamed[name] = f"{name}.dq"
 
     if "input" not in kept:
-        pair("input", *_scale(ranges["input"]))
+        pair("input", *scale_of(quantisation_of(*ranges["input"])))
     graph_nodes = {node.name: node for node in graph.nodes}
     rounded_weights = _rounded_weights(graph, arrays, made, nodes)
     for node in model.graph.node:
@@ -44,20 +42,15 @@ def qdq_bytes(graph: Graph, weights: Weights, ranges: Ranges) -> bytes:
         if ours is None or ours.name in fused or isinstance(ours, MaxPool | Flatten):
             continue
         if isinstance(ours, Sigmoid | Softmax):
-            pair(ours.name, *_SHARES)
+            pair(ours.name, *scale_of(SHARES))
         else:
-            pair(ours.name, *_scale(ranges[ours.name]))
+            pair(ours.name, *scale_of(quantisation_of(*ranges[ours.name])))
     del model.graph.node[:], model.graph.initializer[:]
     model.graph.node.extend(nodes)
     left = {name: array for name, array in arrays.items() if name not in rounded_weights} | made
     model.graph.initializer.extend(numpy_helper.from_array(np.asarray(a), name) for name, a in left.items())
     onnx.checker.check_model(model, full_check=True)
     return bytes(model.SerializeToString(deterministic=True))
-
-
-def _scale(bounds: tuple[float, float]) -> tuple[float, int]:
-    quantisation = quantisation_of(*bounds)
-    return float(quantisation.scales[0]), int(quantisation.zero_points[0])
 
 
 def _rounded_weights(graph: Graph, arrays: dict[str, Any], made: dict[str, Any], nodes: list[Any]) -> dict[str, str]:

@@ -10,8 +10,9 @@ import numpy as np
 from ai_edge_litert.interpreter import Interpreter
 
 from kws_models.data.batches import Batches
+from kws_models.export.integer_maps import Ranges
 from kws_models.export.onnx_file import onnx_bytes
-from kws_models.export.tflite_writer import Ranges, tflite_bytes
+from kws_models.export.tflite_writer import tflite_bytes
 from kws_models.zoo.graph import Graph, Relu, Weights
 from kws_serve.backends.onnx_session import new_session
 from kws_serve.messages import Float32Array

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from kws_models.export.tflite_writer import Ranges
+from kws_models.export.integer_maps import Ranges
 from kws_models.zoo.absorbing import absorb
 from kws_models.zoo.architectures import Architecture
 from kws_models.zoo.graph import BatchNorm, Graph

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch.nn import functional
 
-from kws_models.export.tflite_writer import Ranges, fused_relus, quantisation_of
+from kws_models.export.integer_maps import Ranges, fused_relus, quantisation_of, scale_of
 from kws_models.training.torch_module import GraphModule
 from kws_models.zoo.graph import Conv, Flatten, Graph, Linear, MaxPool, Node, Softmax
 
@@ -20,13 +20,13 @@ _KEEP_SCALE = (Softmax, MaxPool, Flatten)  # maps that are not rounded anew
 
 
 class IntegerModule(GraphModule):
-    """`forward` as GraphModule's, through int8 maps and weights; `ranges` as export_tflite wants them."""
+    """`forward` as GraphModule's, through int8 maps and weights; `ranges` as tflite_writer wants them."""
 
     def __init__(self, graph: Graph, ranges: Ranges, dropout: float = 0.0) -> None:
         super().__init__(graph, dropout)
         fused = fused_relus(graph)
         self._rounded: Mapping[str, tuple[float, int]] = {
-            name: _scale_of(ranges[name])
+            name: scale_of(quantisation_of(*ranges[name]))
             for name in ("input", *(n.name for n in graph.nodes if not isinstance(n, _KEEP_SCALE)))
             if name not in fused and not (name == "input" and graph.axes == "NCT")  # samples stay float
         }
@@ -54,11 +54,6 @@ class IntegerModule(GraphModule):
             return values
         scale, zero_point = self._rounded[name]
         return torch.fake_quantize_per_tensor_affine(values, scale, zero_point, -128, 127)
-
-
-def _scale_of(bounds: tuple[float, float]) -> tuple[float, int]:
-    quantisation = quantisation_of(*bounds)
-    return float(quantisation.scales[0]), int(quantisation.zero_points[0])
 
 
 def rounded_per_channel(weight: Any) -> Any:

@@ -5,11 +5,12 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from kws_models.export.integer_maps import fused_relus, quantisation_of
 from kws_models.export.model_folder_writer import ONNX_FILE, TFLITE_FILE, ModelFacts, write_model_folder
 from kws_models.export.onnx_file import onnx_bytes, read_weights
 from kws_models.export.qdq_file import qdq_bytes
 from kws_models.export.quantiser import quantise, run_tflite
-from kws_models.export.tflite_writer import fused_relus, quantisation_of, tflite_bytes
+from kws_models.export.tflite_writer import tflite_bytes
 from kws_models.export.trained_model import DEFAULT_DETECTION
 from kws_models.zoo.absorbing import absorb
 from kws_models.zoo.architectures import ARCHITECTURES

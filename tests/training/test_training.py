@@ -13,7 +13,8 @@ torch = pytest.importorskip("torch")
 from kws_models.export.onnx_file import onnx_bytes  # noqa: E402
 from kws_models.export.quantiser import find_ranges, run_tflite, with_ranges  # noqa: E402
 from kws_models.training.integer_module import IntegerModule  # noqa: E402
-from kws_models.training.loop import CHECKPOINT, TrainingRun, to_input, train  # noqa: E402
+from kws_models.training.loop import CHECKPOINT, to_input, train  # noqa: E402
+from kws_models.training.progress import TrainingRun  # noqa: E402
 from kws_models.training.recipes import Phase  # noqa: E402
 from kws_models.training.torch_module import GraphModule, load_weights, weights_of  # noqa: E402
 from kws_models.zoo.absorbing import absorb  # noqa: E402

@@ -69,6 +69,8 @@ def at_rate(samples: Int16Array, file_rate_hz: int, rate_hz: int) -> Int16Array:
     samples_16k = np.concatenate([resampler.push(samples), resampler.flush()])
     if rate_hz == 16_000:
         return samples_16k
+    # half_rate reads LEAD samples before and LAG after the place that it makes a value for; m values, rounded up:
+    #     |0 LEAD 0| samples_16k (2 m, or 2 m - 1 and a zero) |0 LAG 0|
     m = -(-len(samples_16k) // 2)
     padded = np.zeros(LEAD + 2 * m + LAG, np.int16)
     padded[LEAD : LEAD + len(samples_16k)] = samples_16k

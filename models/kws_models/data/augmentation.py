@@ -15,12 +15,19 @@ from kws_models.data.audio_cache import Audio
 from kws_serve.core.mel import Float64Array
 from kws_serve.messages import Float32Array, Int16Array, Int64Array
 
-LOG_FLOOR = np.float32(np.log(1e-12))
+LOG_FLOOR = np.float32(np.log(1e-12))  # of log mel: what the front ends' own floor of 1e-12 becomes
+_LEAST_POWER = 1e-12  # added to powers before a quotient or a logarithm: digital silence has none
+_LEAST_RMS = 1e-3  # of int16's scale, added to a noise's before a quotient: a thousandth of a step
+_NO_NOISE = -50.0  # nepers: noise as faint adds nothing that float32 could hold
+_FIRST_HZ, _BREAK_HZ, _MELS = 20.0, 700.0, 1127.0  # HTK's mel = 1127 ln(1 + f / 700), from 20 Hz on
+_TILT_NEPERS = 0.25  # standard deviation of a tilt's ends: about 2 dB
+_FAINT_PERCENT = 5  # of a clip's values, that are below what stands for its surroundings
+_MASKS = 2  # runs of frames hidden, at most, as SpecAugment's policies have
 
 
 @dataclass(frozen=True)
 class AugmentSpec:
-    """Ranges of the augmentation; a pair is drawn from uniformly."""
+    """Ranges of the augmentation; a pair is drawn from uniformly. A share is of the rows of a batch."""
 
     shift_ms: float = 100.0
     speed: tuple[float, float] = (0.85, 1.18)
@@ -46,6 +53,13 @@ def stretched(
 
     Linear interpolation; samples keep int16's scale.
     """
+    # row i, place t reads the clip at start + speed * t: between its samples `below` and below + 1
+    #
+    #     clip        x0    x1    x2    x3 ...            lies at starts[clip] ... ends[clip] of all samples
+    #                        |--share--|
+    #     at = 1.4              ^                         (1 - 0.4) * x1 + 0.4 * x2
+    #
+    # Outside, both indexes point to the clip's first two samples, and what is read there is replaced by 0.
     at = start[:, None] + speed[:, None] * np.arange(n_samples, dtype=np.float32)
     below = np.floor(at).astype(np.int64)
     share = at - below
@@ -73,10 +87,13 @@ def segments(rng: Generator, audio: Audio, clips: Int64Array, n_samples: int) ->
 
 
 def mixed(rng: Generator, clean: Float32Array, noise: Float32Array, spec: AugmentSpec) -> Float32Array:
-    """`clean` (n, n_samples) with `noise` at a random signal-to-noise ratio, in `noise_share` of the rows."""
+    """`clean` (n, n_samples) with `noise` at a random signal-to-noise ratio, in `noise_share` of the rows.
+
+    The ratio is of the rows' RMS over all of their length: rms(clean) / rms(scale * noise) = 10 ** (snr_db / 20).
+    """
     n = len(clean)
     ratio = 10.0 ** (rng.uniform(*spec.snr_db, n) / 20.0)
-    scale = _rms(clean) / (_rms(noise) + 1e-3) / ratio
+    scale = _rms(clean) / (_rms(noise) + _LEAST_RMS) / ratio
     scale = np.where(rng.random(n) < spec.noise_share, scale, 0.0)
     return clean + noise * scale[:, None].astype(np.float32)
 
@@ -125,25 +142,38 @@ def warped_log_mel(
     t * r, output frequency f reads f / r.
     `mel_step`: mel from band to band (band b stands at 20 Hz's mel plus (b + 1) * mel_step).
     """
+    # Output frame t stands where the clip's frame place.slope * t + place.offset would; read faster by `speed`, from
+    # the middle outwards, and moved by `shift`:
+    #
+    #     clip's frames   0 1 2 3 4 5 6 7 8            middle = 4
+    #     speed 2, t      .   .   .   .   .            at 0, 2, 4, 6, 8: half as long
+    #
+    # Faster by r is also higher by r: output band b, at `hz`, reads what the clip has at hz / r.
     n, n_frames, n_mels = log_mel.shape
     speed = drawn(rng, spec.speed, n)
     shift = drawn(rng, shift_ms, n) / place.hop_ms
     middle = (n_frames - 1) / 2
     at = place.slope * np.arange(place.n_frames) + place.offset
     frame = (at - middle) * speed[:, None] + middle + shift[:, None]
-    first_mel = 1127.0 * np.log1p(20.0 / 700.0)
-    hz = 700.0 * np.expm1((first_mel + mel_step * (np.arange(n_mels) + 1)) / 1127.0)
-    band = (1127.0 * np.log1p(hz / speed[:, None] / 700.0) - first_mel) / mel_step - 1.0
+    first_mel = _MELS * np.log1p(_FIRST_HZ / _BREAK_HZ)
+    hz = _BREAK_HZ * np.expm1((first_mel + mel_step * (np.arange(n_mels) + 1)) / _MELS)
+    band = (_MELS * np.log1p(hz / speed[:, None] / _BREAK_HZ) - first_mel) / mel_step - 1.0
     out = _interpolated(log_mel, frame, np.clip(band, 0, n_mels - 1))
-    floor = np.where(rng.random(n) < 0.5, LOG_FLOOR, np.percentile(log_mel, 5, axis=(1, 2)))
+    floor = np.where(rng.random(n) < 0.5, LOG_FLOOR, np.percentile(log_mel, _FAINT_PERCENT, axis=(1, 2)))
     outside = (frame < -0.5) | (frame > n_frames - 0.5)
     out = np.where(outside[:, :, None], floor[:, None, None], out)
-    tilt = rng.normal(0.0, 0.25, (n, 1)) * np.linspace(-1.0, 1.0, n_mels)
+    tilt = rng.normal(0.0, _TILT_NEPERS, (n, 1)) * np.linspace(-1.0, 1.0, n_mels)
     return np.asarray(out + tilt[:, None, :], np.float32)
 
 
 def _interpolated(values: Float32Array, row: Float32Array, column: Float32Array) -> Float32Array:
     """Bilinear reading of (n, rows, columns) at fractional rows (n, r) and columns (n, c) -> (n, r, c)."""
+    # r0 and c0 are the places above and to the left, at most the last but one: there the share is 1. First along rows
+    # for all columns, then along columns:
+    #
+    #     v[r0, c0] ------- v[r0, c0 + 1]         along = v[r0] * (1 - r_share) + v[r0 + 1] * r_share   (n, r, columns)
+    #         |    * row, column   |              out = along[c0] * (1 - c_share) + along[c0 + 1] * c_share
+    #     v[r0 + 1, c0] --- v[r0 + 1, c0 + 1]
     n, n_rows, n_columns = values.shape
     row, column = np.clip(row, 0, n_rows - 1), np.clip(column, 0, n_columns - 1)
     r0, c0 = (np.minimum(at.astype(np.int64), size - 2) for at, size in ((row, n_rows), (column, n_columns)))
@@ -156,22 +186,25 @@ def _interpolated(values: Float32Array, row: Float32Array, column: Float32Array)
 
 
 def mixed_log_mel(rng: Generator, clean: Float32Array, noise: Float32Array, spec: AugmentSpec) -> Float32Array:
-    """Log magnitudes (n, n_frames, n_mels) with noise at a random ratio (powers add), then a random gain."""
+    """Log magnitudes (n, n_frames, n_mels) with noise at a random ratio (powers add), then a random gain.
+
+    Log magnitudes are nepers: x dB = x * ln(10) / 20, and a power is exp(2 * value).
+    """
     n = len(clean)
-    clean_power, noise_power = (np.exp(2.0 * x).mean((1, 2)) + 1e-12 for x in (clean, noise))
+    clean_power, noise_power = (np.exp(2.0 * x).mean((1, 2)) + _LEAST_POWER for x in (clean, noise))
     snr = rng.uniform(*spec.snr_db, n) * np.log(10.0) / 20.0
     level = 0.5 * np.log(clean_power / noise_power) - snr
-    level = np.where(rng.random(n) < spec.noise_share, level, -50.0)
+    level = np.where(rng.random(n) < spec.noise_share, level, _NO_NOISE)
     both = 0.5 * np.logaddexp(2.0 * clean, 2.0 * (noise + level[:, None, None]))
     gain = rng.uniform(*spec.gain_db, n) * np.log(10.0) / 20.0
     return np.asarray(np.maximum(both + gain[:, None, None], LOG_FLOOR), np.float32)
 
 
 def masked(rng: Generator, patches: Float32Array, share: float, most_frames: int) -> Float32Array:
-    """Up to two runs of frames replaced by the patch's mean frame, in `share` of the patches (SpecAugment, 2019)."""
+    """Up to _MASKS runs of frames replaced by the patch's mean frame, in `share` of the patches (SpecAugment, 2019)."""
     n, n_frames, _ = patches.shape
     out = patches
-    for _ in range(2):
+    for _ in range(_MASKS):
         hidden = _runs(rng, n, n_frames, share, most_frames)
         out = np.where(hidden[:, :, None], patches.mean(1, keepdims=True), out)
     return np.asarray(out, np.float32)

@@ -36,10 +36,16 @@ from kws_serve.messages import Float32Array, Int16Array, Int64Array
 
 GLASS = "glassbreak"  # the event that is synthesised, too
 SPEECH_FOLDERS = ("speech_commands", "digits_fsdd_8k")
-_SPEECH_PER_FOLDER = 60
+_SPEECH_PER_FOLDER = 60  # recordings of a word, the first ones: speech is one of many sounds here
 _SUSTAINED_S = 3.0  # clips at least this long sound throughout: any loud part of them is the event
-_TRIES = 6
-_SPEECH_HOURS = 0.5
+_TRIES = 6  # to find a part that is not quiet
+_LOUD_SHARE = 0.5  # of the recording's RMS, that such a part has
+_EVERY = 16  # samples, of which one is looked at for loudness: enough, and quick
+_INSIDE_S = 0.2  # of a short clip from its loudest point on: what tells a bang from a click
+_ATTACK_S = 0.1  # before the loudest point: the beginning that may be cut off, at most
+_SPEECH_HOURS = 0.5  # synthesised sentences
+_SHATTERINGS = 300  # synthesised, made once
+_ROOMS = 400  # impulse responses of one second, made once
 
 
 class EventBatches:
@@ -78,8 +84,8 @@ class EventBatches:
         if speech:
             self._samplers["speech"] = SourceSampler(speech, self.recordings)
         self._running_speech = training_speech(seed, _SPEECH_HOURS, 0.0, self.rate_hz, cache)
-        self._shatterings = joined(shatterings(np.random.default_rng([seed, 8]), 300, self.rate_hz))
-        self._rooms = impulse_responses(np.random.default_rng([seed, 7]), 400, self.rate_hz, self.rate_hz)
+        self._shatterings = joined(shatterings(np.random.default_rng([seed, 8]), _SHATTERINGS, self.rate_hz))
+        self._rooms = impulse_responses(np.random.default_rng([seed, 7]), _ROOMS, self.rate_hz, self.rate_hz)
 
     @property
     def training_recordings(self) -> list[Recording]:
@@ -151,21 +157,25 @@ class EventBatches:
     def _start(self, rng: Generator, samples: Int16Array, speed: float) -> float:
         """The clip's sample at which the patch begins; negative: the clip begins within the patch.
 
-        A long clip: a random part that is not quiet. A short one: at least 0.2 s of it from its loudest point on, or
-        its whole beginning, lies inside.
+        A long clip: a random part that is not quiet. A short one: at least _INSIDE_S of it from its loudest point
+        on, or all that is left, lies inside.
         """
         width = self.maker.patch_samples * speed
         if len(samples) > max(_SUSTAINED_S * self.rate_hz, width):
-            rms = np.sqrt(np.mean(samples[::16].astype(np.float32) ** 2))
+            rms = np.sqrt(np.mean(samples[::_EVERY].astype(np.float32) ** 2))
             for _ in range(_TRIES):
                 first = rng.uniform(0, len(samples) - width)
-                part = samples[int(first) : int(first + width) : 16].astype(np.float32)
-                if np.sqrt(np.mean(part**2)) > 0.5 * rms:
+                part = samples[int(first) : int(first + width) : _EVERY].astype(np.float32)
+                if np.sqrt(np.mean(part**2)) > _LOUD_SHARE * rms:
                     break
             return first
         loudest = int(np.argmax(np.abs(samples.astype(np.int32)))) if len(samples) else 0
-        room = min(len(samples) - loudest, 0.2 * self.rate_hz)
-        return rng.uniform(loudest + room - width, max(loudest - 0.1 * self.rate_hz, loudest + room - width + 1))
+        inside = min(len(samples) - loudest, _INSIDE_S * self.rate_hz)
+        # clip              |.../\..........|           loudest at /\
+        # earliest   |-------- width -------|            ends `inside` after the loudest point
+        # latest              |-------- width -------|   begins _ATTACK_S before it
+        earliest = loudest + inside - width
+        return rng.uniform(earliest, max(loudest - _ATTACK_S * self.rate_hz, earliest + 1))
 
 
 def find_speech(data: Path) -> list[Recording]:

@@ -11,7 +11,7 @@ from kws_serve.manifest.consistency import parse_front_end
 from kws_serve.manifest.spec import FrontEndSpec
 from kws_serve.messages import Float32Array, Int16Array
 
-_UNIT = np.float32(1 / 32768)
+_UNIT = np.float32(1 / 32768)  # of int16: to [-1, 1), as the engine scales
 
 
 class PatchMaker:
@@ -39,6 +39,7 @@ class PatchMaker:
 
     def sliding_patches(self, samples: Int16Array, frames_per_hop: int) -> Float32Array:
         """One clip (n_samples,) >= patch_samples -> patches (k, n_frames, n_coeffs), one each `frames_per_hop`."""
+        # frames (n_windows, frame_width); windows over them (k, frame_width, n_frames), the new axis last: turned
         frames = self.frames(samples[None])[0]
         windows = sliding_window_view(frames, self.n_frames, axis=0)[::frames_per_hop]
         return self._front_end.patches(np.ascontiguousarray(windows.transpose(0, 2, 1)))
@@ -51,6 +52,8 @@ def patch_maker(architecture: Architecture) -> PatchMaker:
 
 def first_second(samples: Int16Array, rate_hz: int = 16_000, n_samples: int = 0) -> Int16Array:
     """The first second, right-padded with zeros; of a patch of more samples, in the middle of `n_samples`."""
+    # n_samples  |0 0 0 0 0|-- a second --|0 0 0 0 0|      longer than a second: as much before as after
+    #                      ^ first
     out = np.zeros(max(rate_hz, n_samples), np.int16)
     first = (len(out) - rate_hz) // 2
     kept = samples[:rate_hz]

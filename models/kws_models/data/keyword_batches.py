@@ -30,6 +30,10 @@ from kws_models.zoo.labels import BACKGROUND, SILENCE, UNKNOWN
 from kws_serve.messages import Float32Array, Int16Array, Int64Array
 
 DIGITS_FOLDER, DIGITS_EVERY = "digits_fsdd_8k", 5  # four speakers: a fifth of their many clips
+_ROOMS = 200  # impulse responses of half a second, made once
+_EVENT_WEIGHT = 0.3  # of a second of a sound event as noise, against a second of background
+_SILENCE_GAIN_DB = (-40.0, 6.0)  # of noise alone: inaudible to loud
+_NOTHING_SHARE = 0.05  # of silence: digital zeros
 N_SAMPLES = 16_000  # of a clip, and of what is drawn for a patch at least
 LATE_MS = 150.0  # a word ends about a quarter of a second before its clip does
 
@@ -69,7 +73,7 @@ class KeywordBatches:
             self.speech.load(data, fold)
         mix = self.mix
         self._shares = Shares(mix.running_speech_share, mix.real_speech_share, mix.mined_share, mix.opus_share)
-        self._rooms = impulse_responses(np.random.default_rng([seed, 7]), 200, RATE_HZ, RATE_HZ // 2)
+        self._rooms = impulse_responses(np.random.default_rng([seed, 7]), _ROOMS, RATE_HZ, RATE_HZ // 2)
 
     def _clips(self, found: dict[str, list[Recording]], data: Path) -> list[Recording]:
         """Words; where none stands in for `_unknown_`, only the labels', and some of the few digit speakers'."""
@@ -97,7 +101,8 @@ class KeywordBatches:
         self.noise = load_audio(everything, RATE_HZ, cache).take(kept)
         lengths = (self.noise.ends - self.noise.starts).astype(np.float64)
         rest = np.array([r.folder == BACKGROUND for r in self.noise_recordings])
-        weights = np.where(rest, lengths, 0.3 * lengths)
+        weights = np.where(rest, lengths, _EVENT_WEIGHT * lengths)
+        # both halves get the same sum: own is scaled to that of the others
         weights[: len(own)] *= weights[len(own) :].sum() / weights[: len(own)].sum() if other else 1.0
         self._noise_edges = np.cumsum(weights) / weights.sum()
 
@@ -163,6 +168,9 @@ class KeywordBatches:
         n = len(clips)
         speed = rng.uniform(*spec.speed, n).astype(np.float32)
         shift = rng.uniform(*self._shift_ms(spec), n) * RATE_HZ / 1000
+        # The clip's second stands in the patch's middle, both stretched about their middles. So that the clip's sample
+        # N_SAMPLES / 2 is read at the patch's n_samples / 2, the patch begins at the clip's sample
+        #     N_SAMPLES / 2 - speed * n_samples / 2        and later by `shift`, which moves the word before its place
         start = (N_SAMPLES / 2 - self.n_samples / 2 * speed + shift).astype(np.float32)
         out = stretched(self.audio, clips, self.n_samples, speed, start)
         coded = np.flatnonzero((self._twin_of[clips] >= 0) & (rng.random(n) < self.mix.opus_share))
@@ -180,8 +188,8 @@ class KeywordBatches:
 
     def _silence(self, rng: Generator, noise: Float32Array) -> Int16Array:
         """Noise alone, loud to inaudible; now and then nothing at all."""
-        out = with_gain(rng, noise, (-40.0, 6.0))
-        out[rng.random(len(noise)) < 0.05] = 0
+        out = with_gain(rng, noise, _SILENCE_GAIN_DB)
+        out[rng.random(len(noise)) < _NOTHING_SHARE] = 0
         return out
 
     def _from_log_mel(self, rng: Generator, n: int, log_mels: LogMelClips) -> tuple[Float32Array, Int64Array]:

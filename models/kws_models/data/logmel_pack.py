@@ -19,10 +19,12 @@ from kws_models.data.recordings import DataError, Recording
 from kws_serve.manifest.spec import FrontEndSpec
 from kws_serve.messages import Float32Array
 
-N_FRAMES, N_MELS = 49, 40
+N_FRAMES, N_MELS = 49, 40  # of a clip of one second, as published
 PACK_HOP_MS, _MIDDLE_MS = 20.0, 20.0  # frame 0: two 30 ms windows 10 ms apart, so their middle is at 20 ms
 SAME_CLIP_CORRELATION = 0.9  # below it the two are different clips: older collections number them otherwise
-_FIT_CLIPS = 1500
+_FIT_CLIPS = 1500  # for 40 straight lines: some 70,000 frames
+_LEAST_FIT_CLIPS = 50  # below it a few odd clips would tilt the lines
+_SILENT_LOG = -20.0  # nepers: log mel of digital silence, -27.6, and of what rounds to it
 
 
 @dataclass(frozen=True)
@@ -63,7 +65,8 @@ def read_log_mels(folder: Path, columns: list[int]) -> Float32Array:
 
 def frame_line(spec: FrontEndSpec) -> tuple[float, float]:
     """(a, b): a front end's frame t stands where the pack's frame a * t + b does."""
-    ms = 1000 / spec.rate_hz
+    # middles of windows:  ours  t * hop + window / 2        the pack's  a frame each 20 ms from _MIDDLE_MS on
+    ms = 1000 / spec.rate_hz  # a sample
     return spec.hop_samples * ms / PACK_HOP_MS, (spec.window_samples * ms / 2 - _MIDDLE_MS) / PACK_HOP_MS
 
 
@@ -80,7 +83,7 @@ def fit_bands(
 ) -> tuple[Float32Array, Float32Array, int]:
     """Slope and offset per band (N_MELS,): our log mel = slope * published + offset; and the clips it rests on.
 
-    Raises DataError with fewer than 50 such clips.
+    Raises DataError with fewer than _LEAST_FIT_CLIPS such clips.
     """
     index = {(r.folder, r.path.stem): i for i, r in enumerate(recordings)}
     both = [(e.column, index[e.folder, e.stem]) for e in entries if (e.folder, e.stem) in index]
@@ -93,10 +96,12 @@ def fit_bands(
     x, y = (a.reshape(len(both), -1) - a.reshape(len(both), -1).mean(1, keepdims=True) for a in (published, ours))
     correlation = (x * y).sum(1) / np.sqrt((x * x).sum(1) * (y * y).sum(1) + 1e-9)
     same = correlation > SAME_CLIP_CORRELATION
-    if same.sum() < 50:
-        raise DataError(f"{folder}: found {same.sum()} clips alike in features and audio, wanted at least 50")
+    if same.sum() < _LEAST_FIT_CLIPS:
+        raise DataError(
+            f"{folder}: found {same.sum()} clips alike in features and audio, wanted at least {_LEAST_FIT_CLIPS}"
+        )
     x, y = (a[same].reshape(-1, N_MELS) for a in (published, ours))
-    keep = y.min(1) > -20.0  # frames of digital silence say nothing about the scale
+    keep = y.min(1) > _SILENT_LOG  # frames of digital silence say nothing about the scale
     x, y = x[keep], y[keep]
     slope = ((x - x.mean(0)) * (y - y.mean(0))).sum(0) / ((x - x.mean(0)) ** 2).sum(0)
     return slope.astype(np.float32), (y.mean(0) - slope * x.mean(0)).astype(np.float32), int(same.sum())

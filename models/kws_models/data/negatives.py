@@ -16,7 +16,7 @@ from kws_models.data.speech_cuts import Place, Pool, Stream, at_places
 from kws_models.zoo.labels import SILENCE, UNKNOWN
 from kws_serve.messages import Float32Array, Int64Array
 
-RATE_HZ = 16_000
+RATE_HZ = 16_000  # of all models of words
 _SYNTHESISED, _REAL, _NOISE = "synthesised speech", "real speech", "noise"
 _FULL_SHARE_AT = 100  # mined places of a stream: with fewer, fewer cuts are made there, lest they be learnt by heart
 _SPEECH_HOURS, _NEAR_HOURS = 0.5, 0.3  # synthesised sentences and near-words
@@ -82,6 +82,8 @@ class Negatives:
         self, rng: Generator, classes: Int64Array, n_samples: int, shares: Shares, speed: tuple[float, float]
     ) -> Cuts:
         """Rows of a batch of these `classes` (n,) that are cut out of long pieces instead."""
+        #  kind   0 |-- synthesised --|        the other words        |-- real --| 1       a row's origin
+        #  Rows of silence among the others may be cut at mined places; of each kind `mined` of the rows are.
         kind = rng.random(len(classes))
         speech = (kind < shares.synthesised) & (self._synthesised is not None)
         talk = (kind >= 1.0 - shares.real) & (self._real is not None)

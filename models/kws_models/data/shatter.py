@@ -11,10 +11,14 @@ from numpy.random import Generator
 
 from kws_serve.messages import Float32Array, Int16Array
 
-_LONGEST_S = 2.5
+_SHORTEST_S, _LONGEST_S = 0.4, 2.5
 _KINDS = 24  # of shards in one pane
-_MODES = 5
-_RING_S = 0.2
+_MODES = 5  # of a shard: inharmonic partials
+_RING_S = 0.2  # of a shard or blow: by then it has died away
+_SHARDS = (40, 800)  # that fall, drawn evenly in logarithm: a cup to a shop window
+_LANDINGS = 4  # of each shard: the first and three bounces
+_BOUNCE_SHARE = 0.65  # of the gap before it, to the next bounce
+_PEAK = 16383.0  # half of full scale: room for a louder event in the mixture
 
 
 def shatterings(rng: Generator, n: int, rate_hz: int) -> list[Int16Array]:
@@ -23,20 +27,20 @@ def shatterings(rng: Generator, n: int, rate_hz: int) -> list[Int16Array]:
 
 
 def _one(rng: Generator, rate_hz: int) -> Int16Array:
-    length = int(rng.uniform(0.4, _LONGEST_S) * rate_hz)
+    length = int(rng.uniform(_SHORTEST_S, _LONGEST_S) * rate_hz)
     out = np.zeros(length + int(_RING_S * rate_hz), np.float64)
     _add(out, 0, _blow(rng, rate_hz), rng.uniform(0.5, 4.0))
     kinds = [_shard(rng, rate_hz) for _ in range(_KINDS)]
-    n_shards = int(np.exp(rng.uniform(np.log(40), np.log(800))))
+    n_shards = int(np.exp(rng.uniform(np.log(_SHARDS[0]), np.log(_SHARDS[1]))))
     at_s = rng.exponential(rng.uniform(0.08, 0.6), n_shards)  # when it first lands
     gain = np.exp(rng.normal(0.0, 0.7, n_shards)) * np.exp(-at_s / rng.uniform(0.2, 1.0))
     gap_s = rng.uniform(0.02, 0.12, n_shards)
-    for _ in range(4):  # it bounces: ever closer, ever fainter
+    for _ in range(_LANDINGS):  # it bounces: ever closer, ever fainter
         for at, loudness in zip(at_s, gain, strict=True):
             _add(out, int(at * rate_hz), kinds[rng.integers(_KINDS)], loudness)
-        at_s, gap_s, gain = at_s + gap_s, gap_s * 0.65, gain * rng.uniform(0.1, 0.6, n_shards)
+        at_s, gap_s, gain = at_s + gap_s, gap_s * _BOUNCE_SHARE, gain * rng.uniform(0.1, 0.6, n_shards)
     out = out[:length]
-    return np.asarray(np.rint(out / (np.abs(out).max() + 1e-9) * 16383.0), np.int16)
+    return np.asarray(np.rint(out / (np.abs(out).max() + 1e-9) * _PEAK), np.int16)
 
 
 def _blow(rng: Generator, rate_hz: int) -> Float32Array:

@@ -46,6 +46,7 @@ class Pool:
         self, rng: Generator, n: int, n_samples: int, speed: tuple[float, float], coded_share: float
     ) -> Float32Array:
         """Cuts (n, n_samples), each moment as likely as another, played at a speed drawn from `speed`."""
+        # a number in [0, 1) falls into a piece's share of the whole length, so that each moment is as likely
         lengths = (self.audio.ends - self.audio.starts).astype(np.float64)
         pieces = np.searchsorted(np.cumsum(lengths) / lengths.sum(), rng.random(n), side="right")
         coded = rng.random(n) < (coded_share if self.twins else 0.0)
@@ -63,6 +64,9 @@ def at_places(
     rng: Generator, streams: Sequence[Stream], places: Sequence[Place], n_samples: int, speed: tuple[float, float]
 ) -> Float32Array:
     """Cuts (n, n_samples) at each of n places, moved by up to _JITTER_SHARE, at a speed drawn from `speed`."""
+    # patch              |---- n_samples ----|                 begins at first_sample of its piece
+    # cut          |-----------longest-----------|             what the fastest reads of it; more than a patch
+    #              <before>
     longest = _longest(n_samples, speed)
     before = (longest - n_samples) // 2  # the patch stands in the middle of the longer cut
     jitter = rng.integers(-round(_JITTER_SHARE * n_samples), round(_JITTER_SHARE * n_samples) + 1, len(places))
@@ -74,12 +78,14 @@ def at_places(
 
 
 def _longest(n_samples: int, speed: tuple[float, float]) -> int:
-    """Samples to read so that the fastest still fill `n_samples`."""
+    """Samples to read so that the fastest still fill `n_samples`; two more, for reading between samples."""
     return int(np.ceil(n_samples * max(1.0, speed[1]))) + 2
 
 
 def _cut(samples: Int16Array, first: int, n: int) -> Int16Array:
-    """samples[first : first + n], zeros where there are none."""
+    """samples[first : first + n], zeros where there are none; `first` may be negative."""
+    #  samples          0 . . . . . len
+    #  first = -2   |0 0 . . .|                  n = 5: `low` 0, `high` 3, written from low - first = 2 on
     out = np.zeros(n, np.int16)
     low, high = max(0, first), min(len(samples), first + n)
     if high > low:

@@ -36,8 +36,8 @@ from kws_serve.manifest.spec import ModelSpec
 from kws_serve.messages import Float32Array, Int16Array
 
 UNKNOWN_SHARE = 0.10  # of the command clips, where other words stand in for `_unknown_`
-EVENT_PATCH_HOP_MS = 100
-_BATCH = 128
+EVENT_PATCH_HOP_MS = 100  # the protocol's: finer than the service's 240 ms, so that where a file begins matters little
+_BATCH = 128  # clips that are decoded and judged at once
 
 Infer = Callable[[Float32Array], Float32Array]  # patches (n, n_frames, n_coeffs) -> scores (n, n_classes)
 
@@ -177,10 +177,10 @@ def _judge_event(spec: ModelSpec, infer: Infer, maker: PatchMaker, samples: Int1
 
 def clip_scores(infer: Infer, maker: PatchMaker, samples: Int16Array) -> Float32Array:
     """Scores (k, n_classes) of one clip's patches, EVENT_PATCH_HOP_MS apart; a short clip is centred in zeros."""
-    hop = round(EVENT_PATCH_HOP_MS * maker.spec.rate_hz / 1000 / maker.spec.hop_samples)
+    frames_per_hop = round(EVENT_PATCH_HOP_MS * maker.spec.rate_hz / 1000 / maker.spec.hop_samples)
     missing = max(0, maker.patch_samples - len(samples))
     samples = np.pad(samples, (missing // 2, missing - missing // 2))
-    return infer(maker.sliding_patches(samples, hop))
+    return infer(maker.sliding_patches(samples, frames_per_hop))
 
 
 def strongest_event(spec: ModelSpec, scores: Float32Array) -> int:

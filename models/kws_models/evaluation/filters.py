@@ -21,9 +21,9 @@ from kws_serve.backends.patch_model import to_axes
 from kws_serve.manifest.spec import ModelSpec
 from kws_serve.messages import Float32Array, KwsError
 
-_LAYERS = 2
-_MOST_FILTERS = 64
-_SPECTRUM_POINTS = 128
+_LAYERS = 2  # convolutions from the input on: later ones read maps that nobody can name
+_MOST_FILTERS = 64  # of a layer, in one picture
+_SPECTRUM_POINTS = 128  # of a curve from 0 to half the rate; the kernel is padded with zeros to twice as many
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ import numpy.typing as npt
 from kws_serve.messages import Int64Array
 
 BoolArray: TypeAlias = npt.NDArray[np.bool_]
-_Z95 = 1.959963984540054
+_Z95 = 1.959963984540054  # standard deviations: 95 % of a normal distribution lie within
 
 
 def wilson(hits: int, n: int) -> list[float]:
@@ -52,6 +52,11 @@ def paired(first: BoolArray, second: BoolArray) -> Paired:
     (low1, high1), (low2, high2) = wilson(both + b, n), wilson(both + c, n)
     product = (both + b) * (c + neither) * (both + c) * (b + neither)
     excess = both * neither - b * c
+    #                 second right   second wrong
+    #  first right        both            b
+    #  first wrong         c           neither
+    #
+    # phi: the correlation of the two, its numerator lessened by n / 2 where it is positive (Newcombe's method 10)
     phi = (max(excess - n / 2, 0.0) if excess > 0 else excess) / math.sqrt(product) if product else 0.0
 
     def reach(d1: float, d2: float) -> float:

@@ -11,7 +11,9 @@ import numpy as np
 from kws_models.command_line import extra_of
 from kws_serve.messages import Float32Array, KwsError
 
-_COLUMNS = 16
+_COLUMNS = 16  # images side by side: 64 filters are four rows
+_LINE_COLUMNS = 8  # small plots side by side: they are wider than images
+_DOTS_AN_INCH = 110
 
 
 def pyplot(wish: str) -> Any:
@@ -28,7 +30,7 @@ def save(figure: Any, path: Path) -> None:
     """Write the figure as its name's ending says. Raises KwsError for an ending or a folder that does not do."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        figure.savefig(path, dpi=110)
+        figure.savefig(path, dpi=_DOTS_AN_INCH)
     except (OSError, ValueError) as error:
         raise KwsError(f"{path}: {error}; wanted a name like curve.png or curve.svg in a folder to write to") from error
     finally:
@@ -121,7 +123,7 @@ def draw_lines(x: Float32Array, lines: Float32Array, title: str, axes_names: tup
     """Small plots of `lines` (n, len(x)) side by side on one scale."""
     plt = pyplot("filters")
     n = len(lines)
-    columns = min(8, n)
+    columns = min(_LINE_COLUMNS, n)
     rows = -(-n // columns)
     figure, grid = plt.subplots(
         rows, columns, figsize=(1.5 * columns + 1, 1.1 * rows + 1), sharex=True, sharey=True, squeeze=False,

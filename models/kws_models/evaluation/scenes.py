@@ -15,8 +15,10 @@ from kws_serve.core.detector import TICKS_PER_S, Detector, Firing
 from kws_serve.manifest.spec import DetectionSpec, ModelSpec
 from kws_serve.messages import Float32Array, Int16Array
 
-_BATCH = 256
-_DETECTED_AT_ONCE = 256
+_BATCH = 256  # patches that are made and scored at once: some MB
+_DETECTED_AT_ONCE = 256  # scores a stream that the detector takes in one call
+_LOUD_S = 0.02  # windows in which loudness is looked for
+_MOST_BED_GAIN = 3.0  # under a loud clip the bed is not raised above this: it would jump audibly
 _ONSET_SHARE = 0.15  # of a clip's loudest 20 ms: where its sound begins
 
 
@@ -52,7 +54,14 @@ def compose(
     gap_s: tuple[float, float],
     snr_db: tuple[float, float] = (8.0, 30.0),
 ) -> Scene:
-    """The clips one after another with gaps, over background clips that change every few seconds."""
+    """The clips one after another with gaps of `gap_s`, over `beds` that change every few seconds.
+
+    The bed under a clip is scaled so that the clip's loudest 20 ms are `snr_db` above the bed's mean; the clip stays.
+    """
+    #  gaps     <-0->         <----1---->         <2>
+    #  clips         |clip 0 |           | clip 1|       + one second
+    #  bed      ~~~~~|scaled |~~~~~~~~~~~|scaled |~~~
+    #                ^ at
     gaps = rng.uniform(*gap_s, len(clips) + 1)
     n = round((sum(gaps) + sum(len(c) for _, c in clips) / rate_hz) * rate_hz) + rate_hz
     samples = _bed(rng, beds, n)
@@ -62,7 +71,7 @@ def compose(
         under = samples[at : at + len(clip)]
         ratio = 10.0 ** (rng.uniform(*snr_db) / 20.0)
         scale = _loudest(signal, rate_hz) / (ratio * (np.sqrt(np.mean(under**2)) + 1e-3))
-        samples[at : at + len(clip)] = signal + under * min(float(scale), 3.0)
+        samples[at : at + len(clip)] = signal + under * min(float(scale), _MOST_BED_GAIN)
         first_s = at / rate_hz
         marks.append(Marked(label, first_s, first_s + _onset_s(signal, rate_hz), first_s + len(clip) / rate_hz))
         at += len(clip) + round(gap * rate_hz)
@@ -89,7 +98,8 @@ def _bed(rng: Generator, beds: list[Int16Array], n: int) -> Float32Array:
 
 
 def _windows(signal: Float32Array, rate_hz: int) -> Float32Array:
-    width = rate_hz // 50
+    """RMS (n,) of windows of _LOUD_S side by side; the rest at the end is left out, a shorter signal repeated."""
+    width = round(_LOUD_S * rate_hz)
     n = max(1, len(signal) // width)
     return np.asarray(np.sqrt(np.mean(np.resize(signal, n * width).reshape(n, width) ** 2, axis=1)), np.float32)
 
@@ -100,13 +110,19 @@ def _loudest(signal: Float32Array, rate_hz: int) -> float:
 
 def _onset_s(signal: Float32Array, rate_hz: int) -> float:
     loud = _windows(signal, rate_hz)
-    return float(np.argmax(loud >= _ONSET_SHARE * loud.max())) / 50
+    return float(np.argmax(loud >= _ONSET_SHARE * loud.max())) * _LOUD_S
 
 
 def stream_scores(spec: ModelSpec, infer: Infer, samples: Int16Array) -> Float32Array:
     """Scores (k, n_classes) of every patch of a stream at the model's rate: patch i ends (i + 1) patch hops after its
     beginning, before which the service hears a patch of zeros.
     """
+    # zeros      |-- patch of zeros --|
+    # samples                         |----|----|----|---- ...        hops
+    # patch 0         |-- patch_samples --|                           ends one hop after the beginning
+    # patch 1              |-- patch_samples --|
+    #
+    # So the first hop of the zeros is cut off, and patches begin at each hop of the rest.
     maker = PatchMaker(spec.front_end, spec.n_frames)
     hop_samples = spec.frames_per_patch_hop * spec.front_end.hop_samples
     if len(samples) < hop_samples:
@@ -117,6 +133,10 @@ def stream_scores(spec: ModelSpec, infer: Infer, samples: Int16Array) -> Float32
 
 def patch_scores(maker: PatchMaker, frames_per_hop: int, infer: Infer, samples: Int16Array) -> Float32Array:
     """Scores (k, n_classes) of the patches of `samples` (n,), n >= a patch, one each `frames_per_hop`."""
+    # A call takes _BATCH patches; the last of them ends patch_samples after its beginning, so calls overlap:
+    #     first                      first + _BATCH hops
+    #     |----|----|----|----| ... |
+    #                         |-- last patch --|   ends at `last`
     hop_samples = frames_per_hop * maker.spec.hop_samples
     scores = []
     for first in range(0, len(samples) - maker.patch_samples + 1, _BATCH * hop_samples):
@@ -134,11 +154,11 @@ def detections_of(
     spec: ModelSpec, streams: Sequence[Float32Array], settings: dict[str, DetectionSpec]
 ) -> list[list[Firing]]:
     """What the detector fires on each stream's scores (k, n_classes), all streams side by side."""
-    ticks = TICKS_PER_S // spec.front_end.rate_hz
-    hop = spec.frames_per_patch_hop * spec.front_end.hop_samples * ticks
-    patch = spec.patch_samples * ticks
+    ticks = TICKS_PER_S // spec.front_end.rate_hz  # of a sample
+    hop_ticks = spec.frames_per_patch_hop * spec.front_end.hop_samples * ticks
+    patch_ticks = spec.patch_samples * ticks
     sustained = spec.task == "event"
-    detector = Detector(spec.labels, settings, sustained=sustained, patch_hop_ticks=hop, patch_ticks=patch)
+    detector = Detector(spec.labels, settings, sustained=sustained, patch_hop_ticks=hop_ticks, patch_ticks=patch_ticks)
     detector.ensure(len(streams))
     firings: list[list[Firing]] = [[] for _ in streams]
     for first in range(0, max(map(len, streams)), _DETECTED_AT_ONCE):  # how it is cut changes nothing but the speed
@@ -147,10 +167,10 @@ def detections_of(
         for part, slot in zip(parts, slots.tolist(), strict=True):  # the last part of a stream ends in zeros
             rest = streams[slot][first : first + _DETECTED_AT_ONCE]
             part[: len(rest)] = rest
-        decided = np.full(len(slots), (first + _DETECTED_AT_ONCE) * hop)
+        decided = np.full(len(slots), (first + _DETECTED_AT_ONCE) * hop_ticks)
         for firing in detector.update(slots, parts, decided):
             slot = int(slots[firing.row])
-            if firing.phase != "end" and firing.decided_tick <= len(streams[slot]) * hop:
+            if firing.phase != "end" and firing.decided_tick <= len(streams[slot]) * hop_ticks:
                 firings[slot].append(firing)
     return firings
 

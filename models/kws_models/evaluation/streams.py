@@ -24,8 +24,8 @@ from kws_serve.core.detector import TICKS_PER_S, Firing
 from kws_serve.manifest.spec import DetectionSpec, ModelSpec
 from kws_serve.messages import Float32Array, KwsError
 
-COLLAR_S = 0.2
-TOLERANCE_S = {"keyword": 1.0, "event": 2.0}
+COLLAR_S = 0.2  # an onset may be as far off and still be right: as in DCASE's sound event detection tasks
+TOLERANCE_S = {"keyword": 1.0, "event": 2.0}  # after an event's end: about a patch, so smoothing and k of n are done
 DET_THRESHOLDS = (*(round(0.05 * i, 2) for i in range(1, 20)), 0.97, 0.98, 0.99, 0.995)
 
 

@@ -27,11 +27,21 @@ from kws_models.zoo.labels import BACKGROUND
 from kws_serve.manifest.spec import ModelSpec
 from kws_serve.messages import Float32Array, Int16Array, KwsError
 
-THRESHOLDS = (*(round(0.3 + 0.05 * i, 2) for i in range(12)), 0.875, 0.9, 0.92, 0.94, 0.955, 0.97, 0.98, 0.99)
-FOUND = (0.85, 0.80, 0.76, 0.70)
-SETTINGS: dict[str, Any] = {"smoothing_ms": 240.0, "k": 2, "n": 3}
+THRESHOLDS = (  # denser where false accepts become rare
+    *(round(0.3 + 0.05 * i, 2) for i in range(12)),
+    0.875,
+    0.9,
+    0.92,
+    0.94,
+    0.955,
+    0.97,
+    0.98,
+    0.99,
+)
+FOUND = (0.85, 0.80, 0.76, 0.70)  # shares of the words found at which weights are compared
+SETTINGS: dict[str, Any] = {"smoothing_ms": 240.0, "k": 2, "n": 3}  # one for all weights, or they cannot be compared
 OFF_SHARE = 0.6  # off-threshold / on-threshold
-PAUSE_S = 0.4
+PAUSE_S = 0.4  # of silence between two sentences of a speaker
 NEAR_S = 0.9  # after a clip's end: still its detection
 
 

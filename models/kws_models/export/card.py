@@ -10,7 +10,7 @@ from collections import Counter
 from kws_models.data.recordings import Recording
 
 BEGIN, END = "<!-- from the recordings: begin -->", "<!-- from the recordings: end -->"
-_FAMILIES = ("CC BY-SA", "CC BY", "ODbL", "CC0", "Public domain")
+_FAMILIES = ("CC BY-SA", "CC BY", "ODbL", "CC0", "Public domain")  # CC BY-SA first: it begins like CC BY
 
 
 def licences_of(recordings: list[Recording]) -> set[str]:

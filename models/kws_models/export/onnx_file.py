@@ -29,8 +29,8 @@ from kws_models.zoo.graph import (
     WidthMean,
 )
 
-OPSET = 17
-IR_VERSION = 8
+OPSET = 17  # of ONNX 1.12 and later: what ONNX Runtime 1.12 of mid-2022 reads
+IR_VERSION = 8  # the file format that goes with it
 
 
 def onnx_bytes(graph: Graph, weights: Weights, keep: tuple[str, ...] = ()) -> bytes:

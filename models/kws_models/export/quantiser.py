@@ -21,10 +21,10 @@ from kws_serve.messages import Float32Array
 _LOW_TAILS = (0.0, 0.1, 0.3, 0.5, 1.0)  # of the input
 _HIGH_TAILS = (0.0, 0.02, 0.1, 0.3)  # of the input
 _MAP_TAILS = (0.0, 0.01, 0.05, 0.1, 0.2)  # of every other map, at both ends
-_FIRST_MAP_TAIL = 0.05
-_BATCH = 64
-CALIBRATION_PATCHES = 1024
-_KEPT_VALUES = 400_000  # of each map, for its percentiles
+_FIRST_MAP_TAIL = 0.05  # of the other maps while the input's tails are tried: in the middle of _MAP_TAILS
+_BATCH = 64  # patches that are run at once: the maps of all layers are kept meanwhile
+CALIBRATION_PATCHES = 1024  # at least: eight or more batches, so that every class is among them
+_KEPT_VALUES = 400_000  # of each map, for its percentiles: 400 beyond a tail of 0.1 %
 
 
 @dataclass(frozen=True)

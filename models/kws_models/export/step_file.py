@@ -29,7 +29,14 @@ def step_bytes(graph: Graph, weights: Weights) -> bytes:
 
 
 class _Step:
-    """See `step_bytes`."""
+    """The file under way. Layers do not stride in time; those behind a stride are dilated by it instead.
+
+    Columns of a map that lie `apart` frames from each other in the whole patch, here at every frame (apart = 2):
+
+        whole patch, stride 2      c0    c1    c2    c3          one column each 2 frames
+        each frame              .  c0 .  c1 .  c2 .  c3          what ends at any frame; kernel 3 reads every 2nd:
+                                      ^     ^     ^              (kernel - 1) * apart frames back are kept
+    """
 
     def __init__(self, graph: Graph, weights: Weights) -> None:
         self.graph = graph
@@ -91,6 +98,10 @@ class _Step:
 
     def _mean_of_linear(self, mean: MapMean, linear: Linear) -> None:
         """The linear layer at each frame, its mean over the graph's last columns: (n, m, n_classes)."""
+        # Mean and linear layer change places, for both are linear. With W (n_classes, channels):
+        #     W @ mean(map) + b  =  sum over columns of (1 / columns) * [W / width over the column's whole width]  +  b
+        # The bracket is a convolution as wide as the map, at each frame: `each` (n, lanes, m, 1); the sum over the last
+        # `columns` of it a depthwise one with equal weights. Lanes beyond n_classes are zeros, cut off at the end.
         channels, columns, width = self.graph.shapes[mean.inputs[0]]
         n_classes = linear.channels
         lanes = -(-n_classes // _LANES) * _LANES
@@ -120,6 +131,8 @@ class _Step:
 
     def _with_past(self, name: str, source: str, columns: int, channels: int, width: int) -> str:
         """`source` (n, channels, m, width) behind as much as `columns` columns reach back, which is kept."""
+        # past (n, channels, kept, width) | new (n, channels, m, width)      `whole`, along axis 2
+        #       last `kept` columns of the whole: next
         kept = (columns - 1) * self._apart
         if not kept:
             return source

@@ -16,7 +16,7 @@ from kws_models.zoo.graph import BatchNorm, Graph
 from kws_serve.messages import Float32Array, KwsError
 
 WEIGHTS_FILE = "weights.npz"
-_RANGE = "range."
+_RANGE = "range."  # before a map's name: its least and greatest value (2,)
 
 
 @dataclass(frozen=True)

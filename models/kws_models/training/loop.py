@@ -3,15 +3,10 @@
 from __future__ import annotations
 
 import contextlib
-import csv
 import ctypes
 import math
 import os
-import sys
-import time
 from collections.abc import Callable
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -20,31 +15,20 @@ from torch.nn import functional
 
 from kws_models.data.batches import Batches
 from kws_models.training.batch_workers import batches_in_order
+from kws_models.training.progress import Progress, TrainingRun
 from kws_models.training.recipes import Phase
 from kws_models.training.torch_module import GraphModule, weights_of
 from kws_serve.messages import Float32Array, KwsError
 
 CHECKPOINT = "checkpoint.pt"
-HISTORY = "history.csv"
-_SAVE_EVERY = 500
-_SHOW_EVERY = 50
-_M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_THRESHOLD = -1, -2, -3  # malloc.h
+_SAVE_EVERY = 500  # steps between checkpoints: what an interruption costs, at most
+_LEAST_RATE_SHARE = 0.01  # of the learning rate, at the end of a cosine
+_M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_THRESHOLD = -1, -2, -3  # glibc's malloc.h: the options of mallopt
+_MMAP_BYTES, _TRIM_BYTES, _TOP_PAD_BYTES = 1 << 30, (1 << 31) - 1, 1 << 26  # above any map; never trim; grow by 64 MB
 _TEMPERATURE = 2.0  # of the softened scores that a teacher hands on (Hinton et al., 2015)
 
 Validate = Callable[[GraphModule], float]
 Teacher = Callable[[Float32Array], Float32Array]  # patches (n, n_frames, n_coeffs) -> logits (n, n_classes)
-
-
-@dataclass(frozen=True)
-class TrainingRun:
-    """Where a phase keeps its state and how it goes."""
-
-    folder: Path
-    phase: Phase
-    seed: int
-    n_workers: int = 1
-    n_threads: int = 1
-    device: str = "cpu"
 
 
 def to_input(patches: Float32Array, axes: str) -> Any:
@@ -63,7 +47,12 @@ def keep_memory() -> None:
     """Let glibc keep freed maps for the next step; giving them back costs a page fault a page, up to half a step."""
     with contextlib.suppress(AttributeError, OSError, TypeError):  # another libc
         libc = ctypes.CDLL(None)
-        for option, value in ((_M_MMAP_THRESHOLD, 1 << 30), (_M_TRIM_THRESHOLD, (1 << 31) - 1), (_M_TOP_PAD, 1 << 26)):
+        pairs = (
+            (_M_MMAP_THRESHOLD, _MMAP_BYTES),
+            (_M_TRIM_THRESHOLD, _TRIM_BYTES),
+            (_M_TOP_PAD, _TOP_PAD_BYTES),
+        )
+        for option, value in pairs:
             libc.mallopt(option, value)
 
 
@@ -94,7 +83,7 @@ def train(
     run.folder.mkdir(parents=True, exist_ok=True)
     state = _State(run, make)
     first_step = state.load()
-    progress = _Progress(run, first_step)
+    progress = Progress(run, first_step)
     axes = state.module.graph.axes
     for step, (patches, classes) in enumerate(
         batches_in_order(batches, first_step, run.phase.steps, run.n_workers), start=first_step
@@ -109,6 +98,7 @@ def train(
 
 
 def _step(state: _State, step: int, maps: Any, classes: Any, taught: Any) -> tuple[float, float]:
+    """One batch: maps (n, 1, height, width), classes (n,), and a teacher's logits (n, n_classes); loss and accuracy."""
     phase = state.run.phase
     for group in state.optimiser.param_groups:
         group["lr"] = phase.learning_rate * _rate_share(step, phase)
@@ -137,7 +127,9 @@ def _rate_share(step: int, phase: Phase) -> float:
     if phase.schedule == "constant":
         return 1.0
     warm_up = min(1.0, (step + 1) / phase.warm_up_steps)
-    return warm_up * (0.01 + 0.99 * 0.5 * (1.0 + math.cos(math.pi * step / phase.steps)))
+    return warm_up * (
+        _LEAST_RATE_SHARE + (1.0 - _LEAST_RATE_SHARE) * 0.5 * (1.0 + math.cos(math.pi * step / phase.steps))
+    )
 
 
 def _optimiser(parameters: Any, phase: Phase) -> Any:
@@ -212,37 +204,3 @@ def _placed(module: GraphModule, device: str) -> GraphModule:
 
 def _identity(run: TrainingRun) -> str:
     return f"{run.phase} seed={run.seed}"
-
-
-class _Progress:
-    """A live line, and a row of history.csv at each checkpoint."""
-
-    def __init__(self, run: TrainingRun, first_step: int) -> None:
-        self._run, self._first_step, self._began_s = run, first_step, time.monotonic()
-        self._recent: list[tuple[float, float]] = []
-
-    def add(self, step: int, loss: float, accuracy: float) -> None:
-        self._recent = [*self._recent[-199:], (loss, accuracy)]
-        if (step + 1) % _SHOW_EVERY == 0:
-            mean_loss, mean_accuracy = np.mean(self._recent, axis=0)
-            step_ms = 1000 * (time.monotonic() - self._began_s) / (step + 1 - self._first_step)
-            left_min = (self._run.phase.steps - step - 1) * step_ms / 60_000
-            done = 20 * (step + 1) // self._run.phase.steps
-            print(
-                f"[{'=' * done}{' ' * (20 - done)}] step {step + 1}/{self._run.phase.steps}  loss {mean_loss:.3f}  "
-                f"accuracy {mean_accuracy:.3f}  {step_ms:.0f} ms/step  {left_min:.0f} min left",
-                end="\r" if sys.stdout.isatty() else "\n",
-                flush=True,
-            )
-
-    def write(self, step: int, validation_accuracy: float) -> None:
-        loss, accuracy = np.mean(self._recent, axis=0)
-        path = self._run.folder / HISTORY
-        new = not path.exists()
-        with path.open("a", newline="") as out:
-            rows = csv.writer(out)
-            if new:
-                rows.writerow(["step", "loss", "accuracy", "validation_accuracy"])
-            rows.writerow([step, f"{loss:.4f}", f"{accuracy:.4f}", f"{validation_accuracy:.4f}"])
-        if not math.isnan(validation_accuracy):
-            print(f"step {step}: accuracy on the held-out fold {validation_accuracy:.4f}", flush=True)

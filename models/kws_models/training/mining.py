@@ -48,6 +48,10 @@ def find_places(
     width = max(1, round(spec.smoothing_ms / (frames_per_hop * hop_ms)))
     apart = max(1, round(spec.apart_s * maker.spec.rate_hz / hop_samples))
     side = maker.patch_samples // 2  # of silence before and after, so that a short sound fills a patch
+    # piece            |------------------ samples -----------------|
+    # padded     |side|------------------ samples -----------------|side|     from here samples count from -side on
+    # patch i         |-- patch_samples --|                                   begins at i * hop_samples - side
+    # mean i     over the scores i ... i + width - 1: its middle is patch i + (width - 1) / 2, the place that is kept
     commands = np.array([not label.startswith("_") for label in labels])
     places = []
     for s, stream in enumerate(streams):
@@ -68,6 +72,8 @@ def _padded(samples: Int16Array, side: int, least: int) -> Int16Array:
 
 def _moving_mean(scores: Float32Array, width: int) -> Float32Array:
     """Means (k - width + 1, n) over `width` scores in a row (k, n)."""
+    #  sums  0, s0, s0 + s1, ...     (k + 1, n): sums[i] is that of the scores before i
+    #  mean i = (sums[i + width] - sums[i]) / width
     sums = np.cumsum(np.pad(scores.astype(np.float64), ((1, 0), (0, 0))), axis=0)
     return np.asarray((sums[width:] - sums[:-width]) / width, np.float32)
 

@@ -20,8 +20,9 @@ from kws_models.evaluation.pictures import draw_curves
 from kws_models.export.quantiser import calibration_patches, find_ranges
 from kws_models.export.weights_file import WEIGHTS_FILE, Checkpoint, read_weights, weights_bytes
 from kws_models.training.integer_module import IntegerModule
-from kws_models.training.loop import HISTORY, Teacher, TrainingRun, Validate, find_device, to_input, train
+from kws_models.training.loop import Teacher, Validate, find_device, to_input, train
 from kws_models.training.mining import mined
+from kws_models.training.progress import HISTORY, TrainingRun
 from kws_models.training.recipes import Phase, Recipe
 from kws_models.training.teachers import open_teacher
 from kws_models.training.torch_module import GraphModule, load_weights

@@ -36,6 +36,7 @@ def absorb(graph: Graph, weights: Weights) -> tuple[Graph, dict[str, np.ndarray]
 
 
 def _affine(node: BatchNorm, arrays: dict[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+    """The norm as y = scale * x + shift, each (channels,): scale = weight / sqrt(variance + epsilon)."""
     scale = arrays[f"{node.name}.weight"] / np.sqrt(arrays[f"{node.name}.variance"] + node.epsilon)
     return scale, arrays[f"{node.name}.bias"] - arrays[f"{node.name}.mean"] * scale
 
@@ -43,6 +44,7 @@ def _affine(node: BatchNorm, arrays: dict[str, np.ndarray]) -> tuple[np.ndarray,
 def _absorb_backwards(
     source: Conv | Linear, arrays: dict[str, np.ndarray], scale: np.ndarray, shift: np.ndarray
 ) -> Node:
+    """Into the layer before: scale * (W x + b) + shift = (scale W) x + (scale b + shift), output channel by channel."""
     weight = arrays[f"{source.name}.weight"]
     arrays[f"{source.name}.weight"] = weight * scale.reshape(-1, *(1,) * (weight.ndim - 1))
     bias = arrays.get(f"{source.name}.bias", np.zeros(len(scale)))
@@ -53,6 +55,7 @@ def _absorb_backwards(
 def _absorb_forwards(
     norm: BatchNorm, readers: list[Node], arrays: dict[str, np.ndarray], scale: np.ndarray, shift: np.ndarray
 ) -> None:
+    """Into the linear layer after: W (scale * x + shift) + b = (W scale) x + (W shift + b), column by column."""
     if len(readers) != 1 or not isinstance(readers[0], Linear) or not readers[0].bias:
         raise ValueError(f"{norm.name}: found no layer to absorb it, wanted a Conv or Linear before or after it")
     name = readers[0].name

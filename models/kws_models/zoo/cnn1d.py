@@ -12,7 +12,7 @@ from kws_models.zoo.graph import BatchNorm, Conv, Flatten, Graph, Linear, MaxPoo
 
 _DIGITS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 LABELS: tuple[str, ...] = (*_DIGITS, "bed", "bird", "tree", "cat", "house", "dog")
-N_SAMPLES = 16000
+N_SAMPLES = 16000  # a second at 16 kHz
 
 
 @dataclass(frozen=True)

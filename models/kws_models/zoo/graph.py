@@ -187,6 +187,11 @@ class Graph:
 
 def same_pads(size: Shape, kernel: tuple[int, int], stride: tuple[int, int]) -> Pads:
     """TensorFlow's SAME: out = ceil(L / s); total = (out - 1) * s + k - L; left = total // 2."""
+    #  L = 5, k = 4, s = 2:  out = 3, total = 2 * 2 + 4 - 5 = 3:  one before, two after
+    #      0|x x x x x|0 0
+    #      [a a a a]
+    #          [b b b b]
+    #              [c c c c]
     totals = [max(0, (-(-n // s) - 1) * s + k - n) for n, k, s in zip(size, kernel, stride, strict=True)]
     (top, bottom), (left, right) = ((total // 2, total - total // 2) for total in totals)
     return (top, bottom), (left, right)

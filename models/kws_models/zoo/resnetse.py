@@ -24,13 +24,13 @@ from kws_models.zoo.labels import BACKGROUND
 
 LABELS = (BACKGROUND, "babycry", "glassbreak", "gunshot")
 
-STEM_CHANNELS = 4
+STEM_CHANNELS = 4  # and all sizes below: the reference's
 STAGES = ((4, 2, 1), (8, 2, 2), (16, 4, 2), (32, 2, 2))  # planes, blocks, stride of the first block
-EXPANSION = 2
-REDUCTION = 8
-EMBEDDING = 64
+EXPANSION = 2  # channels of a bottleneck's output / its planes
+REDUCTION = 8  # of squeeze and excitation: channels / those between its two linear layers
+EMBEDDING = 64  # values before the last linear layer
 
-_PAD1 = ((1, 1), (1, 1))
+_PAD1 = ((1, 1), (1, 1))  # keeps a 3x3 kernel's map at its size
 
 
 def resnetse_graph(name: str, n_mels: int, n_frames: int, n_labels: int) -> Graph:

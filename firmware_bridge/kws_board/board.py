@@ -21,13 +21,22 @@ from kws_board.link import BITS_A_BYTE, Link, LinkError, Transport
 from kws_board.packets import OVERHEAD
 from kws_board.protocol import Code, Hello, Refused, Request, Result
 
-BAUDS = (115_200, 230_400, 460_800, 921_600)
-HEARTBEAT_S = 1.0
-MISSES = 3
-_REOPENINGS = 3  # for one request
-_CHUNK_BYTES, _LEAST_CHUNK_BYTES = 2048, 64  # halved while the link damages them
-_FIRST_INFERENCE_S = 10.0
-_LINK_SHARE = 0.8  # of the time that the link may be busy
+BAUDS = (115_200, 230_400, 460_800, 921_600)  # bits a second that usual USB bridges can do; a board starts at the first
+HEARTBEAT_S = 1.0  # of silence after which the board is asked whether it is there
+MISSES = 3  # heartbeats in a row without an answer, after which the port is reopened: one may be lost on a bad link
+_REOPENINGS = 3  # for one request; then the caller is told, who may compute elsewhere
+_REOPENED_S = 0.1  # waited before the second try, twice as long before the third: an adapter that was pulled comes back
+_CHUNK_BYTES, _LEAST_CHUNK_BYTES = 2048, 64  # of an image in one packet; halved while the link damages them
+_MOST_REPEATS = 1  # of one chunk, before its size is halved
+_FIRST_INFERENCE_S = 10.0  # nothing is known of its time yet; of a simulator it is times slow_factor, as all
+_LOST_AFTER, _LEAST_WAIT_S = 5.0, 0.5  # times the slowest inference so far, and at least as long: then it is lost
+_TRIES = 2  # of an inference: a repeated patch costs its whole time on the link
+_LINK_SHARE = 0.8  # of the time that the link may be busy: the rest is for repeats and heartbeats
+_BAUD_SETTLES_S = 0.02  # for a UART to take its new rate, on both sides
+_BAUD_ANSWER_S, _BEAT_ANSWER_S = 0.3, 0.5  # that a ping may take, times slow_factor
+_RESETS_KEPT = 16  # times, the last ones: more than anybody asks for in a minute
+_FRAMES_BYTES, _RESULT_BYTES = 6, 14  # of a payload before its values: protocol.frames, Result
+_WIRE_BYTES = OVERHEAD + 3  # of a packet beside its payload: COBS adds one in each 254 bytes, and the zero
 
 OpenTransport = Callable[[], Transport]
 T = TypeVar("T")
@@ -70,7 +79,7 @@ class Board:
     heartbeat_s: float = HEARTBEAT_S
     counts: BoardCounts = field(default_factory=BoardCounts)
     hello: Hello | None = None
-    resets_at: deque[float] = field(default_factory=lambda: deque(maxlen=16))
+    resets_at: deque[float] = field(default_factory=lambda: deque(maxlen=_RESETS_KEPT))
     """Monotonic times at which the link was opened anew."""
 
     def __post_init__(self) -> None:
@@ -79,8 +88,8 @@ class Board:
         self._resident: dict[bytes, _Resident] = {}
         self._baud: int | None = None
         self._closed = threading.Event()
-        self._used_s = 0.0
-        self._misses = 0
+        self._used_s = 0.0  # monotonic time of the last answer or beat
+        self._misses = 0  # heartbeats in a row
         self._chunk_bytes = _CHUNK_BYTES
         self._heart: threading.Thread | None = None
 
@@ -156,6 +165,7 @@ class Board:
             link = self._opened()
             if link.transport.baud is None:
                 return None
+            # bits of one inference / patch hop = bits a second that must go through in _LINK_SHARE of the time
             needed = link_bits(image, new_frames) / (patch_hop_ms / 1000.0) / _LINK_SHARE
             fitting = [baud for baud in BAUDS if baud >= needed]
             if not fitting:
@@ -166,10 +176,11 @@ class Board:
             return link.transport.baud
 
     def _set_baud(self, link: Link, baud: int) -> None:
+        """Ask for the rate at the old one, then a ping at the new one. Raises LinkError; the rates may then differ."""
         link.ask(Request.SET_BAUD, baud.to_bytes(4, "little"))
         link.transport.set_baud(baud)
-        time.sleep(0.02)
-        link.ask(Request.PING, b"baud", 0.3 * self.slow_factor)
+        time.sleep(_BAUD_SETTLES_S)
+        link.ask(Request.PING, b"baud", _BAUD_ANSWER_S * self.slow_factor)
         self._baud = baud
 
     def _opened(self) -> Link:
@@ -187,7 +198,10 @@ class Board:
             return answer
 
     def _surviving(self, action: Callable[[], T]) -> T:
-        """The action's value, the port reopened and the action begun again where the link breaks."""
+        """The action's value, the port reopened and the action begun again where the link breaks.
+
+        Raises what the action raises where reopening does not help; a link that broke is then closed.
+        """
         for attempt in range(_REOPENINGS + 1):
             with self._lock:
                 try:
@@ -201,7 +215,7 @@ class Board:
                         raise
                     self._greet(self._opened())  # it was reset between two requests
             if attempt:
-                self._closed.wait(0.1 * attempt)
+                self._closed.wait(_REOPENED_S * attempt)
         raise AssertionError
 
     def _drop_link(self) -> None:
@@ -249,6 +263,10 @@ class Board:
         return hello
 
     def _load(self, image: BoardImage) -> _Resident:
+        """Where the image lies on the board, sent first where it is not there.
+
+        Raises BoardError; what was sent stays on the board, and BEGIN says from which offset to go on.
+        """
         digest = hashlib.sha256(image.content).digest()[: protocol.DIGEST_BYTES]
         self._opened()
         if digest in self._resident:
@@ -259,12 +277,15 @@ class Board:
             raise BoardError(f"board: {image.model.name}: maps: found {found} bytes, wanted at most {has}")
         answer = self._asked(Request.BEGIN, protocol.begin(image.content, zlib.crc32(image.content), digest))
         slot, offset = answer[0], protocol.number(answer, 1)
+        # The board's answer says how much it has: an image half sent is gone on with, a repeated chunk counts once.
+        #     image   |======== on the board ========|-- part --|                |
+        #                                            ^ offset                    ^ len(content): COMMIT gives the slot
         while slot == protocol.NO_SLOT and offset < len(image.content):
             part, repeats = image.content[offset : offset + self._chunk_bytes], self._opened().counts.repeats
             try:
                 offset = protocol.number(self._asked(Request.CHUNK, protocol.chunk(offset, part)))
             finally:
-                if self._opened().counts.repeats > repeats + 1:
+                if self._opened().counts.repeats > repeats + _MOST_REPEATS:
                     self._chunk_bytes = max(_LEAST_CHUNK_BYTES, self._chunk_bytes // 2)
         if slot == protocol.NO_SLOT:
             slot = self._asked(Request.COMMIT)[0]
@@ -272,16 +293,22 @@ class Board:
         return self._resident[digest]
 
     def _infer(self, image: BoardImage, patch: Int8Array, layers: bool) -> Result:
+        """Only the frames that are new go over the link where the slot's ring has the others.
+
+        Raises BoardError; then nobody knows what the ring holds, and the next patch is sent whole.
+        """
         resident = self._load(image)
         new = new_values(resident.patch, patch, image.model.frame_size)
         resident.patch = None  # until the board has answered
-        # the first inference may take what it takes; a later one that takes five times as long is lost
-        timeout_s = _FIRST_INFERENCE_S if resident.slowest_s is None else max(0.5, 5.0 * resident.slowest_s)
+        # the first inference may take what it takes
+        timeout_s = (
+            _FIRST_INFERENCE_S if resident.slowest_s is None else max(_LEAST_WAIT_S, _LOST_AFTER * resident.slowest_s)
+        )
         began = time.monotonic()
         if new < patch.size:
             payload = protocol.frames(resident.slot, zlib.crc32(patch.tobytes()), patch[patch.size - new :], layers)
             try:
-                result = Result.parse(self._asked(Request.FRAMES, payload, timeout_s, tries=2))
+                result = Result.parse(self._asked(Request.FRAMES, payload, timeout_s, _TRIES))
                 self.counts.frames_sent += 1
             except Refused as refusal:
                 if refusal.code != Code.OTHER_PATCH:
@@ -289,7 +316,7 @@ class Board:
                 new = patch.size
         if new == patch.size:
             payload = protocol.infer(resident.slot, patch, layers)
-            result = Result.parse(self._asked(Request.INFER, payload, timeout_s, tries=2))
+            result = Result.parse(self._asked(Request.INFER, payload, timeout_s, _TRIES))
         if result.slot != resident.slot or result.scores.size != image.model.output.size:
             raise LinkError(f"board: result: found {result.scores.size} scores of slot {result.slot}")
         resident.patch = patch
@@ -308,7 +335,7 @@ class Board:
                     self._open_link()
                     continue
                 self._used_s = time.monotonic()
-                self._link.ask(Request.PING, b"beat", 0.5 * self.slow_factor, tries=1)
+                self._link.ask(Request.PING, b"beat", _BEAT_ANSWER_S * self.slow_factor, tries=1)
                 self._misses = 0
             except BoardError:
                 self._misses += 1
@@ -323,6 +350,11 @@ def new_values(old: Int8Array | None, patch: Int8Array, frame_bytes: int) -> int
     """How many values at the patch's end are new against the one before: whole frames; all where nothing fits."""
     if old is None or old.size != patch.size:
         return int(patch.size)
+    # A stream's patch is the one before it moved on by `shift` frames. Only where the old one has the new one's first
+    # frame can that be so; the smallest shift that fits is taken, so that a patch that stands still sends nothing.
+    #
+    #     known      | 0 | 1 | 2 | 3 | 4 |
+    #     rows               | 2 | 3 | 4 | 5 | 6 |        shift 2: rows[: n - 2] == known[2:], two frames are new
     n_frames = patch.size // frame_bytes
     rows, known = patch.reshape(n_frames, frame_bytes), old.reshape(n_frames, frame_bytes)
     starts = np.flatnonzero((known == rows[0]).all(1))
@@ -334,6 +366,6 @@ def new_values(old: Int8Array | None, patch: Int8Array, frame_bytes: int) -> int
 
 def link_bits(image: BoardImage, new_frames: int) -> int:
     """Bits of one inference on the wire, both ways, where `new_frames` of the patch are new."""
-    sent = min(image.model.input.size, new_frames * image.model.frame_size) + 6
-    received = 14 + image.model.output.size
-    return BITS_A_BYTE * (sent + received + 2 * (OVERHEAD + 3))
+    sent = _FRAMES_BYTES + min(image.model.input.size, new_frames * image.model.frame_size)
+    received = _RESULT_BYTES + image.model.output.size
+    return BITS_A_BYTE * (sent + received + 2 * _WIRE_BYTES)

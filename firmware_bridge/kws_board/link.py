@@ -15,7 +15,13 @@ from kws_board.guarded import Guarded
 from kws_board.packets import MAX_PAYLOAD, BadPacket, Packet, PacketReader, encode_packet
 from kws_board.protocol import ANSWER, Code, Refused, Request, number
 
-BITS_A_BYTE = 10  # 8N1
+BITS_A_BYTE = 10  # 8N1: a start bit, eight of data, a stop bit
+_ANSWER_SHARE = 8  # MAX_PAYLOAD / this: bytes of an answer whose time on the wire is waited for; most are far shorter
+_BAD_TRIES = 4  # packets that came damaged, for each try that a silent board gets: they are told at once
+_READ_BYTES, _PIPE_BYTES = 4096, 1 << 16  # taken at once, at most: what serial drivers and pipes hold
+_WRITE_S = 2.0  # that a port may refuse bytes before it counts as broken
+_LAST_WORDS_BYTES, _LAST_WORDS_S = 2000, 1.0  # of a program's standard error, and that it may take to end
+_SHOWN_CHARACTERS = 300  # of another library's error, in one line of ours
 
 
 class LinkError(BoardError):
@@ -65,9 +71,9 @@ class Link:
         packet = encode_packet(Packet(request, self._sequence, payload))
         self.counts.requests += 1
         if self.transport.baud is not None:  # and the time on the wire
-            timeout_s += BITS_A_BYTE * (len(packet) + MAX_PAYLOAD // 8) / self.transport.baud
+            timeout_s += BITS_A_BYTE * (len(packet) + MAX_PAYLOAD // _ANSWER_SHARE) / self.transport.baud
         # what could not be read is told at once: such repeats cost no time, but they too have an end
-        for attempt in range(4 * tries):
+        for attempt in range(_BAD_TRIES * tries):
             if attempt:
                 self.counts.repeats += 1
             # a zero before it ends whatever half a packet the other side has
@@ -80,11 +86,14 @@ class Link:
                 break
         raise LinkError(f"board: {self.transport.name}: found no answer to {request.name.lower()}, wanted one")
 
-    _timed_out = False
+    _timed_out = False  # of the last try: nothing came, so asking again costs the whole time
 
-    def _answer(self, request: Request, until: float) -> bytes | None:
-        """None: ask again."""
-        while (left := until - time.monotonic()) > 0:
+    def _answer(self, request: Request, until_s: float) -> bytes | None:
+        """The payload of the answer; None: ask again, for it came damaged or the time ran out (`_timed_out` says).
+
+        An answer with another sequence number is one to a request before: counted and passed over.
+        """
+        while (left := until_s - time.monotonic()) > 0:
             for packet in self._reader.feed(self.transport.read(left)):
                 if isinstance(packet, BadPacket):
                     self.counts.bad_packets += 1
@@ -116,7 +125,7 @@ class SerialTransport:
         self.name, self.baud = url, None if url.startswith("socket:") else baud
         options = {} if self.baud is None else {"exclusive": True}
         try:
-            self._port = serial.serial_for_url(url, baudrate=baud, timeout=0, write_timeout=2, **options)
+            self._port = serial.serial_for_url(url, baudrate=baud, timeout=0, write_timeout=_WRITE_S, **options)
         except (OSError, ValueError) as error:
             busy = "; another program has it" if "lock" in str(error) else ""
             raise LinkError(f"board: {url}: cannot be opened: {_one_line(error)}{busy}") from error
@@ -124,28 +133,28 @@ class SerialTransport:
             self._port.reset_input_buffer()
 
     def write(self, data: bytes) -> None:
-        """See Transport."""
+        """All of `data`, or as much as the port took. Raises LinkError."""
         try:
             self._port.write(data)
         except OSError as error:
             raise LinkError(f"board: {self.name}: {_one_line(error)}") from error
 
     def read(self, timeout_s: float) -> bytes:
-        """See Transport."""
+        """A byte as soon as there is one, and what came with it. Raises LinkError, also where the port was closed."""
         try:
             self._port.timeout = timeout_s
             first = bytes(self._port.read(1))
             if not first:
                 return b""
             self._port.timeout = 0
-            return first + bytes(self._port.read(4096))
+            return first + bytes(self._port.read(_READ_BYTES))
         except OSError as error:
             raise LinkError(f"board: {self.name}: {_one_line(error)}") from error
         except TypeError as error:  # pyserial, where another thread has closed the port
             raise LinkError(f"board: {self.name}: closed") from error
 
     def set_baud(self, baud: int) -> None:
-        """See Transport."""
+        """After what is still to be sent. Raises LinkError; the rate is then unknown."""
         try:
             self._port.flush()
             self._port.baudrate = baud
@@ -154,7 +163,7 @@ class SerialTransport:
         self.baud = baud
 
     def close(self) -> None:
-        """See Transport."""
+        """Free the port; safe to call twice."""
         with contextlib.suppress(OSError):
             self._port.close()
 
@@ -178,7 +187,7 @@ class ProcessTransport:
         return cast("IO[bytes]", self.process.stdout)
 
     def write(self, data: bytes) -> None:
-        """See Transport."""
+        """All of `data`. Raises LinkError where the program has ended."""
         try:
             rest = memoryview(data)
             while rest:
@@ -187,11 +196,11 @@ class ProcessTransport:
             raise LinkError(f"board: {self.name}: it has ended{self._last_words()}") from error
 
     def read(self, timeout_s: float) -> bytes:
-        """See Transport."""
+        """What the program has said, at most _PIPE_BYTES. Raises LinkError with its last words where it has ended."""
         try:
             if not self._poll.poll(max(1, round(1000 * timeout_s))):
                 return b""
-            data = os.read(self._out.fileno(), 1 << 16)
+            data = os.read(self._out.fileno(), _PIPE_BYTES)
         except (OSError, ValueError) as error:
             raise LinkError(f"board: {self.name}: it has ended") from error
         if not data:
@@ -199,19 +208,19 @@ class ProcessTransport:
         return data
 
     def set_baud(self, baud: int) -> None:
-        """See Transport."""
+        """Nothing: a pipe has no rate."""
 
     def close(self) -> None:
-        """See Transport."""
+        """End the program; safe to call twice."""
         self.process.close()
 
     def _last_words(self) -> str:
-        if self.process.wait(1.0) is None or self.process.stderr is None:
+        if self.process.wait(_LAST_WORDS_S) is None or self.process.stderr is None:
             return ""
         with contextlib.suppress(OSError, ValueError):
-            return f" ({_one_line(self.process.stderr.read(2000).decode('utf-8', 'replace'))})"
+            return f" ({_one_line(self.process.stderr.read(_LAST_WORDS_BYTES).decode('utf-8', 'replace'))})"
         return ""
 
 
 def _one_line(error: object) -> str:
-    return " ".join(str(error).split())[:300]
+    return " ".join(str(error).split())[:_SHOWN_CHARACTERS]

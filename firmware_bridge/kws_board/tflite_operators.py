@@ -14,7 +14,11 @@ from kws_board.integer_model import Int8Array, Layer, Map, quantised_multiplier,
 from kws_board.integer_ops import ADD_LEFT_SHIFT
 from kws_board.tflite_reading import Reading
 
-_SOFTMAX_BITS, _LOGISTIC_BITS = 5, 4  # integer bits of their arguments
+# integer bits of the arguments that TFLite's kernels take: differences from 0 to -32, values from -16 to 16
+_SOFTMAX_BITS, _LOGISTIC_BITS = 5, 4
+_MOST_PAD = 64  # rows or columns at an edge: far beyond any kernel, and sums of it cannot overflow
+_SHARE_SCALE, _SHARE_ZERO = 1 / 256, -128  # of softmax and logistic outputs: TFLite fixes these
+_Q31_TO_INT8 = 31 - 8  # bits: from a share in 2^-31 to one in 2^-8
 
 
 def unsupported(reading: Reading, op: Any) -> None:
@@ -25,6 +29,10 @@ def _window(reading: Reading, options: Any, source: Map, kernel: tuple[int, int]
     """Stride, pads and the output's size, as TFLite computes them."""
     if getattr(options, "dilationHFactor", 1) != 1 or getattr(options, "dilationWFactor", 1) != 1:
         raise BoardError(f"{reading.name}: {reading.where}: found a dilation, wanted none")
+    # TFLite pads total = (out - 1) * stride + kernel - size in all, half of it, rounded down, before the map. The board
+    # needs only that half: what lies beyond the far edge follows from the output's size.
+    #
+    #     size 5, kernel 4, stride 2, SAME: out 3, total 3     0|x x x x x|0 0     pads[0] = 1
     stride = (int(options.strideH), int(options.strideW))
     if min(stride) < 1 or min(kernel) < 1:
         raise BoardError(f"{reading.name}: {reading.where}: found stride {stride}, kernel {kernel}, wanted >= 1")
@@ -61,6 +69,7 @@ def _checked_size(reading: Reading, layer: Layer, padding: tuple[int, ...] | Non
 
 
 def _bias(reading: Reading, op: Any, n: int) -> Any:
+    """int32 (n,), zeros where the file has none. Raises BoardError."""
     if len(op.inputs) < 3 or int(op.inputs[2]) < 0:
         return np.zeros(n, np.int32)
     bias = reading.values(int(op.inputs[2]), np.int32).ravel()
@@ -70,6 +79,7 @@ def _bias(reading: Reading, op: Any, n: int) -> Any:
 
 
 def _weight_scales(reading: Reading, index: int, n: int) -> Any:
+    """float64 (n,): of each output channel, the same for all where the file has one. Raises BoardError."""
     scales, points = reading.scales(index), reading.tensor(index).quantization.zeroPoint
     if points is not None and np.any(np.asarray(points) != 0):
         raise BoardError(f"{reading.name}: {reading.where}: found weights with a zero point, wanted 0")
@@ -79,6 +89,10 @@ def _weight_scales(reading: Reading, index: int, n: int) -> Any:
 
 
 def _convolution(reading: Reading, op: Any) -> None:
+    """CONV_2D, weights (out, kh, kw, in), and DEPTHWISE_CONV_2D, weights (1, kh, kw, out), out = in * multiplier.
+
+    Raises BoardError; the reading is then of no use.
+    """
     options = op.builtinOptions
     source, padding = _source(reading, op, options)
     weights = reading.values(int(op.inputs[1]), np.int8)
@@ -100,6 +114,7 @@ def _convolution(reading: Reading, op: Any) -> None:
     out_map = reading.maps[output]
     if out_map.shape[2] != n:
         raise BoardError(f"{reading.name}: {reading.where}: output: found {out_map.shape[2]} channels, wanted {n}")
+    # int32 sums are in steps of in_scale * weight_scale, the output in steps of out_scale: their quotient, a channel
     multipliers, shifts = table_of(np.float64(reading.maps[source].scale) * scales / np.float64(out_map.scale))
     low, high = reading.limits(options.fusedActivationFunction, out_map)
     layer = Layer(
@@ -122,6 +137,7 @@ def _convolution(reading: Reading, op: Any) -> None:
 
 
 def _linear(reading: Reading, op: Any) -> None:
+    """FULLY_CONNECTED: weights (out, in) of the map's values as they lie. Raises BoardError."""
     source = reading.input_map(int(op.inputs[0]))
     weights = reading.values(int(op.inputs[1]), np.int8)
     if weights.ndim != 2 or weights.shape[1] != reading.maps[source].size:
@@ -158,6 +174,7 @@ def _same_quantisation(reading: Reading, source: Map, output: Map) -> None:
 
 
 def _average_pool(reading: Reading, op: Any) -> None:
+    """AVERAGE_POOL_2D: the edge's windows are means of what lies inside the map. Raises BoardError."""
     options, source = op.builtinOptions, reading.input_map(int(op.inputs[0]))
     kernel = (int(options.filterHeight), int(options.filterWidth))
     window = _window(reading, options, reading.maps[source], kernel)
@@ -174,7 +191,10 @@ def _average_pool(reading: Reading, op: Any) -> None:
 
 
 def _mean(reading: Reading, op: Any) -> None:
+    """MEAN over height, width or both of (height, width, channels). Raises BoardError."""
     source = reading.input_map(int(op.inputs[0]))
+    # axes count from the file's rank, also backwards; here the batch is axis 0 of four: of a file's map of rank 3, axis
+    # 1 is axis 2
     rank = len(reading.tensor(int(op.inputs[0])).shape)
     axes = {int(a) % rank + 4 - rank for a in reading.values(int(op.inputs[1]), np.int32).ravel()}
     height, width, channels = reading.maps[source].shape
@@ -190,6 +210,10 @@ def _mean(reading: Reading, op: Any) -> None:
     # the axis that is left may have moved: same bytes
     shape = (height // kernel[0], width // kernel[1], channels)
     reading.maps[output] = Map(out_map.name, shape, out_map.scale, out_map.zero_point)
+    # mean = sum / n, and the division goes into the multiplier: with real = multiplier * 2^(shift - 31),
+    #     real / n = [(multiplier << by) / n] * 2^(shift - by - 31)
+    # `by` keeps the bracket's leading bit: n.bit_length() - 1 bits fit, as TFLite's Mean does; at most 32, and never so
+    # many that the shift falls below -31.
     n = kernel[0] * kernel[1]
     multiplier, shift = quantised_multiplier(float(np.float64(reading.maps[source].scale) / np.float64(out_map.scale)))
     by = min(n.bit_length() - 1, 32, 31 + shift)
@@ -201,18 +225,24 @@ def _mean(reading: Reading, op: Any) -> None:
 
 
 def _add(reading: Reading, op: Any) -> None:
+    """ADD of two maps of one shape. Raises BoardError."""
     first, second = (reading.input_map(int(i)) for i in op.inputs)
     output = reading.add_map(int(op.outputs[0]))
     one, two, out_map = reading.maps[first], reading.maps[second], reading.maps[output]
     if one.shape != two.shape or one.shape != out_map.shape:
         raise BoardError(f"{reading.name}: {reading.where}: found {one.shape} and {two.shape}, wanted one shape")
+    # Both inputs are shifted left by ADD_LEFT_SHIFT and brought to steps of `twice`, half of which neither exceeds, so
+    # that the sum fits into int32; then from those steps to the output's, the shift taken back:
+    #     one / twice <= 1/2      two / twice <= 1/2      twice / (2^ADD_LEFT_SHIFT * out)
     twice = np.float64(2.0 * max(one.scale, two.scale))
     reals = [one.scale / twice, two.scale / twice, twice / ((1 << ADD_LEFT_SHIFT) * np.float64(out_map.scale))]
     _append_of_two(reading, op, "add", (first, second), output, reals)
 
 
 def _mul(reading: Reading, op: Any) -> None:
+    """MUL of two maps of one shape, or of a map and a value a channel. Raises BoardError."""
     first, second = (reading.input_map(int(i)) for i in op.inputs)
+    # the larger one first: the other may be a value a channel, (1, 1, channels)
     if reading.maps[first].size < reading.maps[second].size:
         first, second = second, first
     output = reading.add_map(int(op.outputs[0]))
@@ -242,20 +272,23 @@ def _append_of_two(
 
 
 def _fixed_output(reading: Reading, output: Map) -> None:
-    if output.zero_point != -128 or output.scale != 1 / 256:
+    if output.zero_point != _SHARE_ZERO or output.scale != _SHARE_SCALE:
         raise BoardError(f"{reading.name}: {reading.where}: output: found scale {output.scale}, wanted 1/256 and -128")
 
 
 def _logistic(reading: Reading, op: Any) -> None:
+    """LOGISTIC: 256 possible values make a table (256,), index q + 128. Raises BoardError."""
     source = reading.input_map(int(op.inputs[0]))
     output = reading.add_map(int(op.outputs[0]))
     _fixed_output(reading, reading.maps[output])
     in_map = reading.maps[source]
     multiplier, shift = quantised_multiplier(in_map.scale * float(1 << (31 - _LOGISTIC_BITS)))
+    # centred (256,) = q - zero_point for q = -128 ... 127; the argument is that in Q4.27 (4 bits before the point).
+    # Beyond +-radius Q4.27 would overflow, and the result is 0 or 1: -128 or 127 at 1/256 a step.
     radius = _input_radius(_LOGISTIC_BITS, shift)
     centred = np.arange(-128, 128) - in_map.zero_point
     argument = requantised(np.clip(centred, -radius, radius), multiplier, shift)
-    values = rounding_shift(logistic(np.clip(argument, -(2**31) + 1, 2**31 - 1), _LOGISTIC_BITS), 31 - 8) - 128
+    values = rounding_shift(logistic(np.clip(argument, -(2**31) + 1, 2**31 - 1), _LOGISTIC_BITS), _Q31_TO_INT8) - 128
     values = np.where(centred <= -radius, -128, np.where(centred >= radius, 127, np.clip(values, -128, 127)))
     _lookup(reading, source, output, values.astype(np.int8))
 
@@ -281,11 +314,15 @@ def _lookup(reading: Reading, source: int, output: int, table: Int8Array) -> Non
 
 
 def _input_radius(integer_bits: int, shift: int) -> int:
-    """CalculateInputRadius: beyond this difference the result is at its limit."""
+    """Steps of the input beyond which the result is at its limit, from TFLite's CalculateInputRadius.
+
+    The largest argument, 2^integer_bits - 1 in Q(integer_bits), taken back through the requantisation by 2^shift.
+    """
     return math.floor(((1 << integer_bits) - 1) * (1 << (31 - integer_bits)) / 2.0**shift)
 
 
 def _softmax(reading: Reading, op: Any) -> None:
+    """SOFTMAX over one row of scores. Raises BoardError."""
     source = reading.input_map(int(op.inputs[0]))
     output = reading.add_map(int(op.outputs[0]))
     in_map, out_map = reading.maps[source], reading.maps[output]
@@ -294,6 +331,8 @@ def _softmax(reading: Reading, op: Any) -> None:
         raise BoardError(f"{reading.name}: {reading.where}: found {in_map.shape}, wanted one row of scores")
     real = min(float(op.builtinOptions.beta) * in_map.scale * (1 << (31 - _SOFTMAX_BITS)), 2.0**31 - 1.0)
     multiplier, shift = quantised_multiplier(real)
+    # A score's difference from the greatest is one of 0, -1, ..., -255 steps: their exponentials, in 2^-31, are a table
+    # (256,). Index: how far below the greatest a score is.
     differences = -np.arange(256)
     arguments = requantised(differences, multiplier, shift)
     exponentials = exp_of_negative(np.minimum(arguments, 0), _SOFTMAX_BITS)
@@ -303,6 +342,7 @@ def _softmax(reading: Reading, op: Any) -> None:
 
 
 def _reshape(reading: Reading, op: Any) -> None:
+    """RESHAPE: the same bytes, known by another shape; where that is the same too, by another index only."""
     source = reading.input_map(int(op.inputs[0]))
     before, index = reading.maps[source], int(op.outputs[0])
     output = reading.add_map(index)
@@ -320,10 +360,12 @@ def _reshape(reading: Reading, op: Any) -> None:
 
 
 def _pad(reading: Reading, op: Any) -> None:
+    """PAD: no layer of its own; the convolution that reads it takes the amounts (_source). Raises BoardError."""
+    # amounts (4, 2): before and after, of batch, height, width, channels
     source = reading.input_map(int(op.inputs[0]))
     index = int(op.outputs[0])
     amounts = reading.values(int(op.inputs[1]), np.int32)
-    if amounts.shape != (4, 2) or np.any(amounts < 0) or np.any(amounts[[0, 3]] != 0) or np.any(amounts > 64):
+    if amounts.shape != (4, 2) or np.any(amounts < 0) or np.any(amounts[[0, 3]] != 0) or np.any(amounts > _MOST_PAD):
         raise BoardError(f"{reading.name}: {reading.where}: found {amounts.tolist()}, wanted height and width padded")
     reading.add_map(index)
     padded = reading.maps.pop()

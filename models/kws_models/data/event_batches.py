@@ -160,12 +160,12 @@ class EventBatches:
         A long clip: a random part that is not quiet. A short one: at least _INSIDE_S of it from its loudest point
         on, or all that is left, lies inside.
         """
-        width = self.maker.patch_samples * speed
-        if len(samples) > max(_SUSTAINED_S * self.rate_hz, width):
+        width_samples = self.maker.patch_samples * speed
+        if len(samples) > max(_SUSTAINED_S * self.rate_hz, width_samples):
             rms = np.sqrt(np.mean(samples[::_EVERY].astype(np.float32) ** 2))
             for _ in range(_TRIES):
-                first = rng.uniform(0, len(samples) - width)
-                part = samples[int(first) : int(first + width) : _EVERY].astype(np.float32)
+                first = rng.uniform(0, len(samples) - width_samples)
+                part = samples[int(first) : int(first + width_samples) : _EVERY].astype(np.float32)
                 if np.sqrt(np.mean(part**2)) > _LOUD_SHARE * rms:
                     break
             return first
@@ -174,7 +174,7 @@ class EventBatches:
         # clip              |.../\..........|           loudest at /\
         # earliest   |-------- width -------|            ends `inside` after the loudest point
         # latest              |-------- width -------|   begins _ATTACK_S before it
-        earliest = loudest + inside - width
+        earliest = loudest + inside - width_samples
         return rng.uniform(earliest, max(loudest - _ATTACK_S * self.rate_hz, earliest + 1))
 
 

@@ -11,7 +11,7 @@ from kws_models.data.audio_cache import load_audio
 from kws_models.data.augmentation import AugmentSpec, masked, mixed, segments, stretched, with_gain
 from kws_models.data.features import patch_maker
 from kws_models.data.keyword_mix import KeywordMix
-from kws_models.data.log_mel_clips import LogMelClips, load_log_mels
+from kws_models.data.logmel_clips import LogMelClips, load_log_mels
 from kws_models.data.negatives import RATE_HZ, Negatives, Shares
 from kws_models.data.recordings import (
     NOISE_FOLDER,

@@ -117,5 +117,5 @@ def _end_to_end(parts: list[Float32Array], spec: ModelSpec) -> Float32Array:
 
 def _long(samples: Int16Array, spec: ModelSpec) -> Int16Array:
     """A sound with silence about it, so that it passes through whole patches."""
-    side = max(spec.patch_samples, round(_LEAST_S * spec.front_end.rate_hz)) // 2 + spec.front_end.rate_hz // 2
-    return np.pad(samples, side)
+    side_samples = max(spec.patch_samples, round(_LEAST_S * spec.front_end.rate_hz)) // 2 + spec.front_end.rate_hz // 2
+    return np.pad(samples, side_samples)

@@ -18,7 +18,7 @@ from kws_serve.manifest.folder import load_model
 from kws_serve.manifest.spec import ModelSpec
 from kws_serve.messages import BackendError, Float32Array, KwsError, ManifestError
 
-_N_PATCHES = 32  # synthetic ones: a second's work, and one in 32 that differs is told
+_N_PATCHES = 32  # synthetic ones: enough to see gross faults
 _ALIKE = 0.9  # share of equal top classes below which two files are hardly one model
 
 

@@ -17,6 +17,7 @@ from kws_serve.messages import Float32Array, Int16Array
 
 _BATCH = 256  # patches that are made and scored at once: some MB
 _DETECTED_AT_ONCE = 256  # scores a stream that the detector takes in one call
+_BED_RMS = (30.0, 300.0)  # of 32768, drawn evenly in logarithm: -61 to -41 dB, a quiet room to a busy one
 _LOUD_S = 0.02  # windows in which loudness is looked for
 _MOST_BED_GAIN = 3.0  # under a loud clip the bed is not raised above this: it would jump audibly
 _ONSET_SHARE = 0.15  # of a clip's loudest 20 ms: where its sound begins
@@ -88,20 +89,22 @@ def mix(rng: Generator, samples: Int16Array, beds: list[Int16Array], snr_db: tup
 
 
 def _bed(rng: Generator, beds: list[Int16Array], n: int) -> Float32Array:
-    """Backgrounds end to end at a modest level (rms 30 to 300 of 32768)."""
+    """Backgrounds end to end at a modest level (_BED_RMS)."""
     parts: list[Float32Array] = []
     while sum(map(len, parts)) < n:
         bed = beds[rng.integers(0, len(beds))].astype(np.float32)
-        level = np.exp(rng.uniform(np.log(30.0), np.log(300.0)))
+        level = np.exp(rng.uniform(np.log(_BED_RMS[0]), np.log(_BED_RMS[1])))
         parts.append(bed * np.float32(level / (np.sqrt(np.mean(bed**2)) + 1.0)))
     return np.concatenate(parts)[:n]
 
 
 def _windows(signal: Float32Array, rate_hz: int) -> Float32Array:
     """RMS (n,) of windows of _LOUD_S side by side; the rest at the end is left out, a shorter signal repeated."""
-    width = round(_LOUD_S * rate_hz)
-    n = max(1, len(signal) // width)
-    return np.asarray(np.sqrt(np.mean(np.resize(signal, n * width).reshape(n, width) ** 2, axis=1)), np.float32)
+    window_samples = round(_LOUD_S * rate_hz)
+    n = max(1, len(signal) // window_samples)
+    return np.asarray(
+        np.sqrt(np.mean(np.resize(signal, n * window_samples).reshape(n, window_samples) ** 2, axis=1)), np.float32
+    )
 
 
 def _loudest(signal: Float32Array, rate_hz: int) -> float:

@@ -52,9 +52,9 @@ def choose(spec: ModelSpec, material: Material, most_per_hour: float, most_hard:
             {"smoothing_ms": ms, "k": k, "n": n} for ms, k, n in ((160.0, 2, 3), (240.0, 2, 3))
         ]
     else:
-        hop = spec.patch_hop_ms
+        hop_ms = spec.patch_hop_ms
         shapes = ((1, 1, 1), (1, 2, 2), (2, 2, 2))
-        tried = [{"smoothing_ms": m * hop, "k": k, "n": n} for m, k, n in shapes]
+        tried = [{"smoothing_ms": m * hop_ms, "k": k, "n": n} for m, k, n in shapes]
     budget = int(most_per_hour * material.hours)
     choices = [_best(spec, curves_of(spec, material, s), s, budget, most_hard) for s in tried]
     return min(choices, key=lambda c: (max(0, c.false_accepts - budget), -c.hits, c.false_accepts))

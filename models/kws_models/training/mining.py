@@ -45,37 +45,36 @@ def find_places(
     hop_ms = 1000 * maker.spec.hop_samples / maker.spec.rate_hz
     frames_per_hop = max(1, round(spec.hop_ms / hop_ms))
     hop_samples = frames_per_hop * maker.spec.hop_samples
-    width = max(1, round(spec.smoothing_ms / (frames_per_hop * hop_ms)))
-    apart = max(1, round(spec.apart_s * maker.spec.rate_hz / hop_samples))
-    side = maker.patch_samples // 2  # of silence before and after, so that a short sound fills a patch
-    # piece            |------------------ samples -----------------|
-    # padded     |side|------------------ samples -----------------|side|     from here samples count from -side on
-    # patch i         |-- patch_samples --|                                   begins at i * hop_samples - side
-    # mean i     over the scores i ... i + width - 1: its middle is patch i + (width - 1) / 2, the place that is kept
+    width_scores = max(1, round(spec.smoothing_ms / (frames_per_hop * hop_ms)))
+    apart_scores = max(1, round(spec.apart_s * maker.spec.rate_hz / hop_samples))
+    side_samples = maker.patch_samples // 2  # of silence before and after, so that a short sound fills a patch
+    # padded      |-- side --|---------- the piece ----------|-- side --|
+    # patch i     at i * hop_samples of padded, so at i * hop_samples - side of the piece
+    # mean i      over the scores i ... i + width - 1; its middle, the place that is kept, is patch i + (width - 1) / 2
     commands = np.array([not label.startswith("_") for label in labels])
     places = []
     for s, stream in enumerate(streams):
         for piece in range(len(stream.audio)):
-            padded = _padded(stream.audio.clip(piece), side, maker.patch_samples + width * hop_samples)
-            means = _moving_mean(patch_scores(maker, frames_per_hop, infer, padded), width)[:, commands]
-            for i in _peaks(means.max(1), spec.least, apart):
-                first = round((i + (width - 1) / 2) * hop_samples) - side
+            padded = _padded(stream.audio.clip(piece), side_samples, maker.patch_samples + width_scores * hop_samples)
+            means = _moving_mean(patch_scores(maker, frames_per_hop, infer, padded), width_scores)[:, commands]
+            for i in _peaks(means.max(1), spec.least, apart_scores):
+                first = round((i + (width_scores - 1) / 2) * hop_samples) - side_samples
                 label = [x for x, command in zip(labels, commands, strict=True) if command][int(means[i].argmax())]
                 places.append(Place(s, piece, first, label, round(float(means[i].max()), 4)))
     return tuple(places)
 
 
-def _padded(samples: Int16Array, side: int, least: int) -> Int16Array:
-    """`samples` between two sides of silence, at least `least` in all."""
-    return np.pad(samples, (side, max(side, least - side - len(samples))))
+def _padded(samples: Int16Array, side_samples: int, least_samples: int) -> Int16Array:
+    """`samples` between two sides of silence, at least `least_samples` in all."""
+    return np.pad(samples, (side_samples, max(side_samples, least_samples - side_samples - len(samples))))
 
 
-def _moving_mean(scores: Float32Array, width: int) -> Float32Array:
-    """Means (k - width + 1, n) over `width` scores in a row (k, n)."""
+def _moving_mean(scores: Float32Array, width_scores: int) -> Float32Array:
+    """Means (k - width_scores + 1, n) over `width_scores` scores in a row (k, n)."""
     #  sums  0, s0, s0 + s1, ...     (k + 1, n): sums[i] is that of the scores before i
-    #  mean i = (sums[i + width] - sums[i]) / width
+    #  mean i = (sums[i + width_scores] - sums[i]) / width_scores
     sums = np.cumsum(np.pad(scores.astype(np.float64), ((1, 0), (0, 0))), axis=0)
-    return np.asarray((sums[width:] - sums[:-width]) / width, np.float32)
+    return np.asarray((sums[width_scores:] - sums[:-width_scores]) / width_scores, np.float32)
 
 
 def _peaks(top: Float32Array, least: float, apart: int) -> list[int]:

@@ -219,6 +219,8 @@ def banded(rng: Generator, patches: Float32Array, share: float, most_bands: int)
 
 def _runs(rng: Generator, n: int, length: int, share: float, most: int) -> npt.NDArray[np.bool_]:
     """Rows (n, length): in `share` of them one run of 1 ... `most` places is true."""
+    #  place   0 . . . . . . . length          row i is true from first[i] on, width[i] places, within the row
+    #                |width|
     width = rng.integers(1, most + 1, n)
     first = rng.integers(0, length - width + 1)
     place = np.arange(length)

@@ -114,6 +114,8 @@ class EventBatches:
 
     def _kinds(self, rng: Generator, n: int) -> np.ndarray:
         """A folder for each patch: an event, HARD, "speech", or the rest label for a bed alone."""
+        # of the rows that are of no event:  kind  0 |-- hard_share --| a bed alone |-- speech_share --| 1
+        # where the two shares overlap it is speech
         mix, events = self.mix, [label for label in self.labels if label != self.rest]
         kinds = rng.choice(events, n).astype(object)
         is_rest, kind = rng.random(n) < mix.rest_share, rng.random(n)

@@ -64,6 +64,9 @@ def near_pieces(seed: int, hours: float) -> Iterator[Piece]:
     while left_s > 0:
         accent, variant = (names[int(rng.integers(len(names)))] for names in (TRAINING_ACCENTS, _VARIANTS))
         voice = f"{ESPEAK} {accent}+{variant}"
+        # What is said: _WORDS_A_PIECE sentences of one word, then _SENTENCES_A_PIECE with others in the place of {}.
+        #     "Yet. Guess. ... Chess. She said best to him. The rest was there before. ..."
+        # Nothing is cut here: training patches are cut out of a piece anywhere, so across a word's edges, too.
         alone = [words[i] for i in rng.integers(0, len(words), _WORDS_A_PIECE)]
         said = []
         for _ in range(_SENTENCES_A_PIECE):

@@ -24,7 +24,7 @@ _LANES = 16  # channels that ONNX Runtime computes at once; of fewer it makes sl
 
 
 def step_bytes(graph: Graph, weights: Weights) -> bytes:
-    """Raises ValueError for a graph that pads in time or has layers that look at the whole patch."""
+    """The file; raises ValueError for a graph that pads in time or has layers that look at the whole patch."""
     return _Step(graph, weights).bytes()
 
 
@@ -35,7 +35,7 @@ class _Step:
 
         whole patch, stride 2      c0    c1    c2    c3          one column each 2 frames
         each frame              .  c0 .  c1 .  c2 .  c3          what ends at any frame; kernel 3 reads every 2nd:
-                                      ^     ^     ^              (kernel - 1) * apart frames back are kept
+                                         ^     ^     ^           (kernel - 1) * apart frames back are kept
     """
 
     def __init__(self, graph: Graph, weights: Weights) -> None:

@@ -40,6 +40,9 @@ _ACTIVATIONS = {
 }
 _PADDINGS = {"SAME": schema.Padding.SAME, "VALID": schema.Padding.VALID}
 
+_ALIGNMENT = 16  # bytes, of a buffer's data: the schema's force_align
+_FIRST_BYTES = 1 << 16  # of the builder's memory; it grows by itself
+
 _WINDOW: dict[str, Any] = {"padding": "SAME", "stride": (1, 1), "activation": None}
 OPERATORS: dict[str, tuple[str, int, dict[str, Any]]] = {
     "CONV_2D": ("Conv2DOptions", 3, _WINDOW | {"dilation": (1, 1)}),
@@ -136,7 +139,7 @@ class TfliteModel:
         """The file, with these tensors as the model's inputs and outputs."""
         self._graph.inputs = np.asarray(inputs, np.int32)
         self._graph.outputs = np.asarray(outputs, np.int32)
-        builder = flatbuffers.Builder(1 << 16)
+        builder = flatbuffers.Builder(_FIRST_BYTES)
         builder.Finish(self._model.Pack(builder), file_identifier=b"TFL3")
         return bytes(builder.Output())
 
@@ -212,9 +215,14 @@ class _Buffer(schema.BufferT):  # type: ignore[misc]
         self.content = content
 
     def Pack(self, builder: Any) -> Any:  # noqa: N802  (the schema's name)
+        # The builder writes from the end of the file to its beginning: `head` falls. StartVector puts padding at the
+        # place that follows the content, so that its first byte falls on a multiple of _ALIGNMENT.
+        #
+        #     | length u32 | content ... | padding | what was written before |
+        #                  ^ head, after the content is copied
         vector = 0
         if self.content:
-            builder.StartVector(1, len(self.content), 16)
+            builder.StartVector(1, len(self.content), _ALIGNMENT)
             builder.head -= len(self.content)
             builder.Bytes[builder.head : builder.head + len(self.content)] = self.content
             vector = builder.EndVector()

@@ -64,8 +64,10 @@ def check_folder(folder: Path) -> Findings:
     scores = {kind: found for kind in kinds if (found := _scores(kind, spec, patches, findings)) is not None}
     for first, second in combinations(scores, 2):
         _compare({first: scores[first], second: scores[second]}, findings)
-    if "onnx_step" in spec.files and "onnx" in scores:  # compared as it is opened
-        findings.passed.append("files.onnx_step: frame by frame, it says what files.onnx says")
+    for entry in BACKENDS.values():
+        for kind in entry.beside:
+            if kind in spec.files and entry.file in scores:  # compared as it is opened
+                findings.passed.append(f"files.{kind}: frame by frame, it says what files.{entry.file} says")
     _check_papers(spec, folder, findings)
     return findings
 

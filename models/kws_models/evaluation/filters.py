@@ -15,6 +15,7 @@ from onnx import helper, numpy_helper
 
 from kws_models.data.audio_cache import decode
 from kws_models.data.features import PatchMaker
+from kws_models.evaluation.chosen_model import FLOAT
 from kws_models.evaluation.pictures import draw_images, draw_lines
 from kws_serve.backends.onnx_session import new_session
 from kws_serve.backends.patch_model import to_axes
@@ -38,7 +39,7 @@ class Layer:
 
 def filters(spec: ModelSpec, clip: Path | None, out: Path) -> list[Path]:
     """Write the pictures into `out`; their paths. Raises KwsError for a model without an ONNX file or convolutions."""
-    file = spec.files.get("onnx")
+    file = spec.files.get(FLOAT)
     if file is None:
         raise KwsError(f"filters: {spec.name} has no ONNX file, wanted one to read the weights from")
     model = onnx.load(str(file.path))

@@ -34,7 +34,7 @@ _TRIES = 2  # of an inference: a repeated patch costs its whole time on the link
 _LINK_SHARE = 0.8  # of the time that the link may be busy: the rest is for repeats and heartbeats
 _BAUD_SETTLES_S = 0.02  # for a UART to take its new rate, on both sides
 _BAUD_ANSWER_S, _BEAT_ANSWER_S = 0.3, 0.5  # that a ping may take, times slow_factor
-_RESETS_KEPT = 16  # times, the last ones: more than anybody asks for in a minute
+_RESETS_KEPT = 16  # times, the last ones: the service looks for three in a minute
 _FRAMES_BYTES, _RESULT_BYTES = 6, 14  # of a payload before its values: protocol.frames, Result
 _WIRE_BYTES = OVERHEAD + 3  # of a packet beside its payload: COBS adds one in each 254 bytes, and the zero
 

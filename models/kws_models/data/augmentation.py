@@ -145,8 +145,8 @@ def warped_log_mel(
     # Output frame t stands where the clip's frame place.slope * t + place.offset would; read faster by `speed`, from
     # the middle outwards, and moved by `shift`:
     #
-    #     clip's frames   0 1 2 3 4 5 6 7 8            middle = 4
-    #     speed 2, t      .   .   .   .   .            at 0, 2, 4, 6, 8: half as long
+    #     output frame              0   1   2   3   4   5   6   7   8        middle 4, slope 1, no shift
+    #     reads the clip's frame   -4  -2   0   2   4   6   8  10  12        speed 2: half as long, faint outside
     #
     # Faster by r is also higher by r: output band b, at `hz`, reads what the clip has at hz / r.
     n, n_frames, n_mels = log_mel.shape

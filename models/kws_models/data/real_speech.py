@@ -21,7 +21,7 @@ from kws_serve.messages import Int16Array
 
 FOLDER = "speech_running"
 TRANSCRIPTS = "transcripts.csv"
-PAUSE_S = (0.2, 0.6)  # of silence between sentences: as long as a breath
+PAUSE_S = (0.2, 0.6)  # of silence between sentences
 _SUFFIXES = AUDIO_SUFFIXES | {".mp3"}
 _WORD = re.compile(r"[a-z']+")
 _FREE = re.compile(r"CC0|CC[ -]BY(?!-)|public domain", re.IGNORECASE)  # no share-alike, no non-commercial

@@ -8,7 +8,7 @@ from numpy.random import Generator
 from kws_serve.messages import Float32Array
 
 _SPEED_OF_SOUND_M_S = 343.0  # in air of 20 degrees
-_RT60_S = (0.15, 1.2)  # from a furnished room to a bare hall: a fall by 60 dB
+_RT60_S = (0.15, 1.2)  # to fall by 60 dB: from a furnished room to a bare hall
 _DECAY = 6.9  # nepers in a reverberation time: ln(1000), 60 dB
 _GAP_S = (0.002, 0.02)  # from the direct sound to the diffuse tail
 _DULLNESS = (0.1, 0.7)  # of the walls: the low-pass's share

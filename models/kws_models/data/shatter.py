@@ -15,10 +15,10 @@ _SHORTEST_S, _LONGEST_S = 0.4, 2.5
 _KINDS = 24  # of shards in one pane
 _MODES = 5  # of a shard: inharmonic partials
 _RING_S = 0.2  # of a shard or blow: by then it has died away
-_SHARDS = (40, 800)  # that fall, drawn evenly in logarithm: a cup to a shop window
+_SHARDS = (40, 800)  # that fall, drawn evenly in logarithm
 _LANDINGS = 4  # of each shard: the first and three bounces
 _BOUNCE_SHARE = 0.65  # of the gap before it, to the next bounce
-_PEAK = 16383.0  # half of full scale: room for a louder event in the mixture
+_PEAK = 16383.0  # of int16: half of full scale
 
 
 def shatterings(rng: Generator, n: int, rate_hz: int) -> list[Int16Array]:

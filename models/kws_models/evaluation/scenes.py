@@ -17,9 +17,9 @@ from kws_serve.messages import Float32Array, Int16Array
 
 _BATCH = 256  # patches that are made and scored at once: some MB
 _DETECTED_AT_ONCE = 256  # scores a stream that the detector takes in one call
-_BED_RMS = (30.0, 300.0)  # of 32768, drawn evenly in logarithm: -61 to -41 dB, a quiet room to a busy one
+_BED_RMS = (30.0, 300.0)  # of 32768, drawn evenly in logarithm: -61 to -41 dB of full scale
 _LOUD_S = 0.02  # windows in which loudness is looked for
-_MOST_BED_GAIN = 3.0  # under a loud clip the bed is not raised above this: it would jump audibly
+_MOST_BED_GAIN = 3.0  # under a loud clip the bed is raised at most so far above its surroundings
 _ONSET_SHARE = 0.15  # of a clip's loudest 20 ms: where its sound begins
 
 

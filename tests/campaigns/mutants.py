@@ -141,7 +141,7 @@ MUTANTS = (
            "tests/reliability/test_overload.py -k three_times"),
     Mutant("beginning", _S + "engine/scorer.py", "self.tail[slots] = self._silence", "pass",
            "tests/engine/test_engine.py -k as_if_zeros"),
-    Mutant("beginning", _S + "core/detector.py", "if tick[i, 0] < self._settled:", "if False:",
+    Mutant("beginning", _S + "core/detector.py", "if at[i, 0] < self._settled_16k:", "if False:",
            "tests/integration/test_short_files.py -k full_level"),
     Mutant("admission", _S + "engine/engine.py", ") > MAX_LOAD:", ") > 1e9:",
            "tests/reliability/test_overload.py -k too_many"),

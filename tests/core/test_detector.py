@@ -19,15 +19,15 @@ def make(spec: DetectionSpec, *, sustained: bool = False, other: DetectionSpec |
         LABELS,
         {"yes": spec, "no": other or spec},
         sustained=sustained,
-        patch_hop_ticks=HOP,
-        patch_ticks=PATCH,
+        patch_hop_16k=HOP,
+        patch_16k=PATCH,
     )
     detector.ensure(4)
     return detector
 
 
 def run(detector: Detector, scores: np.ndarray, cuts: list[int], slot: int = 0, first: int = PATCH) -> list[Firing]:
-    """Feed scores (n, 3) in parts of the given sizes; `first`: the tick at which the first patch ends."""
+    """Feed scores (n, 3) in parts of the given sizes; `first`: where the first patch ends, in samples at 16 kHz."""
     firings: list[Firing] = []
     at = 0
     for size in [*cuts, len(scores)]:
@@ -41,26 +41,26 @@ def run(detector: Detector, scores: np.ndarray, cuts: list[int], slot: int = 0, 
 
 
 def slow(scores: np.ndarray, c: int, spec: DetectionSpec, *, sustained: bool) -> list[tuple[str, int, int]]:
-    """The rules of the module's text for one label, one patch at a time: (phase, start tick, decided tick)."""
+    """The rules of the module's text for one label, one patch at a time: (phase, start, decided) at 16 kHz."""
     w = max(1, round(spec.smoothing_ms / 20))
     smooth = [sum(scores[max(0, t - w + 1) : t + 1, c]) / w for t in range(len(scores))]
     above = [s >= np.float32(spec.threshold) for s in smooth]
     out: list[tuple[str, int, int]] = []
     active, quiet, start = False, 0, -1
     for t, s in enumerate(smooth):
-        tick = PATCH + t * HOP
+        end = PATCH + t * HOP
         if active and s < np.float32(min(spec.off_threshold, spec.threshold)):
             active = False
             if sustained:
-                out.append(("end", start, tick))
-                quiet = tick + round(spec.refractory_s * 16000)
+                out.append(("end", start, end))
+                quiet = end + round(spec.refractory_s * 16000)
         recent = range(max(0, t - spec.n + 1), t + 1)
-        if not active and above[t] and sum(above[i] for i in recent) >= spec.k and tick >= quiet:
+        if not active and above[t] and sum(above[i] for i in recent) >= spec.k and end >= quiet:
             first = next(i for i in recent if above[i])
             start = max(0, start + 1, PATCH + first * HOP - round(spec.onset_offset_ms * 16))
             active = True
-            quiet = tick + round(spec.refractory_s * 16000)
-            out.append(("start" if sustained else "once", start, tick))
+            quiet = end + round(spec.refractory_s * 16000)
+            out.append(("start" if sustained else "once", start, end))
     return out
 
 
@@ -84,7 +84,7 @@ def test_equals_the_slow_reading_for_any_cut(rows, yes, no, sustained, cuts):
     scores = np.array(rows, np.float64) / 8
     firings = run(make(yes, sustained=sustained, other=no), scores, cuts)
     for c, label, spec in ((1, "yes", yes), (2, "no", no)):
-        mine = [(f.phase, f.start_tick, f.decided_tick) for f in firings if f.label == label]
+        mine = [(f.phase, f.start_16k, f.decided_16k) for f in firings if f.label == label]
         assert mine == slow(scores, c, spec, sustained=sustained)
 
 
@@ -98,8 +98,8 @@ def test_streams_do_not_touch_each_other(streams, spec):
     firings = together.update(np.arange(len(streams)), scores, decided)
     for row in range(len(streams)):
         alone = run(make(spec), scores[row], [])
-        mine = [(f.label, f.score, f.start_tick, f.decided_tick) for f in firings if f.row == row]
-        assert mine == [(f.label, f.score, f.start_tick, f.decided_tick) for f in alone]
+        mine = [(f.label, f.score, f.start_16k, f.decided_16k) for f in firings if f.row == row]
+        assert mine == [(f.label, f.score, f.start_16k, f.decided_16k) for f in alone]
 
 
 def test_rest_labels_never_fire():
@@ -124,11 +124,11 @@ def test_an_event_that_is_on_ends_at_a_reset():
     spec = DetectionSpec(threshold=0.5, smoothing_ms=0, k=1, n=1, onset_offset_ms=100)
     detector = make(spec, sustained=True)
     run(detector, np.array([[0, 1.0, 0]] * 60), [])
-    (end,) = detector.reset(0, tick=40000)
-    assert (end.phase, end.label, end.decided_tick, end.score) == ("end", "yes", 40000, 1.0)
-    assert end.start_tick == PATCH - 1600
-    assert end.end_tick == PATCH + 59 * HOP - (PATCH - 1600)
-    assert detector.reset(0, tick=50000) == []
+    (end,) = detector.reset(0, 40000)
+    assert (end.phase, end.label, end.decided_16k, end.score) == ("end", "yes", 40000, 1.0)
+    assert end.start_16k == PATCH - 1600
+    assert end.end_16k == PATCH + 59 * HOP - (PATCH - 1600)
+    assert detector.reset(0, 50000) == []
     again = run(detector, np.array([[0, 1.0, 0]]), [])
     assert [f.phase for f in again] == ["start"]  # no refractory time outlives a reset
 
@@ -145,8 +145,8 @@ def test_an_event_that_starts_within_the_first_patch_is_told_if_it_is_still_on_t
     scores = np.zeros((3 * SETTLED, 3))
     scores[first : first + n, 1] = 1.0
     found = run(make(EVENT, sustained=sustained), scores, cuts, first=HOP)
-    on = [((f.decided_tick - HOP) // HOP, f.start_tick) for f in found if f.phase != "end"]
-    ends = [(f.decided_tick - HOP) // HOP for f in found if f.phase == "end"]
+    on = [((f.decided_16k - HOP) // HOP, f.start_16k) for f in found if f.phase != "end"]
+    ends = [(f.decided_16k - HOP) // HOP for f in found if f.phase == "end"]
     start = HOP + first * HOP  # where the first patch above ended
     if not sustained:
         assert (on, ends) == ([(first, start)], [])
@@ -160,7 +160,7 @@ def test_a_segment_that_breaks_off_tells_what_was_held():
     detector = make(EVENT, sustained=True)
     assert run(detector, np.tile([0, 1.0, 0], (3, 1)), [], first=HOP) == []
     found = detector.reset(0, 4 * HOP)
-    assert [(f.phase, f.label, f.start_tick, f.score) for f in found] == [
+    assert [(f.phase, f.label, f.start_16k, f.score) for f in found] == [
         ("start", "yes", HOP, 1),
         ("end", "yes", HOP, 1),
     ]

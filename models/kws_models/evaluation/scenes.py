@@ -11,7 +11,8 @@ from numpy.random import Generator
 
 from kws_models.data.features import PatchMaker
 from kws_models.evaluation.clips import Infer
-from kws_serve.core.detector import TICKS_PER_S, Detector, Firing
+from kws_serve.core.detector import Detector, Firing
+from kws_serve.core.resampler import ENGINE_RATE_HZ
 from kws_serve.manifest.spec import DetectionSpec, ModelSpec
 from kws_serve.messages import Float32Array, Int16Array
 
@@ -157,11 +158,11 @@ def detections_of(
     spec: ModelSpec, streams: Sequence[Float32Array], settings: dict[str, DetectionSpec]
 ) -> list[list[Firing]]:
     """What the detector fires on each stream's scores (k, n_classes), all streams side by side."""
-    ticks = TICKS_PER_S // spec.front_end.rate_hz  # of a sample
-    hop_ticks = spec.frames_per_patch_hop * spec.front_end.hop_samples * ticks
-    patch_ticks = spec.patch_samples * ticks
+    factor = ENGINE_RATE_HZ // spec.front_end.rate_hz
+    patch_hop_16k = spec.frames_per_patch_hop * spec.front_end.hop_samples * factor
+    patch_16k = spec.patch_samples * factor
     sustained = spec.task == "event"
-    detector = Detector(spec.labels, settings, sustained=sustained, patch_hop_ticks=hop_ticks, patch_ticks=patch_ticks)
+    detector = Detector(spec.labels, settings, sustained=sustained, patch_hop_16k=patch_hop_16k, patch_16k=patch_16k)
     detector.ensure(len(streams))
     firings: list[list[Firing]] = [[] for _ in streams]
     for first in range(0, max(map(len, streams)), _DETECTED_AT_ONCE):  # how it is cut changes nothing but the speed
@@ -170,10 +171,10 @@ def detections_of(
         for part, slot in zip(parts, slots.tolist(), strict=True):  # the last part of a stream ends in zeros
             rest = streams[slot][first : first + _DETECTED_AT_ONCE]
             part[: len(rest)] = rest
-        decided = np.full(len(slots), (first + _DETECTED_AT_ONCE) * hop_ticks)
+        decided = np.full(len(slots), (first + _DETECTED_AT_ONCE) * patch_hop_16k)
         for firing in detector.update(slots, parts, decided):
             slot = int(slots[firing.row])
-            if firing.phase != "end" and firing.decided_tick <= len(streams[slot]) * hop_ticks:
+            if firing.phase != "end" and firing.decided_16k <= len(streams[slot]) * patch_hop_16k:
                 firings[slot].append(firing)
     return firings
 
@@ -190,7 +191,7 @@ class StreamCounts:
 
 def count(scene: Scene, spec: ModelSpec, firings: list[Firing], tolerance_s: float) -> StreamCounts:
     """A firing whose first patch above the threshold ends between onset and `tolerance_s` after the clip is a hit."""
-    left = [(firing.label, firing.start_tick / TICKS_PER_S) for firing in firings]
+    left = [(firing.label, firing.start_16k / ENGINE_RATE_HZ) for firing in firings]
     hits, misses = 0, 0
     delays: dict[str, list[float]] = {}
     for mark in scene.marks:

@@ -20,7 +20,8 @@ from kws_models.data.label_files import LabelledEvent, LabelledRecording, find_l
 from kws_models.evaluation.clips import Infer
 from kws_models.evaluation.intervals import poisson, wilson
 from kws_models.evaluation.scenes import detections, stream_scores
-from kws_serve.core.detector import TICKS_PER_S, Firing
+from kws_serve.core.detector import Firing
+from kws_serve.core.resampler import ENGINE_RATE_HZ
 from kws_serve.manifest.spec import DetectionSpec, ModelSpec
 from kws_serve.messages import Float32Array, KwsError
 
@@ -104,7 +105,7 @@ def _answers(
                 continue
             left.remove(answer)
             tallies[event.label].hits += 1
-            decided_s = answer.decided_tick / TICKS_PER_S
+            decided_s = answer.decided_16k / ENGINE_RATE_HZ
             latencies["from_onset_s"].append(decided_s - event.onset_s)
             latencies["from_end_s"].append(decided_s - event.offset_s)
         for firing in left:
@@ -113,7 +114,7 @@ def _answers(
 
 
 def _answered(event: LabelledEvent, firing: Firing, tolerance_s: float) -> bool:
-    decided_s = firing.decided_tick / TICKS_PER_S
+    decided_s = firing.decided_16k / ENGINE_RATE_HZ
     return firing.label == event.label and event.onset_s <= decided_s <= event.offset_s + tolerance_s
 
 
@@ -151,7 +152,7 @@ def event_f1(labels: list[str], heard: Sequence[Heard], fired: Sequence[list[Fir
     )
     for i, (one, firings) in enumerate(zip(heard, fired, strict=True)):
         reference = [(e.onset_s, e.offset_s, e.label) for e in one.recording.events if e.label in labels]
-        estimated = [(f.start_tick / TICKS_PER_S, f.decided_tick / TICKS_PER_S, f.label) for f in firings]
+        estimated = [(f.start_16k / ENGINE_RATE_HZ, f.decided_16k / ENGINE_RATE_HZ, f.label) for f in firings]
         metrics.evaluate(_as_rows(reference, f"{i}.wav"), _as_rows(estimated, f"{i}.wav"))
     overall, by_label = metrics.results_overall_metrics(), metrics.results_class_wise_metrics()
     return {

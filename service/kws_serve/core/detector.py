@@ -1,7 +1,8 @@
 """From scores to detections: smoothing, two thresholds, k-of-n and a refractory time, all in audio time.
 
 One `Detector` serves one model on every stream: its state is arrays whose first axis is the stream, so a
-thousand streams cost a few NumPy calls. Time is a tick: one sample at 16 kHz since the stream's segment began.
+thousand streams cost a few NumPy calls. Time is a count of samples at 16 kHz since the stream's segment began: names
+end in `_16k`.
 
 A label fires when its smoothed score (mean over `smoothing_ms`; patches before the stream count as 0) reaches
 `threshold` now and in at least `k` of the last `n` patches, is not firing already and is not in its refractory
@@ -17,45 +18,81 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 from numpy.lib.stride_tricks import sliding_window_view
 
+from kws_serve.core.resampler import ENGINE_RATE_HZ
 from kws_serve.manifest.spec import DetectionSpec
 from kws_serve.messages import Float32Array, Int64Array, Phase
-
-TICKS_PER_S = 16000
-"""Ticks a second: the rate of the sample ring."""
 
 BoolArray = npt.NDArray[np.bool_]
 
 
 @dataclass(frozen=True, slots=True)
 class Firing:
-    """What a detector saw, in ticks; the engine dresses it as a Detection."""
+    """What a detector saw, at which sample of the segment at 16 kHz; the engine dresses it as a Detection."""
 
     row: int  # index into the `slots` of the call
     label: str
     phase: Phase
     score: float
-    start_tick: int
-    decided_tick: int
-    end_tick: int | None = None  # phase "end"
+    start_16k: int
+    decided_16k: int
+    end_16k: int | None = None  # phase "end"
 
 
 @dataclass(frozen=True, slots=True)
 class _Rules:
-    """DetectionSpec per label as arrays (n_classes,), with the two windows as weights (w, 1, n_classes)."""
+    """DetectionSpec per label as arrays (n_classes,), with the two windows as weights; w and n: the longest label's."""
 
     on: Float32Array
     off: Float32Array
     mean: Float32Array  # (w, n_classes): 1/w_c on the last w_c patches
     recent: BoolArray  # (n, n_classes): True on the last n_c patches
     k: Int64Array
-    refractory: Int64Array
-    onset: Int64Array
+    refractory_16k: Int64Array
+    onset_16k: Int64Array
+
+
+@dataclass(slots=True)
+class _State:
+    """Of each stream and label: arrays (n_streams, n_classes), or (r, n_classes) of the rows that a call looks at."""
+
+    active: BoolArray
+    quiet_until_16k: Int64Array
+    start_16k: Int64Array  # of the last firing; -1: none
+    last_on_16k: Int64Array  # end of the last patch at or above off
+    peak: Float32Array
+    held: BoolArray  # on, and its start is not told yet
+
+    @classmethod
+    def fresh(cls, n: int, c: int) -> _State:
+        """Of `n` streams that have not begun."""
+        no, zero = np.zeros((n, c), bool), np.zeros((n, c), np.int64)
+        return cls(no, zero, zero - 1, zero.copy(), np.zeros((n, c), np.float32), no.copy())
+
+    @property
+    def arrays(self) -> tuple[npt.NDArray[Any], ...]:
+        """All of them, in the order of the fields."""
+        return self.active, self.quiet_until_16k, self.start_16k, self.last_on_16k, self.peak, self.held
+
+    def rows(self, slots: Int64Array) -> _State:
+        """Copies of the rows of these streams, to go on with."""
+        return _State(*(array[slots] for array in self.arrays))
+
+    def put(self, slots: Int64Array, rows: _State) -> None:
+        """The rows of these streams are now `rows`."""
+        for array, changed in zip(self.arrays, rows.arrays, strict=True):
+            array[slots] = changed
+
+    def begin(self, i: int, c: int, score: float, onset_16k: int) -> None:
+        """Label `c` of row `i` comes on. No two firings of a label start at the same sample: it is part of the uid."""
+        self.active[i, c] = True
+        self.start_16k[i, c] = max(0, onset_16k, self.start_16k[i, c] + 1)
+        self.peak[i, c] = score
 
 
 class Detector:
@@ -67,32 +104,27 @@ class Detector:
         settings: Mapping[str, DetectionSpec],
         *,
         sustained: bool,
-        patch_hop_ticks: int,
-        patch_ticks: int,
+        patch_hop_16k: int,
+        patch_16k: int,
     ) -> None:
         """`settings` has an entry for each label that may fire; labels without one (rest labels) never do."""
         self.labels = tuple(labels)
         self.sustained = sustained
-        self.hop = patch_hop_ticks
-        self.patch = patch_ticks
+        self.patch_hop_16k = patch_hop_16k
+        self.patch_16k = patch_16k
         c = len(self.labels)
         self._scores = np.zeros((0, 0, c), np.float32)  # raw scores of the last w-1 patches
         self._above = np.zeros((0, 0, c), bool)  # smoothed score >= on, last n-1 patches
-        self._active = np.zeros((0, c), bool)
-        self._quiet_until = np.zeros((0, c), np.int64)
-        self._start = np.zeros((0, c), np.int64)
-        self._last_on = np.zeros((0, c), np.int64)  # decided tick of the last patch at or above off
-        self._peak = np.zeros((0, c), np.float32)
-        self._held = np.zeros((0, c), bool)  # on, and its start is not told yet
-        self._settled = patch_ticks - patch_hop_ticks if sustained else 0  # from this tick on nothing is held
+        self._state = _State.fresh(0, c)
+        self._settled_16k = patch_16k - patch_hop_16k if sustained else 0  # from here on nothing is held
         self.configure(settings)
 
     def configure(self, settings: Mapping[str, DetectionSpec]) -> None:
         """Take new settings; what is firing keeps firing, and history is kept as far as the new windows reach."""
         c = len(self.labels)
         specs = [settings.get(label) for label in self.labels]
-        hop_ms = self.hop * 1000 / TICKS_PER_S
-        widths = [mean_width(s.smoothing_ms, hop_ms) if s else 1 for s in specs]
+        patch_hop_ms = self.patch_hop_16k * 1000 / ENGINE_RATE_HZ
+        widths = [mean_width(s.smoothing_ms, patch_hop_ms) if s else 1 for s in specs]
         counts = [s.n if s else 1 for s in specs]
         w, n = max(widths), max(counts)
         mean = np.zeros((w, c), np.float32)
@@ -107,39 +139,42 @@ class Detector:
             mean=mean,
             recent=recent,
             k=np.array([s.k if s else 1 for s in specs], np.int64),
-            refractory=np.array([round(s.refractory_s * TICKS_PER_S) if s else 0 for s in specs], np.int64),
-            onset=np.array([round(s.onset_offset_ms * TICKS_PER_S / 1000) if s else 0 for s in specs], np.int64),
+            refractory_16k=np.array([round(s.refractory_s * ENGINE_RATE_HZ) if s else 0 for s in specs], np.int64),
+            onset_16k=np.array([round(s.onset_offset_ms * ENGINE_RATE_HZ / 1000) if s else 0 for s in specs], np.int64),
         )
         self._scores = _keep_last(self._scores, w - 1)
         self._above = _keep_last(self._above, n - 1)
 
     def ensure(self, n_streams: int) -> None:
         """Make room for slots 0..n_streams-1."""
-        more = n_streams - len(self._active)
-        if more > 0:
-            for name in ("_scores", "_above", "_active", "_quiet_until", "_start", "_last_on", "_peak", "_held"):
-                old = getattr(self, name)
-                new = np.full((more, *old.shape[1:]), -1 if name == "_start" else 0, old.dtype)
-                setattr(self, name, np.concatenate([old, new]))
+        more = n_streams - len(self._scores)
+        if more <= 0:
+            return
+        fresh = _State.fresh(more, len(self.labels))
+        self._state = _State(*map(np.concatenate, zip(self._state.arrays, fresh.arrays, strict=True)))
+        self._scores, self._above = (
+            np.concatenate([old, np.zeros((more, *old.shape[1:]), old.dtype)]) for old in (self._scores, self._above)
+        )
 
-    def reset(self, slot: int, tick: int) -> list[Firing]:
+    def reset(self, slot: int, at_16k: int) -> list[Firing]:
         """Forget stream `slot`; an event that is on ends at its last patch, told whole where its start was held.
-        `tick`: where the stream stopped.
+        `at_16k`: where the stream stopped.
         """
-        on = np.flatnonzero(self._active[slot]).tolist() if self.sustained else []
-        state = self._peak[slot].tolist(), self._start[slot].tolist(), self._last_on[slot].tolist()
+        state = self._state.rows(np.array([slot]))
         ends: list[Firing] = []
-        for c in on:
-            if self._held[slot, c]:
-                ends.append(Firing(0, self.labels[c], "start", state[0][c], state[1][c], tick))
-            ends.append(self._end(0, c, state[0][c], state[1][c], tick, state[2][c]))
-        for array in (self._scores, self._above, self._active, self._quiet_until, self._held):
-            array[slot] = 0
-        self._start[slot] = -1
+        for c in np.flatnonzero(state.active[0]).tolist() if self.sustained else ():
+            if state.held[0, c]:
+                ends.append(self._start(state, 0, c, 0, at_16k))
+            ends.append(self._end(state, 0, c, 0, at_16k))
+        self._scores[slot], self._above[slot] = 0, False
+        self._state.put(np.array([slot]), _State.fresh(1, len(self.labels)))
         return ends
 
-    def update(self, slots: Int64Array, scores: Float32Array, decided_ticks: Int64Array) -> list[Firing]:
-        """Take `p` patches of `k` streams: scores (k, p, n_classes), the last patches' end ticks (k,)."""
+    def update(self, slots: Int64Array, scores: Float32Array, decided_16k: Int64Array) -> list[Firing]:
+        """Take `p` patches of `k` streams: scores (k, p, n_classes), where their last patches end (k,)."""
+        # What was kept of earlier patches lets each window reach back. For w = 3, p = 2 new patches:
+        #   history (k, w - 1 + p, c)   [ s-2  s-1 | s0  s1 ]   smooth[:, 0] is of s-2 .. s0, smooth[:, 1] of s-1 .. s1
+        #   above   (k, n - 1 + p, c)   likewise: new patch j is column j + n - 1, its last n are columns j .. j + n - 1
         rules = self._rules
         p = scores.shape[1]
         history = np.concatenate([self._scores[slots], scores], axis=1)
@@ -148,75 +183,74 @@ class Detector:
         above = np.concatenate([self._above[slots], smooth >= rules.on], axis=1)
         self._scores[slots] = history[:, p:]
         self._above[slots] = above[:, p:]
-        busy = above[:, -p:].any(axis=(1, 2)) | self._active[slots].any(axis=1)
+        busy = above[:, -p:].any(axis=(1, 2)) | self._state.active[slots].any(axis=1)
         rows = np.flatnonzero(busy)
         if not len(rows):
             return []
-        ticks = decided_ticks[rows, None] - self.hop * np.arange(p - 1, -1, -1)
-        return self._steps(rows, slots[rows], smooth[rows], above[rows], ticks)
+        ends_16k = decided_16k[rows, None] - self.patch_hop_16k * np.arange(p - 1, -1, -1)
+        return self._steps(rows, slots[rows], smooth[rows], above[rows], ends_16k)
 
     def _steps(
-        self, rows: Int64Array, slots: Int64Array, smooth: Float32Array, above: BoolArray, ticks: Int64Array
+        self, rows: Int64Array, slots: Int64Array, smooth: Float32Array, above: BoolArray, ends_16k: Int64Array
     ) -> list[Firing]:
-        """The patches of streams in which something is on or may go on, `ticks` (r, p) their ends: one after another,
-        all streams at once.
+        """The patches of streams in which something is on or may go on, `ends_16k` (r, p) their ends: one after
+        another, all streams at once.
         """
         rules, n = self._rules, self._rules.recent.shape[0]
-        active, quiet_until = self._active[slots], self._quiet_until[slots]
-        last_on, peak, held = self._last_on[slots], self._peak[slots], self._held[slots]
+        state = self._state.rows(slots)
         firings: list[Firing] = []
         for j in range(smooth.shape[1]):
-            now, tick = smooth[:, j], ticks[:, j, None]
+            now, at = smooth[:, j], ends_16k[:, j, None]  # (r, c), (r, 1)
             still = now >= rules.off
-            np.copyto(last_on, tick, where=still)
-            np.maximum(peak, now, out=peak)
-            recent = above[:, j : j + n] & rules.recent
+            np.copyto(state.last_on_16k, at, where=still)
+            np.maximum(state.peak, now, out=state.peak)
+            recent = above[:, j : j + n] & rules.recent  # (r, n, c)
             enough = recent.sum(axis=1) >= rules.k
-            ready = above[:, j + n - 1] & enough & ~active & (tick >= quiet_until)
-            ended = active & ~still
-            told = held & active & still & (tick >= self._settled)
+            ready = above[:, j + n - 1] & enough & ~state.active & (at >= state.quiet_until_16k)
+            ended = state.active & ~still
+            told = state.held & state.active & still & (at >= self._settled_16k)
             if not (ready.any() or ended.any() or told.any()):
                 continue
             for i, c in zip(*np.nonzero(told), strict=True):
-                held[i, c] = False
-                start = int(self._start[slots[i], c])
-                firings.append(Firing(int(rows[i]), self.labels[c], "start", float(peak[i, c]), start, int(tick[i, 0])))
+                state.held[i, c] = False
+                firings.append(self._start(state, i, c, rows[i], at[i, 0]))
             for i, c in zip(*np.nonzero(ended), strict=True):
-                if held[i, c]:  # it was the step, and has not been told
-                    held[i, c] = False
+                state.active[i, c] = False
+                if state.held[i, c]:  # it was the step, and has not been told
+                    state.held[i, c] = False
                 elif self.sustained:
-                    start = int(self._start[slots[i], c])
-                    times = start, int(tick[i, 0]), int(last_on[i, c])
-                    firings.append(self._end(int(rows[i]), int(c), float(peak[i, c]), *times))
-                    quiet_until[i, c] = tick[i, 0] + rules.refractory[c]
-                active[i, c] = False
+                    firings.append(self._end(state, i, c, rows[i], at[i, 0]))
+                    state.quiet_until_16k[i, c] = at[i, 0] + rules.refractory_16k[c]
             for i, c in zip(*np.nonzero(ready), strict=True):
-                age = n - 1 - int(np.argmax(recent[i, :, c]))
-                onset = int(tick[i, 0]) - age * self.hop - int(rules.onset[c])
-                start = max(0, onset, int(self._start[slots[i], c]) + 1)  # each its own: it is part of the uid
-                active[i, c] = True
-                self._start[slots[i], c] = start
-                peak[i, c] = now[i, c]
-                if tick[i, 0] < self._settled:
-                    held[i, c] = True
+                age = n - 1 - np.argmax(recent[i, :, c])  # patches since the first above, of the last n
+                onset_16k = at[i, 0] - age * self.patch_hop_16k - rules.onset_16k[c]
+                state.begin(i, c, now[i, c], onset_16k)
+                if at[i, 0] < self._settled_16k:
+                    state.held[i, c] = True
                     continue
-                quiet_until[i, c] = tick[i, 0] + rules.refractory[c]
-                phase: Phase = "start" if self.sustained else "once"
-                firings.append(Firing(int(rows[i]), self.labels[c], phase, float(now[i, c]), start, int(tick[i, 0])))
-        self._active[slots], self._quiet_until[slots] = active, quiet_until
-        self._last_on[slots], self._peak[slots], self._held[slots] = last_on, peak, held
+                state.quiet_until_16k[i, c] = at[i, 0] + rules.refractory_16k[c]
+                firings.append(self._start(state, i, c, rows[i], at[i, 0]))
+        self._state.put(slots, state)
         firings.sort(key=lambda firing: firing.row)  # each stream's in order
         return firings
 
-    def _end(self, row: int, c: int, peak: float, start: int, tick: int, last_on: int) -> Firing:
+    def _start(self, state: _State, i: int, c: int, row: int, at_16k: int) -> Firing:
+        """What label `c` of row `i` of `state` tells as it comes on; its score is the highest since then."""
+        phase: Phase = "start" if self.sustained else "once"
+        times = int(state.start_16k[i, c]), int(at_16k)
+        return Firing(int(row), self.labels[c], phase, float(state.peak[i, c]), *times)
+
+    def _end(self, state: _State, i: int, c: int, row: int, at_16k: int) -> Firing:
         """The end of an event: as far before the last patch's end as its start lies after a patch's beginning."""
-        end = last_on - (self.patch - int(self._rules.onset[c]))
-        return Firing(row, self.labels[c], "end", peak, start, tick, max(start, end))
+        start_16k, last_on_16k = int(state.start_16k[i, c]), int(state.last_on_16k[i, c])
+        end_16k = last_on_16k - (self.patch_16k - int(self._rules.onset_16k[c]))
+        peak = float(state.peak[i, c])
+        return Firing(int(row), self.labels[c], "end", peak, start_16k, int(at_16k), max(start_16k, end_16k))
 
 
-def mean_width(smoothing_ms: float, hop_ms: float) -> int:
+def mean_width(smoothing_ms: float, patch_hop_ms: float) -> int:
     """How many patches a smoothed score is the mean of."""
-    return max(1, round(smoothing_ms / hop_ms))
+    return max(1, round(smoothing_ms / patch_hop_ms))
 
 
 def smoothed(scores: Float32Array, width: int) -> Float32Array:

@@ -17,12 +17,13 @@ from dataclasses import asdict, replace
 import numpy as np
 
 from kws_serve.backends.contract import LoadedModel
-from kws_serve.core.detector import TICKS_PER_S, Firing
+from kws_serve.core.detector import Firing
 from kws_serve.core.pcm import check_rate
+from kws_serve.core.resampler import ENGINE_RATE_HZ
 from kws_serve.core.ring import SampleRing
 from kws_serve.engine.admission import MAX_LOAD, Load
 from kws_serve.engine.evidence import EvidenceBook
-from kws_serve.engine.lane import BURST_TICKS, TAKE_TICKS, Lane, LaneModel, Outcome, ring_size
+from kws_serve.engine.lane import BURST_16K, TAKE_16K, Lane, LaneModel, Outcome, ring_size
 from kws_serve.engine.live_settings import LiveSettings
 from kws_serve.engine.stream import Resumed, Stream
 from kws_serve.engine.viewers import Viewers
@@ -66,9 +67,9 @@ class Engine:
             spec = group[0].spec
             lanes.setdefault((spec.front_end, spec.n_frames, spec.patch_hop_ms), []).append(group)
         self.lanes = [Lane(group, self.detection_settings) for group in lanes.values()]
-        reach = max((lane.reach_ticks for lane in self.lanes), default=0)
-        self._ring = SampleRing(ring_size(reach, BURST_TICKS))
-        self._tail_ticks = max((lane.patch_ticks for lane in self.lanes), default=0)
+        reach = max((lane.reach_16k for lane in self.lanes), default=0)
+        self._ring = SampleRing(ring_size(reach, BURST_16K))
+        self._tail_16k = max((lane.patch_16k for lane in self.lanes), default=0)
         self.streams: dict[str, Stream] = {}
         self.on_input: Callable[[], None] = lambda: None
         self._by_slot: list[Stream | None] = []
@@ -153,9 +154,9 @@ class Engine:
 
     def _grid_samples(self, rate_hz: int) -> int:
         """The distance of source samples at which every model's patches fall as they would have without a restart."""
-        ticks = math.lcm(*(lane.hop_ticks for lane in self.lanes)) if self.lanes else 1
-        ticks *= TICKS_PER_S // math.gcd(ticks * rate_hz, TICKS_PER_S)
-        grid = ticks * rate_hz // TICKS_PER_S
+        hops_16k = math.lcm(*(lane.patch_hop_16k for lane in self.lanes)) if self.lanes else 1
+        hops_16k *= ENGINE_RATE_HZ // math.gcd(hops_16k * rate_hz, ENGINE_RATE_HZ)
+        grid = hops_16k * rate_hz // ENGINE_RATE_HZ
         return grid if grid <= 2 * rate_hz else 1
 
     def positions(self, names: Collection[str] | None = None) -> list[tuple[str, str, int]]:
@@ -335,8 +336,8 @@ class Engine:
             lane.on_frames = self._show_frames if self.viewers else None
             limits = self._ring.written[slots].copy()
             for i, stream in enumerate(streams):
-                if stream.end_tick is not None:
-                    limits[i] = min(limits[i], stream.end_tick + lane.patch_ticks)
+                if stream.end_16k is not None:
+                    limits[i] = min(limits[i], stream.end_16k + lane.patch_16k)
             for outcome in lane.advance(slots, self._ring, limits):
                 self._publish(outcome, decided)
             if lane.rolled_back:
@@ -380,7 +381,7 @@ class Engine:
 
     def _take(self, stream: Stream, now_s: float, events: list[Event]) -> None:
         """Move what waits into the ring, a bounded part at a time; a gap resets the stages."""
-        room = max(1, TAKE_TICKS * stream.rate_hz // TICKS_PER_S)
+        room = max(1, TAKE_16K * stream.rate_hz // ENGINE_RATE_HZ)
         parts, gap = stream.take(room, now_s)
         if gap is not None:
             self._reset(stream, events)
@@ -395,18 +396,18 @@ class Engine:
             return
         if stream.zeros_left < 0:
             self._ring.write(stream.slot, stream.resampler.flush())
-            stream.end_tick = int(self._ring.written[stream.slot])
-            stream.zeros_left = self._tail_ticks + 1
+            stream.end_16k = int(self._ring.written[stream.slot])
+            stream.zeros_left = self._tail_16k + 1
             return
-        n = min(TAKE_TICKS, stream.zeros_left)
+        n = min(TAKE_16K, stream.zeros_left)
         self._ring.write(stream.slot, np.zeros(n, np.int16))
         stream.zeros_left -= n
 
     def _reset(self, stream: Stream, events: list[Event]) -> None:
         """Forget the stream's past in every stage; what was on ends."""
-        tick = int(self._ring.written[stream.slot])
+        at_16k = int(self._ring.written[stream.slot])
         for lane in self.lanes:
-            for model, firing in lane.reset(stream.slot, tick):
+            for model, firing in lane.reset(stream.slot, at_16k):
                 events += self._detections(stream, model, firing)
         self._ring.reset(stream.slot)
         self.evidence.reset(stream.slot)
@@ -432,8 +433,8 @@ class Engine:
             stream = self._by_slot[slot]
             if stream is not None and stream.name in self.viewers:
                 span = (
-                    int(first_end[i]) - lane.frame_ticks,
-                    int(first_end[i]) + (frames.shape[1] - 1) * lane.frame_ticks,
+                    int(first_end[i]) - lane.hop_16k,
+                    int(first_end[i]) + (frames.shape[1] - 1) * lane.hop_16k,
                 )
                 self.viewers.frames(stream, lane, frames[i], *(stream.sample_at(t) / stream.rate_hz for t in span))
 
@@ -449,7 +450,7 @@ class Engine:
             viewed = stream.name in self.viewers
             if stream.scores or viewed:
                 for j in range(p):
-                    end = stream.sample_at(int(decided[i]) - (p - 1 - j) * model.detector.hop)
+                    end = stream.sample_at(int(decided[i]) - (p - 1 - j) * model.detector.patch_hop_16k)
                     row = ScoresRow(stream.name, spec.name, end, end / stream.rate_hz, scores[i, j], stream.epoch)
                     if stream.scores:
                         events.append(row)
@@ -461,7 +462,7 @@ class Engine:
             found = self._detections(stream, model, firing)
             events += found
             for detection in found if firing.phase != "end" else ():
-                back = (int(decided[firing.row]) - firing.decided_tick) // model.detector.hop
+                back = (int(decided[firing.row]) - firing.decided_16k) // model.detector.patch_hop_16k
                 patch = model.scorer.patch(firing.row, p - 1 - back)
                 settings = self.detection_settings(spec.name)[firing.label]
                 self.evidence.add(model, stream.slot, back, patch, detection, settings)
@@ -469,9 +470,9 @@ class Engine:
     def _detections(self, stream: Stream, model: LaneModel, firing: Firing) -> list[Detection]:
         """Dress a firing with names, source samples and times; nothing where an earlier run has told it."""
         spec, rate = model.loaded.spec, stream.rate_hz
-        decided = stream.sample_at(firing.decided_tick)
-        start = stream.sample_at(firing.start_tick)
-        if stream.is_reheard(decided, model.detector.patch * rate // TICKS_PER_S):
+        decided = stream.sample_at(firing.decided_16k)
+        start = stream.sample_at(firing.start_16k)
+        if stream.is_reheard(decided, model.detector.patch_16k * rate // ENGINE_RATE_HZ):
             return []
         if stream.told_s:
             refractory_s = self.detection_settings(spec.name)[firing.label].refractory_s
@@ -494,7 +495,7 @@ class Engine:
             decided_s=decided / rate,
             at=time.time() - waited_s - (decided - start) / rate,
             arrived_s=arrived,
-            end_s=None if firing.end_tick is None else stream.sample_at(firing.end_tick) / rate,
+            end_s=None if firing.end_16k is None else stream.sample_at(firing.end_16k) / rate,
         )
         return [detection]
 

@@ -26,10 +26,10 @@ from kws_serve.messages import BackendError, Float32Array, Int64Array
 
 _log = logging.getLogger(__name__)
 
-TAKE_TICKS = 8000
-"""Ticks of audio (0.5 s) that one tick of the engine takes from a stream at most: fairness, and the rings' bound."""
+TAKE_16K = 8000
+"""Samples at 16 kHz (0.5 s) that one tick of the engine takes from a stream at most: fairness, and the rings' bound."""
 
-BURST_TICKS = TAKE_TICKS + 4096
+BURST_16K = TAKE_16K + 4096
 """What a tick may add to a ring: what it takes, and what a resampler gives back beyond what it was just fed."""
 
 MAX_WINDOWS = 2048
@@ -99,11 +99,11 @@ class LaneModel:
 
 
 Outcome = tuple[LaneModel, Int64Array, Float32Array, Int64Array, list[Firing]]
-"""model, slots (k,), scores (k, p, n_classes), end ticks of the last patches (k,), firings."""
+"""model, slots (k,), scores (k, p, n_classes), where the last patches end (k,), firings."""
 
 
 OnFrames = Callable[["Lane", Int64Array, Float32Array, Int64Array], None]
-"""lane, slots (k,), frames (k, m, frame_width), end ticks of the first ones (k,)."""
+"""lane, slots (k,), frames (k, m, frame_width), where the first ones end (k,)."""
 
 
 class Lane:
@@ -117,13 +117,13 @@ class Lane:
         self.patch_hop = spec.frames_per_patch_hop
         self.window = spec.front_end.window_samples
         self.hop = spec.front_end.hop_samples
-        self.factor = 16000 // spec.front_end.rate_hz  # ticks per sample of this lane
-        self.patch_ticks = spec.patch_samples * self.factor
-        self.hop_ticks = self.patch_hop * self.hop * self.factor
+        self.factor = 16000 // spec.front_end.rate_hz  # samples at 16 kHz per sample of this lane
+        self.patch_16k = spec.patch_samples * self.factor
+        self.patch_hop_16k = self.patch_hop * self.hop * self.factor
         centred = spec.front_end.pad == "centre"
         self.early = self.window // 2 % self.hop_samples if centred else 0
         """Frame f of a segment ends at sample (f + 1) * hop - early: one patch of zeros ends at -early."""
-        self.ring = SampleRing(ring_size(self.reach_ticks // 2, BURST_TICKS // 2)) if self.factor == 2 else None
+        self.ring = SampleRing(ring_size(self.reach_16k // 2, BURST_16K // 2)) if self.factor == 2 else None
         self._frames_done = np.zeros(0, np.int64)  # (n_streams,) of the segment, the zeros before it not counted
         self.models = [self._model(group, settings(group[0].spec.name)) for group in models]
         self.rolled_back: list[LaneModel] = []  # models on trial that failed, for the engine to note
@@ -143,8 +143,8 @@ class Lane:
             model.spec.labels,
             settings,
             sustained=model.spec.task == "event",
-            patch_hop_ticks=self.hop_ticks,
-            patch_ticks=self.patch_ticks,
+            patch_hop_16k=self.patch_hop_16k,
+            patch_16k=self.patch_16k,
         )
 
     def swap(self, group: list[LoadedModel], settings: dict[str, DetectionSpec]) -> tuple[LaneModel, LaneModel]:
@@ -196,13 +196,13 @@ class Lane:
         return int(self.patch_hop * self.hop)
 
     @property
-    def frame_ticks(self) -> int:
-        """Ticks from one frame to the next."""
+    def hop_16k(self) -> int:
+        """Samples at 16 kHz from one frame to the next."""
         return self.hop * self.factor
 
     @property
-    def reach_ticks(self) -> int:
-        """Ticks of audio this lane may still need from the 16 kHz ring before its next frames are computed."""
+    def reach_16k(self) -> int:
+        """Samples that this lane may still need from the 16 kHz ring before its next frames are computed."""
         return (self.hop_samples + self.window + 1) * self.factor + 2 * half.TAPS
 
     def ensure(self, n_streams: int) -> None:
@@ -224,8 +224,8 @@ class Lane:
             for scorer in _all_scorers(model):
                 scorer.ensure(n_streams)
 
-    def reset(self, slot: int, tick: int) -> list[tuple[LaneModel, Firing]]:
-        """Forget stream `slot`; what was on ends at `tick`."""
+    def reset(self, slot: int, at_16k: int) -> list[tuple[LaneModel, Firing]]:
+        """Forget stream `slot`; what was on ends at `at_16k`."""
         self._frames_done[slot] = 0
         if self.ring:
             self.ring.reset(slot)
@@ -234,16 +234,16 @@ class Lane:
             for scorer in _all_scorers(model):
                 scorer.reset(np.array([slot]))
             model.recent.reset(slot)
-            ends += [(model, firing) for firing in model.detector.reset(slot, tick)]
+            ends += [(model, firing) for firing in model.detector.reset(slot, at_16k)]
         return ends
 
-    def advance(self, slots: Int64Array, ring: SampleRing, limit_ticks: Int64Array) -> Iterable[Outcome]:
-        """Process what is complete on these streams up to `limit_ticks` (k,) of the 16 kHz ring."""
+    def advance(self, slots: Int64Array, ring: SampleRing, limit_16k: Int64Array) -> Iterable[Outcome]:
+        """Process what is complete on these streams up to `limit_16k` (k,) of the 16 kHz ring."""
         if not len(slots):
             return
         used = np.logical_or.reduce([m.enabled[slots] for m in self.models])
-        slots, limit_ticks = slots[used], limit_ticks[used]
-        ready = limit_ticks if self.factor == 1 else (limit_ticks - half.LAG) // 2
+        slots, limit_16k = slots[used], limit_16k[used]
+        ready = limit_16k if self.factor == 1 else (limit_16k - half.LAG) // 2
         complete = (ready + self.early) // self.hop  # frames (k,)
         m = complete // self.patch_hop * self.patch_hop - self._frames_done[slots]
         for m_one in sorted({n for n in m.tolist() if n > 0}):

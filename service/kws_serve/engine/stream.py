@@ -92,9 +92,9 @@ class Stream:
         self.ending = False  # no more input will come
         self.abandoned = False  # nobody waits for StreamDone
         self.resampler = StreamResampler(rate_hz)
-        self.segment_first = self.base_sample  # source sample at tick 0: moves at each gap
-        self.zeros_left = -1  # ticks of zeros still to feed after the end; -1: not there yet
-        self.end_tick: int | None = None  # ticks of real samples in the last segment
+        self.segment_first = self.base_sample  # source sample at which the segment begins: moves at each gap
+        self.zeros_left = -1  # at 16 kHz, to feed after the end; -1: not there yet
+        self.end_16k: int | None = None  # real samples of the last segment
         self._inbox: deque[_Part] = deque()
         self._first_at: float | None = None  # wall clock of this stream: arrival of sample 0
         self._marks: deque[tuple[int, float]] = deque(maxlen=_MARKS)  # (samples taken, arrived_s)
@@ -251,8 +251,8 @@ class Stream:
             return self._marks[-1][1] if self._marks else None
         return self._marks[i][1]
 
-    def sample_at(self, tick: int) -> int:
-        """Source sample index of a tick of the current segment, clamped to the real samples."""
-        if self.end_tick is not None:
-            tick = min(tick, self.end_tick)
-        return self.segment_first + (tick * self.rate_hz + 8000) // 16000
+    def sample_at(self, at_16k: int) -> int:
+        """Source sample index of a sample at 16 kHz of the current segment, clamped to the real samples."""
+        if self.end_16k is not None:
+            at_16k = min(at_16k, self.end_16k)
+        return self.segment_first + (at_16k * self.rate_hz + 8000) // 16000

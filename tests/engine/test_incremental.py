@@ -89,7 +89,7 @@ def test_the_same_as_whole_patches(streaming, calls, hop_ms):
         np.testing.assert_allclose(found[1], found[0], atol=1e-5)
         for row in range(len(slots)):
             for j in range(hops):
-                np.testing.assert_array_equal(step.patch(row, j), whole.patch(row, j))
+                np.testing.assert_array_equal(step.patches[row, j], whole.patches[row, j])
 
 
 def test_streams_of_different_age_share_a_call(streaming):

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from kws_serve.core.detector import mean_width, smoothed
-from kws_serve.engine.lane import LaneModel
+from kws_serve.engine.lane_model import LaneModel
 from kws_serve.manifest.spec import DetectionSpec, ModelSpec
 from kws_serve.messages import Detection, Float32Array, Int64Array
 

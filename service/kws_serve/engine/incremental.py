@@ -1,8 +1,21 @@
-"""A Scorer that computes only what new frames add: layers keep their last columns, stream by stream."""
+"""A Scorer that computes only what new frames add: layers keep their last columns, stream by stream.
+
+A layer with a kernel of 3 frames and a dilation of d looks 2 d frames back, so its state is its last 2 d input columns.
+For d = 2 and m = 3 new columns, each output o needs its own column and the ones 2 and 4 before:
+
+    state (n_streams, 4, channels)   [ c0 c1 c2 c3 | n0 n1 n2 ]   new columns
+                                       c0    c2      n0       -> o0
+                                          c1    c3      n1    -> o1
+                                             c2      n0    n2 -> o2
+    the state from then on                      [ c3 n0 n1 n2 ]
+
+The backend's step file does that inside; here a state is an array that it moves on, a row a stream.
+"""
 
 from __future__ import annotations
 
 import numpy as np
+from numpy.lib.stride_tricks import sliding_window_view
 
 from kws_serve.backends.contract import Backend, StepBackend, new_states
 from kws_serve.core.front_end import FrontEnd
@@ -12,17 +25,17 @@ from kws_serve.messages import Float32Array, Int64Array
 
 
 class Incremental(Tails):
-    """See the module, and scorer.Scorer."""
+    """A Scorer over a StepBackend; see the module."""
 
     def __init__(self, spec: ModelSpec, front_end: FrontEnd, backend: StepBackend) -> None:
         super().__init__(spec, front_end)
         self.backend = backend
         self._states = new_states(backend.state_shapes, 0)
         self._stale = np.zeros(0, bool)  # the state is to be computed from the tail: at a stream's beginning, too
-        self._last: tuple[Float32Array, list[int]] = (self.tail, [])  # frames of the last advance, where patches end
+        self._history = self.tail  # (k, n_frames + m, n_coeffs): tails and new frames of the last advance
 
     def ensure(self, n_streams: int) -> None:
-        """See Scorer."""
+        """Make room for slots 0..n_streams-1."""
         super().ensure(n_streams)
         more = n_streams - len(self._stale)
         if more > 0:
@@ -31,30 +44,40 @@ class Incremental(Tails):
             self._stale = np.concatenate([self._stale, np.ones(more, bool)])
 
     def reset(self, slots: Int64Array) -> None:
-        """See Scorer."""
+        """Begin these streams anew."""
         super().reset(slots)
         self._stale[slots] = True
 
     def heard(self, tail: Float32Array) -> None:
-        """See Scorer."""
+        """Go on with another scorer's tails; the states are computed from them when each stream advances next."""
         super().heard(tail)
         self._stale[:] = True
 
     def follow(self, frames: Float32Array, slots: Int64Array) -> None:
-        """See Scorer."""
+        """Hear frames without computing: the states of these streams are behind."""
         super().follow(frames, slots)
         self._stale[slots] = True
 
-    def patch(self, row: int, j: int) -> Float32Array:
-        """See Scorer."""
-        history, ends = self._last
-        return np.asarray(history[row, ends[j] - self.spec.n_frames : ends[j]])
+    @property
+    def patches(self) -> Float32Array:
+        """The patches of the last `advance`: (k, p, n_frames, n_coeffs), views of its frames."""
+        patch_hop = self.spec.frames_per_patch_hop
+        windows = sliding_window_view(self._history, self.spec.n_frames, axis=1)  # (k, m + 1, n_coeffs, n_frames)
+        return np.asarray(windows[:, patch_hop::patch_hop].swapaxes(2, 3))
 
     def advance(self, frames: Float32Array, slots: Int64Array) -> Float32Array:
-        """See Scorer."""
-        n_frames, hop = self.spec.n_frames, self.spec.frames_per_patch_hop
-        m = frames.shape[1]
+        """Scores (k, p, n_classes) of new frames (k, m, n_coeffs): one step through them.
+
+        Raises BackendError; the streams have heard these frames all the same, and begin the next call from the tail.
+        """
+        # A stream's state is stale at its beginning, and after a fault or a swap: then it is made of its whole tail.
+        #   fresh   state moves on by              [ f0 f1 f2 f3 ]  -> scores of m frames
+        #   stale   zeros move on by  [ t0 .. t48 | f0 f1 f2 f3 ]   -> scores of n_frames + m, of which the last m
+        # A score belongs to the patch that ends with its frame; patches end with each patch_hop-th new frame, the first
+        # with frame patch_hop - 1.
+        n_frames, patch_hop = self.spec.n_frames, self.spec.frames_per_patch_hop
         history = self._hear(frames, slots)
+        self._history = history
         stale = self._stale[slots]
         self._stale[slots] = True  # should the backend fail
         if not stale.any():
@@ -66,8 +89,7 @@ class Incremental(Tails):
             if not stale.all():
                 scores[~stale] = self.backend.step(frames[~stale], self._states, slots[~stale])
         self._stale[slots] = False
-        self._last = history, list(range(n_frames + hop, n_frames + m + 1, hop))
-        return scores[:, hop - 1 :: hop]
+        return scores[:, patch_hop - 1 :: patch_hop]
 
     def _forget(self, slots: Int64Array) -> None:
         for state in self._states:

@@ -34,8 +34,9 @@ class Scorer(Protocol):
         Raises BackendError; the streams have heard these frames all the same.
         """
 
-    def patch(self, row: int, j: int) -> Float32Array:
-        """Patch `j` of stream `row` of the last `advance`, as the backend got it: (n_frames, n_coeffs)."""
+    @property
+    def patches(self) -> Float32Array:
+        """The patches of the last `advance`, as the backend got them: (k, p, n_frames, n_coeffs), never written to."""
 
     def reset(self, slots: Int64Array) -> None:
         """Begin these streams anew: digital zeros are all that they have heard."""
@@ -48,7 +49,7 @@ class Scorer(Protocol):
 
 
 class Tails:
-    """What every Scorer keeps: each stream's last frames."""
+    """What every Scorer keeps: each stream's last frames, of which the next patch needs all but a patch hop."""
 
     def __init__(self, spec: ModelSpec, front_end: FrontEnd) -> None:
         self.spec = spec
@@ -57,26 +58,26 @@ class Tails:
         self._silence = front_end.silence  # (frame_width,)
 
     def ensure(self, n_streams: int) -> None:
-        """See Scorer."""
+        """Make room for slots 0..n_streams-1, which have heard digital zeros."""
         more = n_streams - len(self.tail)
         if more > 0:
             silent = np.broadcast_to(self._silence, (more, *self.tail.shape[1:]))
             self.tail = np.concatenate([self.tail, silent])
 
     def reset(self, slots: Int64Array) -> None:
-        """See Scorer."""
+        """Digital zeros are all that these streams have heard."""
         self.tail[slots] = self._silence
 
     def heard(self, tail: Float32Array) -> None:
-        """See Scorer."""
+        """Go on with a copy of another scorer's tails (n_streams, n_frames, frame_width)."""
         self.tail = tail.copy()
 
     def follow(self, frames: Float32Array, slots: Int64Array) -> None:
-        """See Scorer."""
+        """Hear frames (k, m, frame_width) of streams `slots` (k,), without computing."""
         self._hear(frames, slots)
 
     def _hear(self, frames: Float32Array, slots: Int64Array) -> Float32Array:
-        """The tails, the new frames: (k, n_frames + m, frame_width)."""
+        """The tails, the new frames: (k, n_frames + m, frame_width), a copy; its last n_frames are the tails now."""
         history = np.concatenate([self.tail[slots], frames], axis=1)
         self.tail[slots] = history[:, frames.shape[1] :]
         return history
@@ -88,22 +89,24 @@ class WholePatch(Tails):
     def __init__(self, spec: ModelSpec, front_end: FrontEnd, backend: Backend) -> None:
         super().__init__(spec, front_end)
         self.backend = backend
-        self._patches = np.zeros((0, 0, spec.n_frames, front_end.n_coeffs), np.float32)
-
-    def patch(self, row: int, j: int) -> Float32Array:
-        """Patch `j` of stream `row` of the last `advance`, as the backend got it: (n_frames, n_coeffs)."""
-        return np.asarray(self._patches[row, j])
+        self.patches = np.zeros((0, 0, spec.n_frames, front_end.n_coeffs), np.float32)
 
     def advance(self, frames: Float32Array, slots: Int64Array) -> Float32Array:
-        """See Scorer."""
-        n_frames, hop = self.spec.n_frames, self.spec.frames_per_patch_hop
+        """Scores (k, p, n_classes) of new frames (k, m, frame_width): every patch whole through the backend.
+
+        Raises BackendError; the streams have heard these frames all the same.
+        """
+        # The tail and the new frames, for n_frames = 5 and m = 4 with a patch hop of 2: patch j begins (j + 1) patch
+        # hops after the tail's beginning, which the patch before the first of them had.
+        #   history (k, n_frames + m, w)   [ t0 t1 t2 t3 t4 | f0 f1 f2 f3 ]
+        #   patch 0                              [ t2 t3 t4   f0 f1 ]
+        #   patch 1                                    [ t4   f0 f1 f2 f3 ]
+        n_frames, patch_hop = self.spec.n_frames, self.spec.frames_per_patch_hop
         k, m, _ = frames.shape
-        p = m // hop
+        p = m // patch_hop
         history = self._hear(frames, slots)
-        last = n_frames + m  # of `history`: patch p - 1 - i ends i hops before it
-        patches = np.stack(
-            [history[:, last - n_frames - i * hop : last - i * hop] for i in range(p - 1, -1, -1)], axis=1
-        )
+        first = [(j + 1) * patch_hop for j in range(p)]
+        patches = np.stack([history[:, i : i + n_frames] for i in first], axis=1)
         flat = self.front_end.patches(patches.reshape(k * p, n_frames, -1))
-        self._patches = flat.reshape(k, p, n_frames, -1)
+        self.patches = flat.reshape(k, p, n_frames, -1)
         return self.backend.infer(flat).reshape(k, p, -1)

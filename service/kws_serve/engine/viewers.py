@@ -77,7 +77,7 @@ class Viewers:
         """New features (m, frame_width) of a lane: from `first_s` to `end_s` of the stream, evenly."""
         if end_s <= first_s:  # the zeros that finish a stream
             return
-        raw = lane.front_end.spec.kind == "raw"
+        raw = lane.framing.front_end.spec.kind == "raw"
         own = envelope(frames, max(1, round((end_s - first_s) / _ENVELOPE_S))) if raw else frames.copy()
         self._tell(Features(stream.name, first_s, end_s, own), [model.name for model in lane.models])
 

@@ -158,9 +158,10 @@ def kb_per_stream(args: argparse.Namespace) -> dict[str, float]:
     for i in range(n):
         engine.open_stream(f"s{i}", RATE_HZ).push(np.zeros(1600, np.int16), time.monotonic())
     engine.tick()
-    rings = [engine._ring, *(lane.ring for lane in engine.lanes if lane.ring)]
+    ring = engine._tick.ring
+    rings = [ring, *(framing.ring_8k for lane in engine.lanes if (framing := lane.framing).ring_8k)]
     models = [model for lane in engine.lanes for model in lane.models]
-    slots = len(engine._ring.written)
+    slots = len(ring.written)
     return {
         "ring": array_bytes(rings) / slots / 1000,
         "model state": array_bytes([m.scorer for m in models]) / slots / 1000,

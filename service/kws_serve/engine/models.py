@@ -1,0 +1,178 @@
+"""The models that are loaded, in their lanes: their settings, and what takes another's place while streams run.
+
+Any thread asks for a change; the engine's thread makes it between two ticks.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import threading
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future
+from dataclasses import asdict
+
+from kws_serve.backends.contract import LoadedModel
+from kws_serve.core.resampler import ENGINE_RATE_HZ
+from kws_serve.engine.lane import Lane
+from kws_serve.engine.lane_model import LaneModel
+from kws_serve.engine.live_settings import LiveSettings
+from kws_serve.engine.stream import Stream
+from kws_serve.engine.twin import Compared
+from kws_serve.manifest.spec import DetectionSpec
+from kws_serve.messages import JsonObject
+
+_log = logging.getLogger(__name__)
+
+
+class Models:
+    """See the module. `loaded[i]` of one name on a second backend runs beside the first, compared."""
+
+    def __init__(self, loaded: Sequence[LoadedModel]) -> None:
+        self.loaded = tuple(loaded)
+        groups: dict[str, list[LoadedModel]] = {}
+        for model in loaded:
+            groups.setdefault(model.spec.name, []).append(model)
+        self.specs = {name: group[0].spec for name, group in groups.items()}
+        self._live = {name: LiveSettings(spec) for name, spec in self.specs.items()}
+        lanes: dict[object, list[list[LoadedModel]]] = {}
+        for group in groups.values():
+            spec = group[0].spec
+            lanes.setdefault((spec.front_end, spec.n_frames, spec.patch_hop_ms), []).append(group)
+        self.lanes = [Lane(group, self.settings) for group in lanes.values()]
+        self._lock = threading.Lock()
+        self._patched: set[str] = set()
+        self._swaps: list[tuple[list[LoadedModel], Future[None]]] = []
+
+    def each(self) -> Iterator[LaneModel]:
+        """Every model, as it runs now."""
+        for lane in self.lanes:
+            yield from lane.models
+
+    def grid_samples(self, rate_hz: int) -> int:
+        """The distance of source samples at which every model's patches fall as they would have without a restart."""
+        # Patches of all lanes end together every `hops_16k` samples at 16 kHz, and at whole source samples every n-th
+        # time. Up to a grid is lost at a restart, so one of more than 2 s is not kept to.
+        hops_16k = math.lcm(*(lane.framing.patch_hop_16k for lane in self.lanes)) if self.lanes else 1
+        hops_16k *= ENGINE_RATE_HZ // math.gcd(hops_16k * rate_hz, ENGINE_RATE_HZ)
+        grid = hops_16k * rate_hz // ENGINE_RATE_HZ
+        return grid if grid <= 2 * rate_hz else 1
+
+    def settings(self, model: str) -> dict[str, DetectionSpec]:
+        """The settings in force, per label that may fire."""
+        return self._live[model].effective()
+
+    def overrides(self, model: str) -> JsonObject:
+        """What PATCH has changed: label or "*" -> settings."""
+        return self._live[model].overrides
+
+    def patch(self, model: str, merge_patch: object) -> JsonObject:
+        """Apply an RFC 7396 merge patch to a model's `detection`; acts from the next tick.
+
+        Returns the result: label -> settings in force ("*" too where it was patched). Raises ValueError (what,
+        found, wanted), and then nothing has changed.
+        """
+        settings = self._live[model]
+        with self._lock:
+            settings.patch(merge_patch)
+            self._patched.add(model)
+        result: JsonObject = {label: asdict(spec) for label, spec in settings.effective().items()}
+        star = settings.overrides.get("*")
+        return {"*": dict(star), **result} if star else result
+
+    def restore(self, model: str, overrides: JsonObject) -> None:
+        """Take detector settings of an earlier run; those that no longer fit are said and left out."""
+        with self._lock:
+            faults = self._live[model].restore(overrides)
+            self._patched.add(model)
+        _tell(model, faults)
+
+    def apply_settings(self) -> None:
+        """Hand patched settings to the detectors."""
+        if not self._patched:
+            return
+        with self._lock:
+            names, self._patched = self._patched, set()
+        for model in self.each():
+            if model.name in names:
+                model.detector.configure(self.settings(model.name))
+
+    def swap(self, group: list[LoadedModel]) -> Future[None]:
+        """Put a newly loaded model (on each backend) in the place of the one of its name, before the next tick.
+
+        Raises ValueError where it hears otherwise than the one before: other front end, patch, hop or backends. Then
+        nothing has changed, and `group` is still open.
+        """
+        new = group[0].spec
+        if new.name not in self.specs:
+            raise ValueError(f"name: found {new.name!r}, wanted one of {', '.join(self.specs)}")
+        old = self.specs[new.name]
+        for field in ("front_end", "n_frames", "patch_hop_ms"):
+            found, wanted = getattr(new, field), getattr(old, field)
+            if found != wanted:
+                raise ValueError(f"{field}: found {found}, wanted {wanted}, as loaded (a restart takes any)")
+        backends = [m.backend_name for m in self.loaded if m.spec.name == new.name]
+        if [m.backend_name for m in group] != backends:
+            raise ValueError(f"backends: found {[m.backend_name for m in group]}, wanted {backends}")
+        done: Future[None] = Future()
+        with self._lock:
+            self._swaps.append((group, done))
+        return done
+
+    def apply_swaps(self) -> Iterator[tuple[LaneModel, LaneModel]]:
+        """Make the swaps asked for: (old, new) each. Every complete patch was computed by the old model, what follows
+        is the new one's. Who waits for a swap hears of it once the caller asks for the next.
+        """
+        if not self._swaps:
+            return
+        with self._lock:
+            swaps, self._swaps = self._swaps, []
+        for group, done in swaps:
+            self._note(group)
+            name = group[0].spec.name
+            (lane,) = [lane for lane in self.lanes if lane.model(name)]
+            yield lane.swap(group, self.settings(name))
+            done.set_result(None)
+
+    def note_roll_backs(self, lane: Lane) -> None:
+        """Models on trial that failed: the ones before are back."""
+        failed, lane.rolled_back = lane.rolled_back, []
+        for model in failed:
+            old = lane.model(model.name)
+            assert old is not None
+            self._note(old.group)
+            old.detector.configure(self.settings(old.name))
+            old.error = f"reloaded, but {model.error}; rolled back"
+            model.close()
+
+    def _note(self, group: list[LoadedModel]) -> None:
+        """What the engine tells of a model, changed; settings that were patched go on where they still fit."""
+        spec = group[0].spec
+        settings = LiveSettings(spec)
+        _tell(spec.name, settings.restore(self._live[spec.name].overrides))
+        with self._lock:
+            self._live[spec.name] = settings
+            self.specs[spec.name] = spec
+            rest = [m for m in self.loaded if m.spec.name != spec.name]
+            self.loaded = (*rest, *group)
+
+    def top(self, stream: Stream) -> dict[str, tuple[str, float]]:
+        """Per model, the label with the highest score of the stream's last patch, and that score. Any thread."""
+        found: dict[str, tuple[str, float]] = {}
+        for model in self.each():
+            if stream.slot >= len(model.enabled) or model.name not in stream.models:
+                continue
+            scores = model.recent.last(stream.slot)
+            if len(scores):
+                best = int(scores[-1].argmax())
+                found[model.name] = model.loaded.spec.labels[best], float(scores[-1, best])
+        return found
+
+    def compared(self) -> dict[str, dict[str, Compared]]:
+        """Of each model that has them, how its other backends compare with the publishing one. Any thread."""
+        return {m.name: {t.loaded.backend_name: t.counts for t in m.twins} for m in self.each() if m.twins}
+
+
+def _tell(model: str, faults: list[str]) -> None:
+    for fault in faults:
+        _log.warning("model %s: a setting of before does not fit: %s", model, fault)

@@ -1,0 +1,165 @@
+"""A tick: one round over all streams that have something. What has arrived goes into the rings, every lane advances,
+what it decides is dressed, and who has ended leaves.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from kws_serve.core.resampler import ENGINE_RATE_HZ
+from kws_serve.core.ring import SampleRing
+from kws_serve.engine.accounts import Accounts
+from kws_serve.engine.dressing import Decided, Dressing
+from kws_serve.engine.evidence import EvidenceBook
+from kws_serve.engine.framing import BURST_16K, TAKE_16K, ring_size
+from kws_serve.engine.lane_model import LaneModel
+from kws_serve.engine.models import Models
+from kws_serve.engine.slots import Slots
+from kws_serve.engine.stream import Stream
+from kws_serve.engine.viewers import Viewers
+from kws_serve.messages import Event, Int64Array, ScoresRow, StreamDone
+
+
+class Tick:
+    """One owner thread calls `run`; any thread wakes a slot."""
+
+    def __init__(
+        self, slots: Slots, models: Models, accounts: Accounts, evidence: EvidenceBook, viewers: Viewers
+    ) -> None:
+        self._slots, self._models, self._accounts = slots, models, accounts
+        self._evidence, self._viewers = evidence, viewers
+        self._dressing = Dressing(slots, models, evidence, viewers)
+        framings = [lane.framing for lane in models.lanes]
+        reach_16k = max((framing.reach_16k for framing in framings), default=0)
+        self.ring = SampleRing(ring_size(reach_16k, BURST_16K))  # of all streams, at 16 kHz
+        self._tail_16k = max((framing.patch_16k for framing in framings), default=0)
+        self._dirty: set[int] = set()  # slots with something to do
+
+    def wake(self, slot: int) -> None:
+        """A stream has something for us. Any thread."""
+        self._dirty.add(slot)
+
+    @property
+    def busy(self) -> bool:
+        """Whether a further tick would find work without further input."""
+        return bool(self._dirty)
+
+    def run(self, now_s: float) -> list[Event]:
+        """Process what is complete; events in order per stream. Patches that a broken model loses are counted."""
+        events: list[Event] = []
+        self._models.apply_settings()
+        for old, new in self._models.apply_swaps():
+            self._end_before(old, new, events)
+        streams = self._with_something()
+        if not streams:
+            return events
+        self._admit()
+        for stream in streams:
+            self._take(stream, now_s, events)
+        events += self._decide(streams)
+        self._accounts.check(streams)
+        if self._viewers:
+            self._viewers.levels(streams)
+        for stream in streams:
+            if stream.zeros_left == 0:
+                self._finish(stream, events)
+            elif stream.waiting:
+                self._dirty.add(stream.slot)
+        return events
+
+    def _with_something(self) -> list[Stream]:
+        """The streams to look at; the set may grow meanwhile, so slots are taken one at a time (set.pop is atomic)."""
+        dirty = [self._dirty.pop() for _ in range(len(self._dirty))]
+        return [stream for slot in sorted(dirty) if (stream := self._slots.by_slot[slot]) is not None]
+
+    def _admit(self) -> None:
+        """Make room for streams that have joined (doubling, so that arrays are seldom copied), enable their models."""
+        joining, n_slots = self._slots.joined()
+        if not joining:
+            return
+        if n_slots > len(self.ring.written):
+            self.ring.ensure(n_slots)
+            for lane in self._models.lanes:
+                lane.ensure(len(self.ring.written))
+        for stream in joining:
+            self._dressing.join(stream)
+            for model in self._models.each():
+                model.enabled[stream.slot] = model.name in stream.models
+
+    def _take(self, stream: Stream, now_s: float, events: list[Event]) -> None:
+        """Move what waits into the ring, a bounded part at a time; a gap resets the stages."""
+        room = max(1, TAKE_16K * stream.rate_hz // ENGINE_RATE_HZ)
+        parts, gap = stream.take(room, now_s)
+        if gap is not None:
+            self._reset(stream, events)
+            stream.segment_first = gap.first_sample + gap.n
+            events.append(gap)
+            self._viewers.gap(gap)
+            self._dirty.add(stream.slot)
+            return
+        for part in parts:
+            self.ring.write(stream.slot, stream.resampler.push(part))
+        if parts or not stream.drained:
+            return
+        # The end: what the resampler still has, then one patch of zeros and a sample, a part at each tick. `zeros_left`
+        # is -1 until then, and 0 after the last part: then the stream is finished.
+        if stream.zeros_left < 0:
+            self.ring.write(stream.slot, stream.resampler.flush())
+            stream.end_16k = int(self.ring.written[stream.slot])
+            stream.zeros_left = self._tail_16k + 1
+            return
+        n = min(TAKE_16K, stream.zeros_left)
+        self.ring.write(stream.slot, np.zeros(n, np.int16))
+        stream.zeros_left -= n
+
+    def _decide(self, streams: list[Stream]) -> list[Decided]:
+        """What all lanes make of what has arrived, in the order of time."""
+        slots = np.array([stream.slot for stream in streams], np.int64)
+        decided: list[Decided] = []
+        for lane in self._models.lanes:
+            lane.on_frames = self._dressing.frames if self._viewers else None
+            for outcome in lane.advance(slots, self.ring, self._limits(streams, slots, lane.framing.patch_16k)):
+                self._dressing.publish(outcome, decided)
+            if lane.rolled_back:
+                self._models.note_roll_backs(lane)
+        decided.sort(key=lambda e: e.end_s if isinstance(e, ScoresRow) else e.decided_s)
+        return decided
+
+    def _limits(self, streams: list[Stream], slots: Int64Array, patch_16k: int) -> Int64Array:
+        """Up to which sample at 16 kHz a lane goes (k,): all that is there, but after a stream's end one patch."""
+        limits = self.ring.written[slots]
+        for i, stream in enumerate(streams):
+            if stream.end_16k is not None:
+                limits[i] = min(limits[i], stream.end_16k + patch_16k)
+        return limits
+
+    def _reset(self, stream: Stream, events: list[Event]) -> None:
+        """Forget the stream's past in every stage; what was on ends."""
+        at_16k = int(self.ring.written[stream.slot])
+        for lane in self._models.lanes:
+            for model, firing in lane.reset(stream.slot, at_16k):
+                events += self._dressing.detections(stream, model, firing)
+        self.ring.reset(stream.slot)
+        self._evidence.reset(stream.slot)
+        stream.resampler = type(stream.resampler)(stream.rate_hz)
+
+    def _finish(self, stream: Stream, events: list[Event]) -> None:
+        """The stream's last tick: close what is on, give back slot and name."""
+        self._reset(stream, events)
+        self._viewers.closed(stream)
+        if not stream.abandoned:
+            events.append(StreamDone(stream.name, stream.received_samples, stream.epoch, stream.rate_hz))
+        self._slots.free_name(stream)
+        self._dressing.leave(stream)
+        with self._slots.lock:
+            self._accounts.close(stream)
+            self._slots.leave(stream)
+
+    def _end_before(self, old: LaneModel, new: LaneModel, events: list[Event]) -> None:
+        """What is on in a model whose labels are not the next one's ends."""
+        if new.detector is old.detector:
+            return
+        for stream in self._slots.everyone():
+            if stream.slot < len(new.enabled):
+                for firing in old.detector.reset(stream.slot, int(self.ring.written[stream.slot])):
+                    events += self._dressing.detections(stream, old, firing)

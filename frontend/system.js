@@ -66,7 +66,8 @@ export class System {
     list("models", models, (m) => [m.name, m.error ? "fault" : m.on_trial ? "on trial" : "up", [
       m.version, `on ${m.backends.join(" and ")}`, `weights ${m.digest}`, `${m.labels.length} classes, every ${m.patch_hop_ms} ms`,
       ...Object.entries(m.disagreements).map(([b, d]) => (
-        `${b} names another top label in ${d.patches} of ${d.of} patches${d.of ? ` (${(100 * d.patches / d.of).toFixed(2)} %)` : ""}`)),
+        `${b} names another top label in ${d.patches} of ${d.of} patches${d.of ? ` (${(100 * d.patches / d.of).toFixed(2)} %)` : ""}`
+        + (d.left_out ? `, ${d.left_out} not compared` : ""))),
       m.failed_patches ? `${m.failed_patches} patches failed` : "", m.error ?? "",
     ]]);
   }

@@ -340,6 +340,7 @@ def _detect(arguments: dict[str, Any]) -> int:
         finally:
             if timelines:
                 timelines[-1].close()
+    engine.close()
     if settings.html and timelines:
         try:
             settings.html.write_text(page(timelines), encoding="utf-8")

@@ -194,6 +194,13 @@ DELIVERY = (
         "`engine/lane.py` swap",
         (f"{_REL}/test_swap.py::test_swaps_under_load_lose_nothing",
          f"{_REL}/test_swap.py::test_one_that_fails_on_its_first_patches_is_rolled_back")),
+    Row("second backend",
+        "It touches neither the first's results nor its time; what is not compared is counted and told",
+        "`engine/twin.py`",
+        ("tests/engine/test_twin.py::test_one_that_never_answers_delays_nothing",
+         "tests/engine/test_twin.py::test_one_that_fails_fails_alone_and_that_is_counted_and_told",
+         "tests/engine/test_twin.py::test_what_it_is_behind_with_is_left_out_counted_and_told"),
+        "one that never answers, three kinds of faults", "the scores of the first alone, bit by bit"),
     Row("watchdog", "systemd's watchdog is fed by real progress only", "`commands/running.py` progress",
         ("tests/host/test_systemd.py::test_a_hung_engine_starves_the_watchdog",), "a hung backend", "starved"),
 )  # fmt: skip

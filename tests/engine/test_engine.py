@@ -336,6 +336,8 @@ def test_a_second_backend_runs_beside_the_first_and_is_compared(models, tmp_path
     events = feed(engine, engine.open_stream("a", 16000, live=False), tones(0, 1.0))
     found = [e for e in events if isinstance(e, Detection)]
     assert {e.backend for e in found} == {"onnx"}
+    (model,) = [m for lane in engine.lanes for m in lane.models]
+    assert all(twin.flush(30.0) for twin in model.twins)
     counts = engine.disagreements()["raw"]
-    assert counts["tflite"][0] == 0 < counts["tflite"][1]
-    assert 0 < counts["gap8"][0] <= counts["gap8"][1]
+    assert counts["tflite"] == (0, model.patches, 0)
+    assert 0 < counts["gap8"].differing <= counts["gap8"].of == model.patches

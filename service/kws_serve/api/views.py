@@ -58,7 +58,10 @@ def models_json(engine: Engine) -> list[JsonObject]:
                 "experimental_labels": list(spec.provenance.get("experimental_labels", [])),
                 "backend": backends[0],
                 "backends": backends,
-                "disagreements": {b: {"patches": n, "of": of} for b, (n, of) in compared.get(name, {}).items()},
+                "disagreements": {
+                    b: {"patches": c.differing, "of": c.of, "left_out": c.left_out}
+                    for b, c in compared.get(name, {}).items()
+                },
                 "failed_patches": parts[name].failed_patches,
                 "error": parts[name].error or None,
                 "front_end": asdict(spec.front_end),

@@ -156,7 +156,7 @@ def warn_if_slow() -> None:
     if load > 1.0:
         each = ", ".join(f"{d.model} takes {d.took_ms(d.hop_frames):.0f} ms a patch" for d in demands)
         why = f"{each}; a stream would take {100 * load:.0f} % of its time at the patch hops of the backend before it"
-        log.warning("board: %s: it cannot keep up, audio will be dropped; try --backend gap8 first", why)
+        log.warning("board: %s: it cannot keep up, not every patch will be compared; try --backend gap8 first", why)
 
 
 def share_of(model: str) -> float:

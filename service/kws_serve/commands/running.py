@@ -112,8 +112,7 @@ class Running:
         self.runner.stop(timeout_s=1.0)
         self.log.close(timeout_s=2.0)
         if not self.runner.running:  # one that still computes would find them closed
-            for model in self.engine.loaded:
-                model.backend.close()
+            self.engine.close(timeout_s=1.0)
 
     def _committed(self, detections: list[Detection]) -> None:
         """In the log's thread: only queues."""

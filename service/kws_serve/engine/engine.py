@@ -126,6 +126,10 @@ class Engine:
         """Whether a further tick would find work without further input."""
         return self._tick.busy
 
+    def close(self, timeout_s: float = 1.0) -> None:
+        """Close every backend, once nobody ticks any more; wait at most this long for each that still computes."""
+        self._models.close(timeout_s)
+
     # Models. Any thread; what changes acts from the next tick.
 
     @property

@@ -129,7 +129,7 @@ class LaneModel:
         return self.detector.reset(slot, at_16k)
 
     def close(self) -> None:
-        """Close the backends."""
+        """Close the backends, the others as soon as they are out of what they compute. Does not wait."""
         self.loaded.backend.close()
         for twin in self.twins:
             twin.close()

@@ -172,6 +172,15 @@ class Models:
         """Of each model that has them, how its other backends compare with the publishing one. Any thread."""
         return {m.name: {t.loaded.backend_name: t.counts for t in m.twins} for m in self.each() if m.twins}
 
+    def close(self, timeout_s: float) -> None:
+        """Close every backend, once no thread ticks any more; wait for those that still compute, at most this long."""
+        for model in self.each():
+            if model.previous is not None:
+                model.previous.close()
+            model.close()
+        for twin in [twin for model in self.each() for twin in model.twins]:
+            twin.join(timeout_s)
+
 
 def _tell(model: str, faults: list[str]) -> None:
     for fault in faults:

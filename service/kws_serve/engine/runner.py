@@ -33,7 +33,7 @@ class EngineRunner:
 
     def start(self) -> None:
         """Begin to tick."""
-        self.engine.load.of_one = share_of_one(self.engine.loaded)
+        self.engine.load.of_one = share_of_one([model.loaded for lane in self.engine.lanes for model in lane.models])
         self.engine.on_input = self._woken
         self._thread.start()
 

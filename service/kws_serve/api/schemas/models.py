@@ -15,10 +15,11 @@ class DetectionSettings(RootModel[dict[str, LabelSettings]]):
 
 
 class Disagreement(Exact):
-    """Patches in which a second backend's top label differed."""
+    """Patches in which a second backend's top label differed, and those not compared: it was behind, or failed."""
 
     patches: int
     of: int
+    left_out: int
 
 
 class ModelItem(Exact):

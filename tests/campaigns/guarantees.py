@@ -188,7 +188,7 @@ DELIVERY = (
          "tests/commands/test_terminal.py::test_read_again_it_says_how_many_lines_were_dropped",
          "tests/host/test_printer.py::test_what_is_printed_and_what_is_dropped_are_all_in_order"),
         "a stopped and a full pty, a full stdout, a full stderr", "every detection; exit 0"),
-    Row("kill -9", "The same without politeness", "`sinks/store.py`, `sinks/positions.py`, `engine/stream.py` is_told",
+    Row("kill -9", "The same without politeness", "`sinks/store.py`, `sinks/positions.py`, `engine/resumed.py`",
         (f"{_REL}/test_restart.py::test_nothing_is_lost_or_told_twice",)),
     Row("model swap", "Loaded and self-tested aside, switched between patches, rolled back if bad",
         "`engine/lane.py` swap",

@@ -149,7 +149,7 @@ MUTANTS = (
            "tests/engine/test_twin.py -k fails_alone"),
     Mutant("second backend", _S + "engine/twin.py", "if self._values and self._values + patches.size > WAITING_VALUES:",
            "if False:", "tests/engine/test_twin.py -k behind"),
-    Mutant("kill -9", _S + "engine/stream.py", "        if not self.told_s:\n            return False",
+    Mutant("kill -9", _S + "engine/resumed.py", "        if not self.decided_s:\n            return False",
            "        return False",
            "tests/reliability/test_restart.py -k kill"),
     Mutant("S4", _S + "api/live_ws.py", "if not grant.may_touch(stream):", "if False:", f"{_LIVE} -k some_streams"),

@@ -13,7 +13,8 @@ from kws_serve.api.query import AudioQuery
 from kws_serve.api.sockets import end
 from kws_serve.core.pcm import Pcm
 from kws_serve.engine.engine import Engine
-from kws_serve.engine.stream import Resumed, Stream
+from kws_serve.engine.resumed import Resumed
+from kws_serve.engine.stream import Stream
 from kws_serve.messages import Event, StreamDone
 from kws_serve.sinks.event_log import EventLog
 from kws_serve.transport.protocols import CONNECTION

@@ -16,7 +16,7 @@ from kws_serve.api.query import audio_query
 from kws_serve.api.security import Access
 from kws_serve.api.sockets import converse, first_message
 from kws_serve.api.tokens import Grant
-from kws_serve.engine.stream import Resumed
+from kws_serve.engine.resumed import Resumed
 from kws_serve.wire import Resume, WireError, parse_message, parse_resume
 
 RESUME_WAIT_S = 1.0

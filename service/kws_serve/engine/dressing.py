@@ -11,6 +11,7 @@ from kws_serve.engine.evidence import EvidenceBook
 from kws_serve.engine.lane import Lane, Outcome
 from kws_serve.engine.lane_model import LaneModel
 from kws_serve.engine.models import Models
+from kws_serve.engine.resumed import Resumed
 from kws_serve.engine.slots import Slots
 from kws_serve.engine.stream import Stream
 from kws_serve.engine.viewers import Viewers
@@ -76,12 +77,8 @@ class Dressing:
         spec, rate = model.loaded.spec, stream.rate_hz
         decided = stream.sample_at(firing.decided_16k)
         start = stream.sample_at(firing.start_16k)
-        if stream.is_reheard(decided, model.detector.patch_16k * rate // ENGINE_RATE_HZ):
+        if stream.resumed is not None and self._told_before(stream, stream.resumed, model, firing):
             return []
-        if stream.told_s:
-            refractory_s = self._models.settings(spec.name)[firing.label].refractory_s
-            if stream.is_told(spec.name, firing.label, firing.phase, decided / rate, refractory_s):
-                return []
         arrived = stream.arrived_s(decided) if stream.live else None
         waited_s = 0.0 if arrived is None else time.monotonic() - arrived
         detection = Detection(
@@ -102,6 +99,15 @@ class Dressing:
             end_s=None if firing.end_16k is None else stream.sample_at(firing.end_16k) / rate,
         )
         return [detection]
+
+    def _told_before(self, stream: Stream, resumed: Resumed, model: LaneModel, firing: Firing) -> bool:
+        """Whether an earlier run of the service has told this firing."""
+        decided, rate = stream.sample_at(firing.decided_16k), stream.rate_hz
+        patch_samples = model.detector.patch_16k * rate // ENGINE_RATE_HZ
+        if stream.segment_first == stream.base_sample and resumed.has_heard(decided, patch_samples):
+            return True
+        refractory_s = self._models.settings(model.name)[firing.label].refractory_s
+        return resumed.has_told(model.name, firing.label, firing.phase, decided / rate, refractory_s)
 
     def frames(self, lane: Lane, slots: Int64Array, frames: Float32Array, first_16k: Int64Array) -> None:
         """Show new frames (k, m, frame_width), whose first ones end at `first_16k` (k,), to those who look at them."""

@@ -17,8 +17,9 @@ from kws_serve.engine.accounts import Accounts
 from kws_serve.engine.admission import MAX_LOAD, Load
 from kws_serve.engine.evidence import EvidenceBook
 from kws_serve.engine.models import Models
+from kws_serve.engine.resumed import Resumed
 from kws_serve.engine.slots import Slots
-from kws_serve.engine.stream import Resumed, Stream
+from kws_serve.engine.stream import Stream
 from kws_serve.engine.tick import Tick
 from kws_serve.engine.twin import Compared
 from kws_serve.engine.viewers import Viewers
@@ -63,7 +64,7 @@ class Engine:
         wanted = self._wanted(name, rate_hz, models)
         if resumed:
             grid = self._models.grid_samples(rate_hz)
-            resumed = replace(resumed, first_sample=-(-resumed.first_sample // grid) * grid)
+            resumed = replace(resumed, first_sample=-(-resumed.first_sample // grid) * grid)  # the next one on it
 
         def make(slot: int) -> Stream:
             return Stream(

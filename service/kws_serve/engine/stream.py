@@ -17,44 +17,40 @@ from dataclasses import dataclass
 import numpy as np
 
 from kws_serve.core.pcm import peak_of
-from kws_serve.core.resampler import StreamResampler
+from kws_serve.core.resampler import ENGINE_RATE_HZ, StreamResampler
+from kws_serve.engine.resumed import Resumed
 from kws_serve.messages import Float32Array, Float64Array, Gap, Int16Array
 
 MAX_LAG_S = 2.0
-"""An input that has waited longer than this is dropped, with an exact gap (live streams)."""
+"""An input that has waited longer than this is dropped, with an exact gap (live streams): a word found later helps
+nobody, and the inbox stays bounded."""
 
 MAX_AHEAD_S = 2.0
-"""A reader stops reading a stream that is further ahead of its own wall clock than this."""
+"""A reader stops reading a stream that is further ahead of its own wall clock than this: as much as may wait."""
 
 RESEND_S = 10.0
 """What a client's ring holds: so much may come at once when it goes on after a restart of the service."""
 
-_MARKS = 128  # seconds of messages of 20 ms or more; only the last second is asked for
+HALVED_S = 0.1
+"""In which the level falls by half: slow enough for an eye, fast enough for syllables."""
 
-
-@dataclass(frozen=True, slots=True)
-class Resumed:
-    """A stream that an earlier run of the service had: its client goes on with it."""
-
-    epoch: str
-    first_sample: int  # from which the client can send
-    heard_sample: int  # how far the earlier run had processed it, as far as the log knows
-    decided_s: dict[tuple[str, str], float]  # (model, label) -> decided_s of its last detection in the log
+_MARKS = 128
+"""Parts whose arrival is kept: 2.5 s of messages of 20 ms. A detection asks for its deciding sample, of this tick."""
 
 
 @dataclass(slots=True)
 class _Part:
-    """What waits in an inbox: samples, or `lost` samples that never came."""
+    """What waits in an inbox: samples, or a gap where samples never came."""
 
-    samples: Float32Array | Int16Array | None
+    samples: Float32Array | Int16Array | None  # (n,); None: lost
     n: int
-    arrived_s: float
-    peak: float = 0.0
-    reason: str = ""
+    arrived_s: float  # time.monotonic()
+    peak: float = 0.0  # highest magnitude, 1.0 full scale
+    reason: str = ""  # of a loss: see Gap
 
 
 class Stream:
-    """See the module. Made by `Engine.open_stream`."""
+    """One stream, made by `Engine.open_stream`; sample counts are at its source's rate unless they end in `_16k`."""
 
     def __init__(
         self,
@@ -82,41 +78,23 @@ class Stream:
         self.opened_at = time.time()
         self.faulted = False  # its accounts did not add up, and that was said
         self.connected = True  # False: its client has vanished and may come back
-        self.base_sample = min(resumed.first_sample, resumed.heard_sample) if resumed else 0
-        """The samples before it were an earlier run's; they count as received and processed."""
+        self.resumed = resumed  # what an earlier run of the service had of it
+        self.base_sample = resumed.base_sample if resumed else 0
         self.received_samples = self.base_sample
         self.processed_samples = self.base_sample
         self.dropped_samples = 0
-        self.told_s = dict(resumed.decided_s) if resumed else {}  # what the log has: see `is_told`
         self.level = 0.0
         self.ending = False  # no more input will come
         self.abandoned = False  # nobody waits for StreamDone
         self.resampler = StreamResampler(rate_hz)
         self.segment_first = self.base_sample  # source sample at which the segment begins: moves at each gap
-        self.zeros_left = -1  # at 16 kHz, to feed after the end; -1: not there yet
+        self.zeros_left = -1  # at 16 kHz, to feed after the end; -1: not there yet, 0: finished
         self.end_16k: int | None = None  # real samples of the last segment
         self._inbox: deque[_Part] = deque()
         self._first_at: float | None = None  # wall clock of this stream: arrival of sample 0
-        self._marks: deque[tuple[int, float]] = deque(maxlen=_MARKS)  # (samples taken, arrived_s)
+        self._marks: deque[tuple[int, float]] = deque(maxlen=_MARKS)  # (samples taken or lost so far, arrived_s)
         self._lock = threading.Lock()
         self._wake = wake
-        self._resumed = resumed is not None
-        self._reheard_sample = resumed.heard_sample if resumed else 0
-
-    def is_told(self, model: str, label: str, phase: str, decided_s: float, refractory_s: float) -> bool:
-        """Whether an earlier run has decided this already: its patches are computed again after a restart."""
-        if not self.told_s:
-            return False
-        upto_s = max((s for (m, _), s in self.told_s.items() if m == model), default=-1.0)
-        quiet_s = self.told_s.get((model, label), -1.0) + (refractory_s if phase != "end" else 0.0)
-        return decided_s <= upto_s or decided_s < quiet_s
-
-    def is_reheard(self, decided_sample: int, patch_samples: int) -> bool:
-        """Whether a patch rests on zeros where an earlier run had audio, and that run has decided it: what comes again
-        after a restart begins in the midst of a stream.
-        """
-        again = self.segment_first == self.base_sample and decided_sample <= self._reheard_sample
-        return again and decided_sample < self.base_sample + patch_samples
 
     @property
     def buffered_samples(self) -> int:
@@ -154,7 +132,7 @@ class Stream:
             peak = peak_of(samples)
         with self._lock:
             if self._first_at is None:
-                self._first_at = arrived_s - n / self.rate_hz - (RESEND_S if self._resumed else 0.0)
+                self._first_at = arrived_s - n / self.rate_hz - (RESEND_S if self.resumed else 0.0)
             self.received_samples += n
             self._inbox.append(_Part(samples, n, arrived_s, peak))
             self._shed(arrived_s)
@@ -187,6 +165,8 @@ class Stream:
 
     def _shed(self, now_s: float) -> None:
         """Drop what waited too long: the oldest parts become one exact gap. Called with the lock held."""
+        # inbox, oldest first:  [overload 5][s 3][s 4] | [s 2][s 6]  ->  [overload 12] | [s 2][s 6]
+        # A loss of another kind ends the run, for its reason is told on its own.
         if not self.live:
             return
         lost = 0
@@ -231,7 +211,7 @@ class Stream:
                 parts.append(samples)
                 peak = max(peak, part.peak)
         if taken:
-            self.level = max(peak, self.level * 0.5 ** (taken / self.rate_hz / 0.1))
+            self.level = max(peak, self.level * 0.5 ** (taken / self.rate_hz / HALVED_S))
         return parts, None
 
     @property
@@ -246,6 +226,7 @@ class Stream:
 
     def arrived_s(self, sample: int) -> float | None:
         """When the server had input sample `sample` - 1, i.e. the first `sample` samples; None if long ago."""
+        # marks rise: the first that has taken `sample` samples or more came with the last of these
         i = bisect_left(self._marks, sample, key=lambda mark: mark[0])
         if not self._marks or i >= len(self._marks):
             return self._marks[-1][1] if self._marks else None
@@ -255,4 +236,4 @@ class Stream:
         """Source sample index of a sample at 16 kHz of the current segment, clamped to the real samples."""
         if self.end_16k is not None:
             at_16k = min(at_16k, self.end_16k)
-        return self.segment_first + (at_16k * self.rate_hz + 8000) // 16000
+        return self.segment_first + (at_16k * self.rate_hz + ENGINE_RATE_HZ // 2) // ENGINE_RATE_HZ  # rounded

@@ -18,17 +18,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
 from numpy.lib.stride_tricks import sliding_window_view
 
+from kws_serve.core.label_state import BoolArray, LabelState
 from kws_serve.core.resampler import ENGINE_RATE_HZ
 from kws_serve.manifest.spec import DetectionSpec
 from kws_serve.messages import Float32Array, Int64Array, Phase
-
-BoolArray = npt.NDArray[np.bool_]
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,44 +56,6 @@ class _Rules:
     onset_16k: Int64Array
 
 
-@dataclass(slots=True)
-class _State:
-    """Of each stream and label: arrays (n_streams, n_classes), or (r, n_classes) of the rows that a call looks at."""
-
-    active: BoolArray
-    quiet_until_16k: Int64Array
-    start_16k: Int64Array  # of the last firing; -1: none
-    last_on_16k: Int64Array  # end of the last patch at or above off
-    peak: Float32Array
-    held: BoolArray  # on, and its start is not told yet
-
-    @classmethod
-    def fresh(cls, n: int, c: int) -> _State:
-        """Of `n` streams that have not begun."""
-        no, zero = np.zeros((n, c), bool), np.zeros((n, c), np.int64)
-        return cls(no, zero, zero - 1, zero.copy(), np.zeros((n, c), np.float32), no.copy())
-
-    @property
-    def arrays(self) -> tuple[npt.NDArray[Any], ...]:
-        """All of them, in the order of the fields."""
-        return self.active, self.quiet_until_16k, self.start_16k, self.last_on_16k, self.peak, self.held
-
-    def rows(self, slots: Int64Array) -> _State:
-        """Copies of the rows of these streams, to go on with."""
-        return _State(*(array[slots] for array in self.arrays))
-
-    def put(self, slots: Int64Array, rows: _State) -> None:
-        """The rows of these streams are now `rows`."""
-        for array, changed in zip(self.arrays, rows.arrays, strict=True):
-            array[slots] = changed
-
-    def begin(self, i: int, c: int, score: float, onset_16k: int) -> None:
-        """Label `c` of row `i` comes on. No two firings of a label start at the same sample: it is part of the uid."""
-        self.active[i, c] = True
-        self.start_16k[i, c] = max(0, onset_16k, self.start_16k[i, c] + 1)
-        self.peak[i, c] = score
-
-
 class Detector:
     """Detections of one model over all streams."""
 
@@ -115,7 +76,7 @@ class Detector:
         c = len(self.labels)
         self._scores = np.zeros((0, 0, c), np.float32)  # raw scores of the last w-1 patches
         self._above = np.zeros((0, 0, c), bool)  # smoothed score >= on, last n-1 patches
-        self._state = _State.fresh(0, c)
+        self._state = LabelState.fresh(0, c)
         self._settled_16k = patch_16k - patch_hop_16k if sustained else 0  # from here on nothing is held
         self.configure(settings)
 
@@ -150,8 +111,8 @@ class Detector:
         more = n_streams - len(self._scores)
         if more <= 0:
             return
-        fresh = _State.fresh(more, len(self.labels))
-        self._state = _State(*map(np.concatenate, zip(self._state.arrays, fresh.arrays, strict=True)))
+        fresh = LabelState.fresh(more, len(self.labels))
+        self._state = LabelState(*map(np.concatenate, zip(self._state.arrays, fresh.arrays, strict=True)))
         self._scores, self._above = (
             np.concatenate([old, np.zeros((more, *old.shape[1:]), old.dtype)]) for old in (self._scores, self._above)
         )
@@ -167,7 +128,7 @@ class Detector:
                 ends.append(self._start(state, 0, c, 0, at_16k))
             ends.append(self._end(state, 0, c, 0, at_16k))
         self._scores[slot], self._above[slot] = 0, False
-        self._state.put(np.array([slot]), _State.fresh(1, len(self.labels)))
+        self._state.put(np.array([slot]), LabelState.fresh(1, len(self.labels)))
         return ends
 
     def update(self, slots: Int64Array, scores: Float32Array, decided_16k: Int64Array) -> list[Firing]:
@@ -234,13 +195,13 @@ class Detector:
         firings.sort(key=lambda firing: firing.row)  # each stream's in order
         return firings
 
-    def _start(self, state: _State, i: int, c: int, row: int, at_16k: int) -> Firing:
+    def _start(self, state: LabelState, i: int, c: int, row: int, at_16k: int) -> Firing:
         """What label `c` of row `i` of `state` tells as it comes on; its score is the highest since then."""
         phase: Phase = "start" if self.sustained else "once"
         times = int(state.start_16k[i, c]), int(at_16k)
         return Firing(int(row), self.labels[c], phase, float(state.peak[i, c]), *times)
 
-    def _end(self, state: _State, i: int, c: int, row: int, at_16k: int) -> Firing:
+    def _end(self, state: LabelState, i: int, c: int, row: int, at_16k: int) -> Firing:
         """The end of an event: as far before the last patch's end as its start lies after a patch's beginning."""
         start_16k, last_on_16k = int(state.start_16k[i, c]), int(state.last_on_16k[i, c])
         end_16k = last_on_16k - (self.patch_16k - int(self._rules.onset_16k[c]))

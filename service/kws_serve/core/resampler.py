@@ -15,6 +15,7 @@ from kws_serve.messages import Float32Array, Int16Array
 _Float64Array: TypeAlias = npt.NDArray[np.float64]
 
 ENGINE_RATE_HZ = 16_000
+"""Of the sample ring that all streams share: what the models hear, or twice that."""
 
 
 def soxr_quality(rate_hz: int) -> str:
@@ -45,7 +46,7 @@ class StreamResampler:
         """Samples (n,), int16 or float32 in [-1, 1), any n >= 0 -> what they complete (k,) at 16 kHz, k may be 0.
 
         Floats outside [-1, 1) saturate, NaN counts as 0: the caller has counted or refused them. Raises ValueError
-        after `flush`.
+        after `flush`; nothing has changed then.
         """
         if self._ended:
             raise ValueError("samples: found some after the stream's end, wanted a new StreamResampler")
@@ -74,13 +75,23 @@ def _to_int16(samples: Float32Array) -> Int16Array:
 
 
 # 16 -> 8 kHz: a linear-phase low-pass of TAPS taps centred on its output, so output n stands at time n / 8000.
-LEAD = 80  # samples at 16 kHz it needs before an output's time
-LAG = 80  # and after it: 5 ms
+LEAD = LAG = 80
+"""Samples at 16 kHz that an output needs before and after its time: 5 ms, the latency that the design allows."""
+
 TAPS = LEAD + 1 + LAG
-_CUTOFF_HZ = 3_850.0  # flat (0.003 dB) to 3.6 kHz, half at 3.85 kHz, 32 dB down at 4.0, 70 dB from 4.1 kHz: what
-_KAISER_BETA = 6.5  # aliases lands above 3.9 kHz. Of the windows tried this is nearest to soxr HQ on recordings
-_ONE = 1 << 20  # taps are integers / 2^20: a sum of int16 * tap is exact in float64, so its order cannot matter
-_BLOCK = 32  # outputs in one row of the matrix product
+"""Of the filter: what lies before an output's time, at it and after it."""
+
+_CUTOFF_HZ = 3_850.0
+"""Flat (0.003 dB) to 3.6 kHz, half at 3.85 kHz, 32 dB down at 4.0, 70 dB from 4.1 kHz: what aliases lands above 3.9."""
+
+_KAISER_BETA = 6.5
+"""Of the window's shapes tried this is nearest to soxr HQ on recordings."""
+
+_ONE = 1 << 20
+"""Taps are integers / 2^20: a sum of int16 * tap is exact in float64, so its order cannot matter."""
+
+_BLOCK = 32
+"""Outputs in one row of the matrix product: a small matrix (224 x 32), mostly taps and not zeros."""
 
 
 def half_rate(samples_16k: Int16Array) -> Int16Array:
@@ -95,6 +106,10 @@ def half_rate(samples_16k: Int16Array) -> Int16Array:
         raise ValueError(f"samples_16k: found width {width}, wanted {LEAD + LAG} + 2 * m, m >= 0")
     if m == 0 or k == 0:
         return np.empty((k, m), np.int16)
+    # Output j needs inputs 2 * j .. 2 * j + TAPS - 1. So a block of _BLOCK outputs needs 2 * _BLOCK + TAPS - 1 inputs,
+    # and the next one's begin 2 * _BLOCK later. Zeros fill the last block, whose surplus outputs are cut off:
+    #   inputs   [ of block 0 . . . . . . . ]                 each @ (2 * _BLOCK + TAPS - 1, _BLOCK) -> _BLOCK outputs
+    #                  [ of block 1 . . . . . . . ]
     n_blocks = -(-m // _BLOCK)
     padded = np.zeros((k, 2 * n_blocks * _BLOCK + TAPS - 1))
     padded[:, :width] = samples_16k

@@ -10,7 +10,8 @@ from numpy.lib.stride_tricks import as_strided  # sliding_window_view costs thre
 
 from kws_serve.messages import Float32Array, Int16Array, Int64Array
 
-_UNIT = np.float32(1 / 32768)  # a power of two: int16 -> [-1, 1) is exact
+_UNIT = np.float32(1 / 32768)
+"""Full scale of one step of int16. A power of two: int16 -> [-1, 1) is exact."""
 
 
 class SampleRing:
@@ -42,7 +43,13 @@ class SampleRing:
         self.began[slot] = written
 
     def write(self, slot: int, samples: Int16Array) -> None:
-        """Append `samples` (n,), any n >= 0; of more than `n_samples` only the last stay readable."""
+        """Append `samples` (n,) int16, any n >= 0; of more than `n_samples` only the last stay readable.
+
+        Raises ValueError for another dtype; nothing is written then.
+        """
+        # Sample s lies in column s % n_samples. For n_samples = 8, written = 13 and five samples a to e:
+        #   column   0 1 2 3 4 5 6 7        at = 13 % 8 = 5: a b c fit at the row's end (head = 3),
+        #            d e . . . a b c        d e go on at its beginning
         if samples.dtype != np.int16:  # a silent cast of floats in [-1, 1) would store zeros
             raise ValueError(f"samples: found {samples.dtype}, wanted int16")
         n, written, row = len(samples), int(self.written[slot]), self._samples[slot]
@@ -60,8 +67,12 @@ class SampleRing:
     def span(self, slots: Int64Array, first_sample: Int64Array, n: int) -> Int16Array:
         """Samples `[first_sample, first_sample + n)` of each slot: (k, n); zero before the stream began.
 
-        Raises ValueError where some are not written yet or no longer kept.
+        Raises ValueError where some are not written yet or no longer kept; nothing has changed then.
         """
+        # Samples that can be read: [oldest, written). Before `began` there are zeros, whatever the row still holds, and
+        # a span may begin there, as long as no sample since `began` is lost:
+        #   reset, began = 3:   zeros  zeros  zeros | 3 4 5 6 ... written
+        #   span from 1, n = 5:        [ 0      0     3 4 5 ]
         began, written = self.began[slots], self.written[slots]
         oldest = np.maximum(began, written - self.n_samples)
         lost = (first_sample < oldest) & (oldest > began)
@@ -70,6 +81,9 @@ class SampleRing:
                 f"first_sample: found [{first_sample.tolist()}, +{n}), "
                 f"wanted within [{oldest.tolist()}, {written.tolist()})"
             )
+        # Most spans lie in one piece in their row: gathered at once, as views of n columns. The others wrap:
+        #   column   0 1 2 3 4 5 6 7
+        #            > > . . . > > >         at = 5, n = 5: columns 5 6 7 0 1
         at = first_sample % self.n_samples
         inside = at + n <= self.n_samples
         rows = _views(self._samples, self.n_samples - n + 1, n, 1)

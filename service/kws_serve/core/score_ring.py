@@ -28,6 +28,8 @@ class ScoreRing:
 
     def push(self, slots: Int64Array, scores: Float32Array) -> None:
         """Take `p` patches of `k` streams: scores (k, p, n_classes)."""
+        # Patch i since the reset lies in row i % length. Of more than `length` new ones only the last are kept, for
+        # length = 4, n = 3 before and p = 6:   new patches 3 4 5 6 7 8 -> kept 5 6 7 8, in rows 1 2 3 0
         p = scores.shape[1]
         kept = scores[:, max(0, p - self.length) :]
         first = self._n[slots] + p - kept.shape[1]

@@ -25,7 +25,7 @@ def suits(fft_size: int, last_bin: int) -> bool:
 
 
 class LowSpectrum:
-    """See the module."""
+    """The low bins of one window function and FFT size; stateless after `__init__`."""
 
     def __init__(self, window: Float64Array, fft_size: int, last_bin: int) -> None:
         """`window` (window_samples,) is what windows are multiplied with."""
@@ -56,6 +56,10 @@ class LowSpectrum:
 
     def power(self, windows: Float32Array) -> Float32Array:
         """Windows (n, window_samples), n a multiple of TILE -> squared magnitudes (n, n_columns)."""
+        # Sample C a + b of a window is row a, column b. `_first` sums over a, then `_second` over b, one for each c:
+        #   samples (n, rows, C)  ->  inner (n, 2 n_c, C): rows 2 c and 2 c + 1 are the real and the imaginary part of c
+        #   turned (n / TILE, n_c, TILE, 2 C)  @  _second (n_c, 2 C, 2 n_d)  ->  outer (n / TILE, n_c, TILE, 2 n_d)
+        # so that every product has TILE rows, however many windows there are.
         rows, c = self._folded
         n, width = windows.shape
         samples = np.zeros((n, rows * c), np.float32) if width < rows * c else np.empty((n, width), np.float32)

@@ -14,15 +14,30 @@ from kws_serve.backends.contract import DeviceBackend, LoadedModel, StepBackend,
 from kws_serve.messages import BackendError
 
 MAX_LOAD = 0.9
-"""No further client's stream is taken where the engine would be busier than this."""
+"""No further client's stream is taken where the engine would be busier than this: the rest is for ticks that take
+longer."""
 
 MEAN_S = 3.0
 """The time constant of the mean; a stream that joined shows in the load little by little."""
 
-_DOUBT = 2.0  # so many times its estimate a stream is reckoned with while it does not show
+_FORGOTTEN_S = 5 * MEAN_S
+"""After so long a stream that joined is in the mean but for e^-5 of it, 0.7 %."""
+
+_DOUBT = 2.0
+"""So many times its estimate a stream is reckoned with while it does not show: rather too few come at once."""
+
 _SETTLED = 8
+"""From so many streams on, what each is measured to take is believed; of fewer it says little of a crowd that shares
+batches."""
+
 _SOME_LOAD = 0.3
-_PROBE_PATCHES, _PROBE_S = 16, 0.05
+"""Share of time below which what few streams take is mostly the tick itself, and the estimate is believed instead."""
+
+_PROBE_PATCHES = 16
+"""Patches in a timed batch: the size of which most batches of a crowd are."""
+
+_PROBE_S = 0.05
+"""So long each model is timed at start, five batches at most."""
 
 
 class Load:
@@ -44,8 +59,11 @@ class Load:
 
     def expected(self, streams: int) -> float:
         """The share with one more than `streams`, those reckoned in that joined too lately to show."""
+        # A stream that joined s seconds ago is in the mean by 1 - e^(-s / MEAN_S); `unseen` sums what is missing:
+        #   share   = measured of `seen` = streams - unseen
+        #   expected = share + (_DOUBT * unseen + 1) * of_one
         now_s = time.monotonic()
-        while self._joined_s and now_s - self._joined_s[0] > 5 * MEAN_S:
+        while self._joined_s and now_s - self._joined_s[0] > _FORGOTTEN_S:
             self._joined_s.popleft()
         unseen = sum(math.exp((s - now_s) / MEAN_S) for s in self._joined_s)  # what the mean does not show of them
         seen = streams - unseen

@@ -17,13 +17,13 @@ from kws_serve.manifest.spec import DetectionSpec, ModelSpec
 from kws_serve.messages import Detection, Float32Array, Int64Array
 
 KEPT = 100
-"""Detections."""
+"""Detections whose evidence is kept, the last ones: 2 MB with the widest of the shipped patches, 24 x 192 values."""
 
 AFTER_S = 1.0
-"""Of scores after the deciding patch; before it, what the lane keeps."""
+"""Of scores after the deciding patch, to see how it goes on; before it, what the lane keeps."""
 
 ENVELOPE = 200
-"""Points of a raw patch's envelope."""
+"""Points of a raw patch's envelope: 5 ms each of a second, too few to hear a word in."""
 
 
 @dataclass(slots=True)
@@ -70,6 +70,7 @@ class EvidenceBook:
         self, model: LaneModel, slot: int, back: int, patch: Float32Array, d: Detection, settings: DetectionSpec
     ) -> None:
         """Note a detection that `patch` decided, `back` patches before the model's last of this stream."""
+        # recent, oldest first, with back = 2:   [ . . . before . . D | a a ]   D: the deciding patch's scores
         spec = model.loaded.spec
         before = model.recent.last(slot, back)
         kept = envelope(patch) if spec.front_end.kind == "raw" else patch.copy()

@@ -2,10 +2,10 @@
 
 A segment of a stream and its frames, at the lane's rate; `e` is `early`, 0 but for centred windows:
 
-    samples   0        hop       2 hop      3 hop
-    frame 0   <-window-|-e                          ends at     hop - e, begins before the segment: zeros
-    frame 1       <-window-------|-e                ends at 2 * hop - e
-    frame f                                         ends at (f + 1) * hop - e
+    samples           0        hop      2 hop     3 hop
+    frame 0   [......window...]-e|         |         |      ends at hop - e; what lies before 0 is zeros
+    frame 1             [......window...]-e|         |      ends at 2 * hop - e
+    frame f                                                 ends at (f + 1) * hop - e
 
 A patch ends with frame `patch_hop_frames` - 1, and with every frame that many later. So frames are computed a whole
 patch hop at a time, as soon as the samples of its last one are there.
@@ -76,10 +76,11 @@ class Framing:
         """Which of these streams have whole patch hops that end up to `limit_16k` (k,): groups of streams with the same
         number m of new frames, a multiple of the patch hop, and m.
         """
-        # Of each stream, e.g. with a patch hop of 3 frames, 4 of which are done in patches up to frame 3:
+        # Of a stream with a patch hop of 3 frames, after its first patch:
         #   complete   frames whose last sample is there     f0 f1 f2 | f3 f4 f5 | f6 f7     8
-        #   whole      of these in whole patch hops          f0 f1 f2 | f3 f4 f5 |           6
-        #   m          of these not done yet                            f3 f4 f5             3
+        #              of these in whole patch hops          f0 f1 f2 | f3 f4 f5 |           6
+        #   _done      of these computed before              f0 f1 f2 |                      3
+        #   m          the new ones                                     f3 f4 f5             3
         # A sample at 8 kHz needs half.LAG samples at 16 kHz after it, for the filter.
         ready = limit_16k if self.factor == 1 else (limit_16k - half.LAG) // 2
         complete = (ready + self.early) // self.hop_samples

@@ -1,13 +1,14 @@
 """A Scorer that computes only what new frames add: layers keep their last columns, stream by stream.
 
-A layer with a kernel of 3 frames and a dilation of d looks 2 d frames back, so its state is its last 2 d input columns.
-For d = 2 and m = 3 new columns, each output o needs its own column and the ones 2 and 4 before:
+A layer whose kernel has 3 columns, d frames apart (d: the strides in time of the layers before it), looks 2 d columns
+back. Its state is the last 2 d columns that came in: (n_streams, channels, 2 d, width), time on axis 2. For d = 2 and
+m = 3 new ones:
 
-    state (n_streams, 4, channels)   [ c0 c1 c2 c3 | n0 n1 n2 ]   new columns
-                                       c0    c2      n0       -> o0
-                                          c1    c3      n1    -> o1
-                                             c2      n0    n2 -> o2
-    the state from then on                      [ c3 n0 n1 n2 ]
+    state, new   [ c0 c1 c2 c3 | n0 n1 n2 ]
+    output 0       c0    c2      n0              each output has its own column and those 2 and 4 before it
+    output 1          c1    c3      n1
+    output 2             c2      n0    n2
+    next state              [ c3 n0 n1 n2 ]
 
 The backend's step file does that inside; here a state is an array that it moves on, a row a stream.
 """

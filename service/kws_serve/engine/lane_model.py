@@ -11,7 +11,8 @@ from math import ceil
 import numpy as np
 
 from kws_serve.backends.contract import LoadedModel
-from kws_serve.core.detector import BoolArray, Detector, Firing
+from kws_serve.core.detector import Detector, Firing
+from kws_serve.core.label_state import BoolArray
 from kws_serve.core.score_ring import ScoreRing
 from kws_serve.engine.framing import Framing
 from kws_serve.engine.incremental import goes_on, make_scorer
@@ -32,7 +33,7 @@ at 20 ms a patch, some batches of every size where there are many."""
 
 @dataclass(slots=True, eq=False)
 class LaneModel:
-    """See the module. The arrays in it have the stream as their first axis."""
+    """One model on every stream; one owner thread. Its arrays have the stream as their first axis."""
 
     loaded: LoadedModel
     scorer: Scorer

@@ -26,7 +26,7 @@ _log = logging.getLogger(__name__)
 
 
 class Models:
-    """See the module. `loaded[i]` of one name on a second backend runs beside the first, compared."""
+    """Lanes of models. `loaded[i]` of one name on a second backend runs beside the first, compared."""
 
     def __init__(self, loaded: Sequence[LoadedModel]) -> None:
         self.loaded = tuple(loaded)
@@ -51,11 +51,11 @@ class Models:
 
     def grid_samples(self, rate_hz: int) -> int:
         """The distance of source samples at which every model's patches fall as they would have without a restart."""
-        # Patches of all lanes end together every `hops_16k` samples at 16 kHz, and at whole source samples every n-th
+        # Patches of all lanes end together every `meet_16k` samples at 16 kHz, and at whole source samples every n-th
         # time. Up to a grid is lost at a restart, so one of more than 2 s is not kept to.
-        hops_16k = math.lcm(*(lane.framing.patch_hop_16k for lane in self.lanes)) if self.lanes else 1
-        hops_16k *= ENGINE_RATE_HZ // math.gcd(hops_16k * rate_hz, ENGINE_RATE_HZ)
-        grid = hops_16k * rate_hz // ENGINE_RATE_HZ
+        meet_16k = math.lcm(*(lane.framing.patch_hop_16k for lane in self.lanes)) if self.lanes else 1
+        meet_16k *= ENGINE_RATE_HZ // math.gcd(meet_16k * rate_hz, ENGINE_RATE_HZ)
+        grid = meet_16k * rate_hz // ENGINE_RATE_HZ
         return grid if grid <= 2 * rate_hz else 1
 
     def settings(self, model: str) -> dict[str, DetectionSpec]:
@@ -100,8 +100,8 @@ class Models:
     def swap(self, group: list[LoadedModel]) -> Future[None]:
         """Put a newly loaded model (on each backend) in the place of the one of its name, before the next tick.
 
-        Raises ValueError where it hears otherwise than the one before: other front end, patch, hop or backends. Then
-        nothing has changed, and `group` is still open.
+        Raises ValueError where it hears otherwise than the one before: other front end, patch, patch hop or backends.
+        Then nothing has changed, and `group` is still open.
         """
         new = group[0].spec
         if new.name not in self.specs:

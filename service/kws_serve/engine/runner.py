@@ -13,6 +13,15 @@ from kws_serve.messages import Event
 
 _log = logging.getLogger(__name__)
 
+_IDLE_S = 1.0
+"""Without input the thread looks round so often, to show that it is alive."""
+
+_STUCK_S = 5.0
+"""Without a look round for so long it is not: no tick that keeps up takes that long."""
+
+_DRAINED_S = 0.005
+"""How often `drain` asks, a quarter of a tick."""
+
 
 class EngineRunner:
     """The engine's owner thread: ticks when there is input, hands the events to `sink` from its own thread."""
@@ -59,7 +68,7 @@ class EngineRunner:
         """Wait until everything that has arrived is processed, at most this long."""
         deadline_s = time.monotonic() + timeout_s
         while self.engine.busy and self._thread.is_alive() and time.monotonic() < deadline_s:
-            time.sleep(0.005)
+            time.sleep(_DRAINED_S)
 
     def stop(self, timeout_s: float = 5.0) -> None:
         """Finish what has arrived, then end the thread. Safe to call twice."""
@@ -76,12 +85,12 @@ class EngineRunner:
     @property
     def alive(self) -> bool:
         """Whether the thread runs and has looked for work in the last seconds."""
-        return self._thread.is_alive() and time.monotonic() - self.last_tick_s < 5.0
+        return self._thread.is_alive() and time.monotonic() - self.last_tick_s < _STUCK_S
 
     def _run(self) -> None:
         ended_s = time.monotonic()
         while True:
-            self._input.wait(timeout=1.0)
+            self._input.wait(timeout=_IDLE_S)
             self._input.clear()
             now_s = time.monotonic()
             if self._stopping.is_set():

@@ -1,7 +1,7 @@
 """Scorers: what the engine knows of a model. Frames in, scores out; the state of every stream inside.
 
 `WholePatch` keeps the last frames of each stream and asks a stateless Backend for each whole patch. A scorer that
-keeps layer state and computes only what a hop adds fits behind the same two methods.
+keeps layer state and computes only what new frames add fits behind the same two methods.
 
 A stream begins as if one patch of digital zeros had gone before: its first patch hop gives its first scores, and a
 sound at its very beginning is heard as one that comes out of silence.

@@ -36,7 +36,7 @@ class Compared(NamedTuple):
 
 
 class Twin:
-    """See the module. One thread offers; any reads `counts`."""
+    """One further backend of one model. One thread offers; any reads `counts`."""
 
     def __init__(self, loaded: LoadedModel) -> None:
         self.loaded = loaded

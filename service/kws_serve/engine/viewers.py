@@ -12,7 +12,8 @@ from kws_serve.engine.stream import Stream
 from kws_serve.messages import Features, Float32Array, Gap, Level, ScoresRow, StreamState, View
 
 _ENVELOPE_S = 0.02
-"""Of a raw-waveform model's samples, viewers get the lowest and highest of each so many seconds."""
+"""Of a raw-waveform model's samples, viewers get the lowest and highest of each so many seconds: enough to see speech,
+nothing to hear."""
 
 
 @dataclass(frozen=True, eq=False)

@@ -1,0 +1,51 @@
+"""What a detector knows of each label on each stream, as arrays whose rows are taken out, moved on and put back."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+from kws_serve.messages import Float32Array, Int64Array
+
+BoolArray: TypeAlias = npt.NDArray[np.bool_]
+
+
+@dataclass(slots=True)
+class LabelState:
+    """Of each stream and label: arrays (n_streams, n_classes), or (r, n_classes) of the rows that a call looks at."""
+
+    active: BoolArray
+    quiet_until_16k: Int64Array
+    start_16k: Int64Array  # of the last firing; -1: none
+    last_on_16k: Int64Array  # end of the last patch at or above off
+    peak: Float32Array
+    held: BoolArray  # on, and its start is not told yet
+
+    @classmethod
+    def fresh(cls, n: int, c: int) -> LabelState:
+        """Of `n` streams that have not begun."""
+        no, zero = np.zeros((n, c), bool), np.zeros((n, c), np.int64)
+        return cls(no, zero, zero - 1, zero.copy(), np.zeros((n, c), np.float32), no.copy())
+
+    @property
+    def arrays(self) -> tuple[npt.NDArray[Any], ...]:
+        """All of them, in the order of the fields."""
+        return self.active, self.quiet_until_16k, self.start_16k, self.last_on_16k, self.peak, self.held
+
+    def rows(self, slots: Int64Array) -> LabelState:
+        """Copies of the rows of these streams, to go on with."""
+        return LabelState(*(array[slots] for array in self.arrays))
+
+    def put(self, slots: Int64Array, rows: LabelState) -> None:
+        """The rows of these streams are now `rows`."""
+        for array, changed in zip(self.arrays, rows.arrays, strict=True):
+            array[slots] = changed
+
+    def begin(self, i: int, c: int, score: float, onset_16k: int) -> None:
+        """Label `c` of row `i` comes on. No two firings of a label start at the same sample: it is part of the uid."""
+        self.active[i, c] = True
+        self.start_16k[i, c] = max(0, onset_16k, self.start_16k[i, c] + 1)
+        self.peak[i, c] = score

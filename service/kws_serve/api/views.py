@@ -1,16 +1,13 @@
-"""What GET answers of streams, models and detections as plain JSON; and the metrics."""
+"""What GET answers of streams, models and detections as plain JSON."""
 
 from __future__ import annotations
 
 from dataclasses import asdict
 
-from kws_serve import __version__
-from kws_serve.api.service import Service
 from kws_serve.engine.engine import Engine
 from kws_serve.engine.evidence import Evidence
 from kws_serve.engine.stream import Stream
 from kws_serve.messages import JsonObject
-from kws_serve.sinks.event_log import EventLog
 from kws_serve.sinks.filter import Logged
 from kws_serve.sinks.reader import logged_json
 from kws_serve.wire import rounded, utc
@@ -99,72 +96,3 @@ def why_json(logged: Logged, evidence: Evidence | None) -> JsonObject:
             "smoothed": rounded(evidence.smoothed[None], 4)[0],
         },
     }
-
-
-def metrics_text(service: Service) -> str:
-    """Prometheus text format 0.0.4."""
-    engine, log = service.engine, service.log
-    received_s, processed_s, dropped_s = engine.totals_s()
-    rows: list[tuple[str, str, str, list[tuple[str, float]]]] = [
-        ("kws_build_info", "gauge", "Version of the service.", [(f'{{version="{__version__}"}}', 1)]),
-        ("kws_streams_active", "gauge", "Open streams.", [("", len(engine.streams))]),
-        ("kws_subscribers_active", "gauge", "Subscribers to detections.", [("", log.subscribers)]),
-        ("kws_audio_received_seconds_total", "counter", "Audio received.", [("", received_s)]),
-        (
-            "kws_audio_dropped_seconds_total",
-            "counter",
-            "Audio dropped.",
-            [('{reason="overload_or_source"}', dropped_s)],
-        ),
-        ("kws_audio_processed_seconds_total", "counter", "Audio processed.", [("", processed_s)]),
-        (
-            "kws_audio_unaccounted_samples",
-            "gauge",
-            "Received - processed - dropped - buffered: always 0.",
-            [("", engine.unaccounted_samples)],
-        ),
-        ("kws_stream_lag_seconds", "gauge", "Audio waiting in the stream that lags most.", [("", engine.lag_s)]),
-        ("kws_engine_load", "gauge", "Share of the last seconds in which it was busy.", [("", engine.load.share)]),
-        ("kws_log_durable", "gauge", "Whether detections are on the disk before they are pushed.", [("", log.durable)]),
-        ("kws_log_pending", "gauge", "Detections that wait for the disk.", [("", log.pending)]),
-        (
-            "kws_detections_total",
-            "counter",
-            "Detections.",
-            [(_labels(model=m, label=x), n) for (m, x), n in sorted(log.counts.items())],
-        ),
-        (
-            "kws_patches_failed_total",
-            "counter",
-            "Patches a broken model lost.",
-            [(_labels(model=m.name), m.failed_patches) for lane in engine.lanes for m in lane.models],
-        ),
-        (
-            "kws_audio_bad_samples_total",
-            "counter",
-            "Samples received that were not a number or outside [-1, 1].",
-            [('{kind="nan"}', service.ingest.bad_samples), ('{kind="clipped"}', service.ingest.clipped_samples)],
-        ),
-    ]
-    lines = []
-    for name, kind, text, values in rows:
-        lines += [f"# HELP {name} {text}", f"# TYPE {name} {kind}"]
-        lines += [f"{name}{labels} {value:g}" for labels, value in values]
-    return "\n".join([*lines, *_latency(log), ""])
-
-
-_BUCKETS_S = (0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0)
-
-
-def _latency(log: EventLog) -> list[str]:
-    """The histogram of detection latencies."""
-    name = "kws_detection_latency_seconds"
-    buckets, total, n = log.latency_buckets(_BUCKETS_S)
-    lines = [f"# HELP {name} From the deciding sample's arrival to the log.", f"# TYPE {name} histogram"]
-    lines += [f'{name}_bucket{{le="{le:g}"}} {count}' for le, count in zip(_BUCKETS_S, buckets, strict=True)]
-    return [*lines, f'{name}_bucket{{le="+Inf"}} {n}', f"{name}_sum {total:g}", f"{name}_count {n}"]
-
-
-def _labels(**labels: str) -> str:
-    escaped = {k: v.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n") for k, v in labels.items()}
-    return "{" + ",".join(f'{k}="{v}"' for k, v in escaped.items()) + "}"

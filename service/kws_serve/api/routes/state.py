@@ -6,10 +6,11 @@ from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse, PlainTextResponse, Response
 
 from kws_serve.api.asyncapi import asyncapi_document
+from kws_serve.api.metrics import exposition, make_registry
 from kws_serve.api.routes.answers import grant_of, service_of
 from kws_serve.api.schemas.state import Readiness, ServerList, Status, StreamList
 from kws_serve.api.status import readiness, servers_json, status_csv, status_json
-from kws_serve.api.views import metrics_text, stream_json
+from kws_serve.api.views import stream_json
 
 routes = APIRouter()
 
@@ -55,8 +56,9 @@ def readyz(request: Request) -> Response:
 
 @routes.get("/metrics", response_class=PlainTextResponse)
 def metrics(request: Request) -> Response:
-    """Prometheus metrics."""
-    return PlainTextResponse(metrics_text(service_of(request)), media_type="text/plain; version=0.0.4; charset=utf-8")
+    """Prometheus metrics, as text or, where `Accept` asks for it, as OpenMetrics."""
+    body, content_type = exposition(make_registry(service_of(request)), request.headers.get("accept", ""))
+    return Response(body, headers={"content-type": content_type, "vary": "accept"})
 
 
 @routes.get("/asyncapi.json")

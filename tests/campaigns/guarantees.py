@@ -112,7 +112,7 @@ SECURITY = (
       for name, what, where in (
           ("websocket", "WebSocket messages", "`wire.py`"), ("query", "query parameters", "`api/query.py`"),
           ("pcm", "binary audio", "`core/pcm.py`"), ("manifest", "model.json", "`manifest/folder.py`"),
-          ("config", "the TOML config", "`config.py`"), ("wav", "audio files' headers", "`sources/files.py`"),
+          ("config", "the TOML config", "`config/layers.py`"), ("wav", "audio files' headers", "`sources/files.py`"),
           ("tflite", "TFLite files for the board", "`kws_board/compiler.py`"),
           ("onnx", "ONNX files", "`backends/onnx_file.py`"), ("serial", "serial packets", "`kws_board/packets.py`"),
           ("tokens", "the token file", "`api/tokens.py`"))),

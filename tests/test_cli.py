@@ -213,7 +213,7 @@ def test_no_microphone_is_one_line_and_the_service_runs(own, free_port):
 
 
 def test_the_command_for_another_port_tells_no_token():
-    from kws_serve.cli import _with_port
+    from kws_serve.host.port_owner import with_port
 
     words = ["--token", "a", "--demo", "--watch-token=b", "--watch", "http://x", "--watch-token", "c", "--port", "1"]
-    assert _with_port(words, 2) == ["--demo", "--watch", "http://x", "--port", "2"]
+    assert with_port(words, 2) == ["--demo", "--watch", "http://x", "--port", "2"]

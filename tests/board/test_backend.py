@@ -20,7 +20,7 @@ from kws_serve.api.views import models_json
 from kws_serve.backends import board_use, gap8, open_backend
 from kws_serve.backends.contract import LoadedModel
 from kws_serve.backends.patch_model import quantise
-from kws_serve.cli import load_models, reload_model
+from kws_serve.commands.loading import load_models, reload_model
 from kws_serve.config import Settings, load_settings
 from kws_serve.engine.admission import share_of_one
 from kws_serve.engine.engine import Engine

@@ -1,17 +1,94 @@
-"""Files through the very same engine as live audio, as fast as it goes: what `kws-detect` runs."""
+"""`kws-detect`: files through the very same engine as live audio, as fast as it goes."""
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
+from kws_serve.commands.arguments import Parser, parser_of, show_warnings
+from kws_serve.commands.loading import apply_thresholds, load_models
+from kws_serve.commands.timeline import Timeline, page
+from kws_serve.config import DETECT, Settings, load_settings
 from kws_serve.engine.engine import Engine
-from kws_serve.messages import Event, SourceError
+from kws_serve.host.log_format import printable
+from kws_serve.messages import Detection, Event, KwsError, SourceError, StreamDone
 from kws_serve.sources.files import AudioFile
 from kws_serve.sources.spec import stream_name
+from kws_serve.wire import detection_json, dumps
 
 _READ_S = 0.5
+"""Of a file at once, in s of audio."""
+
+
+def parser() -> Parser:
+    """The arguments of `kws-detect`."""
+    found = parser_of(DETECT, "The same detections from audio files, as fast as it goes.")
+    found.add_argument("file", nargs="+", metavar="FILE", help="an audio file that libsndfile reads")
+    return found
+
+
+def detect(arguments: dict[str, Any]) -> int:
+    """Print what is found in the files: 0, or 2 where one cannot be read. Raises KwsError."""
+    settings, warnings = load_settings(arguments)
+    show_warnings(warnings)
+    engine = Engine(load_models(settings))
+    apply_thresholds(engine, settings)
+    failed, audio_s, began_s = 0, 0.0, time.monotonic()
+    timelines: list[Timeline] = []
+    for path in [Path(name) for name in arguments["file"]]:
+        try:
+            audio_s += _print_file(engine, path, settings, timelines)
+        except KwsError as e:
+            failed += 1
+            print(f"error: {printable(str(e))}", file=sys.stderr)
+        finally:
+            if timelines:
+                timelines[-1].close()
+    engine.close()
+    if settings.html and timelines:
+        _write_page(settings.html, timelines)
+    took_s = time.monotonic() - began_s
+    if audio_s:
+        print(f"{audio_s:.1f} s of audio in {took_s:.2f} s: {audio_s / took_s:.0f} times real time", file=sys.stderr)
+    return 2 if failed else 0
+
+
+def _print_file(engine: Engine, path: Path, settings: Settings, timelines: list[Timeline]) -> float:
+    """Print the detections of one file, and give it a timeline where a page is wanted; its seconds.
+
+    Raises SourceError.
+    """
+
+    def begin(stream: str, seconds: float) -> None:
+        if settings.html:
+            timelines.append(Timeline(engine, path, stream, seconds))
+
+    audio_s = 0.0
+    for event in detect_file(engine, path, channel=settings.channel, on_open=begin):
+        if isinstance(event, StreamDone):
+            audio_s += event.seconds
+        elif isinstance(event, Detection):
+            if timelines:
+                timelines[-1].detections.append(event)
+            print(dumps(detection_json(event, live=False)) if settings.json_lines else _line(path, event))
+    return audio_s
+
+
+def _line(path: Path, found: Detection) -> str:
+    phase = "" if found.phase == "once" else found.phase
+    at_s = found.start_s if found.end_s is None else found.end_s
+    return f"{path}\t{at_s:.2f} s\t{found.label}\t{found.score:.2f}\t{phase}".rstrip()
+
+
+def _write_page(out: Path, timelines: list[Timeline]) -> None:
+    """Write the page of `--html`. Raises KwsError."""
+    try:
+        out.write_text(page(timelines), encoding="utf-8")
+    except OSError as e:
+        raise KwsError(f"--html: cannot write {out} ({e.strerror})") from None
 
 
 def detect_file(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
-from typing import Any
 
 from kws_serve.api.status import STATUS_COLUMNS
 from kws_serve.config import check_url, load_settings
@@ -13,12 +12,17 @@ from kws_serve.host.watch import StatusError, get_json
 from kws_serve.messages import JsonObject, KwsError
 
 
-def status(arguments: dict[str, Any]) -> int:
-    """Run the command in `arguments["words"]`: 0, or 1 where a server is OFF. Raises KwsError: no answer."""
-    parser = argparse.ArgumentParser(prog="kws-serve status", description=f"{__doc__} Exits 1 where one is OFF.")
-    parser.add_argument("url", nargs="?", help="of the running server (default: http://127.0.0.1:PORT, 8000)")
-    parser.add_argument("--config", default=argparse.SUPPRESS, metavar="FILE", help="as of kws-serve")
-    found = vars(parser.parse_args(arguments["words"]))
+def parser() -> argparse.ArgumentParser:
+    """The arguments of `kws-serve status`."""
+    found = argparse.ArgumentParser(prog="kws-serve status", description=f"{__doc__} Exits 1 where one is OFF.")
+    found.add_argument("url", nargs="?", help="of the running server (default: http://127.0.0.1:PORT, 8000)")
+    found.add_argument("--config", default=argparse.SUPPRESS, metavar="FILE", help="as of kws-serve")
+    return found
+
+
+def status(words: Sequence[str]) -> int:
+    """Run the command in `words`: 0, or 1 where a server is OFF. Raises KwsError: no answer."""
+    found = vars(parser().parse_args(words))
     settings, _ = load_settings({k: v for k, v in found.items() if k == "config"})
     scheme = "https" if settings.tls_cert else "http"
     try:

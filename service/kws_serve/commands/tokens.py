@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from typing import Any
+from collections.abc import Sequence
 
 from kws_serve.api.tokens import SCOPES, TokenFile
 from kws_serve.config import load_settings
@@ -15,10 +15,10 @@ _LAST = (
 )
 
 
-def token(arguments: dict[str, Any]) -> int:
-    """Run the command in `arguments["words"]`. Raises KwsError."""
-    parser = argparse.ArgumentParser(prog="kws-serve token", description=__doc__)
-    commands = parser.add_subparsers(dest="command", required=True, metavar="new|list|revoke")
+def parser() -> argparse.ArgumentParser:
+    """The arguments of `kws-serve token`."""
+    found = argparse.ArgumentParser(prog="kws-serve token", description=__doc__)
+    commands = found.add_subparsers(dest="command", required=True, metavar="new|list|revoke")
     new = commands.add_parser("new", help="make a token and print it, once")
     new.add_argument("name", help="what it is for: front-door, phone, ...")
     new.add_argument(
@@ -34,7 +34,12 @@ def token(arguments: dict[str, Any]) -> int:
     for command in (new, shown, revoke):
         command.add_argument("--data-dir", default=argparse.SUPPRESS, metavar="DIR", help="as of kws-serve")
         command.add_argument("--config", default=argparse.SUPPRESS, metavar="FILE", help="as of kws-serve")
-    found = parser.parse_args(arguments["words"])
+    return found
+
+
+def token(words: Sequence[str]) -> int:
+    """Run the command in `words`. Raises KwsError."""
+    found = parser().parse_args(words)
     given = {k: v for k, v in vars(found).items() if k in ("data_dir", "config")}
     settings, _ = load_settings(given)
     file = TokenFile(settings.data_folder / "tokens.json")

@@ -1,10 +1,36 @@
-"""Who listens on a TCP port of this machine (Linux)."""
+"""Why a port cannot be had: who listens on it (Linux), and the command line with another one."""
 
 from __future__ import annotations
 
+import errno
+import shlex
+from collections.abc import Sequence
 from pathlib import Path
 
 _LISTEN = "0A"
+
+
+def port_fault(error: OSError, host: str, port: int, words: Sequence[str]) -> str:
+    """Why the address can't be had; for a port in use, its owner and the command (`words`) with another port."""
+    if error.errno != errno.EADDRINUSE:
+        return f"cannot listen on {host}:{port}: {error.strerror or error}"
+    owner = port_owner(port)
+    by = f" by {owner}" if owner else ""
+    again = shlex.join(["kws-serve", *with_port(words, port % 65535 + 1)])
+    return f"port {port} is in use{by}; try: {again}"
+
+
+def with_port(words: Sequence[str], port: int) -> list[str]:
+    """The command line again with another port, and without tokens that others could read over a shoulder."""
+    left_out = ("--port", "--token", "--watch-token")
+    kept: list[str] = []
+    skip = False
+    for word in words:
+        flag, equals, _ = word.partition("=")
+        if not skip and flag not in left_out:
+            kept.append(word)
+        skip = not skip and flag in left_out and not equals
+    return [*kept, "--port", str(port)]
 
 
 def port_owner(port: int) -> str:

@@ -1,0 +1,86 @@
+"""The models that the settings ask for, opened on every backend, and the thresholds of the command line."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from kws_serve.backends import open_backend
+from kws_serve.backends.contract import DeviceBackend, LoadedModel, devices
+from kws_serve.config import Settings
+from kws_serve.engine.engine import Engine
+from kws_serve.manifest.folder import find_model, shipped_models_dir
+from kws_serve.messages import KwsError
+
+
+def load_models(settings: Settings, *, live: bool = False) -> list[LoadedModel]:
+    """Every model on every backend asked for. `live`: a device must keep up with audio as it comes, for which patch
+    hops are stretched. Raises KwsError; then nothing stays open.
+    """
+    loaded: list[LoadedModel] = []
+    try:
+        for name in settings.model:
+            loaded += load_model(name, settings)
+        if not live:
+            return loaded
+        if loaded and isinstance(publishing := loaded[0].backend, DeviceBackend):
+            hops = publishing.device.share_out()
+            return [_with_hop(model, hops[model.spec.name]) for model in loaded]
+        for device in devices(loaded):
+            device.warn_if_slow()
+    except KwsError:
+        _close(loaded)
+        raise
+    return loaded
+
+
+def reload_model(name: str, settings: Settings) -> list[LoadedModel]:
+    """A model opened again beside the one that runs, with its patch hop where a device computes. Raises KwsError."""
+    group = load_model(name, settings)
+    if not isinstance(publishing := group[0].backend, DeviceBackend):
+        return group
+    try:
+        hop_ms = publishing.device.take_over(group[0].spec)
+    except KwsError:
+        _close(group)
+        raise
+    return [_with_hop(model, hop_ms) for model in group]
+
+
+def _with_hop(model: LoadedModel, patch_hop_ms: float) -> LoadedModel:
+    return replace(model, spec=replace(model.spec, patch_hop_ms=patch_hop_ms))
+
+
+def _close(models: Sequence[LoadedModel]) -> None:
+    for model in models:
+        model.backend.close()
+
+
+def load_model(name: str, settings: Settings) -> list[LoadedModel]:
+    """A model on every backend asked for, self-tested. Raises KwsError; then nothing stays open."""
+    spec = find_model(name, [*([settings.model_dir] if settings.model_dir else []), shipped_models_dir()])
+    group: list[LoadedModel] = []
+    try:
+        for kind in settings.backend:
+            backend = open_backend(kind, spec, threads=settings.threads, board=settings.board)
+            group.append(LoadedModel(spec, backend, kind))
+    except KwsError:
+        _close(group)
+        raise
+    return group
+
+
+def apply_thresholds(engine: Engine, settings: Settings) -> None:
+    """The thresholds of the command line. Raises KwsError where no model has the label."""
+    for model, label, threshold in settings.thresholds:
+        names = [
+            n for n, spec in engine.models.items() if model in (None, n) and (label == "*" or label in spec.detection)
+        ]
+        if not names:
+            where = f"model {model}" if model else "any model"
+            known = sorted({x for n, spec in engine.models.items() if model in (None, n) for x in spec.detection})
+            raise KwsError(
+                f"--threshold: found label {label!r}, unknown to {where}; wanted * or one of {', '.join(known)}"
+            )
+        for name in names:
+            engine.patch_detection(name, {label: {"threshold": threshold}})

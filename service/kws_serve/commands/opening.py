@@ -1,0 +1,119 @@
+"""All that a service needs, opened from the settings in the order in which what is wrong is best told."""
+
+from __future__ import annotations
+
+import socket
+import ssl
+import sys
+
+from kws_serve.api.security import check_exposure, clean_token
+from kws_serve.api.tokens import TokenFile
+from kws_serve.app import ServerOptions, bound_socket
+from kws_serve.backends.contract import devices
+from kws_serve.commands.loading import apply_thresholds, load_models, reload_model
+from kws_serve.commands.running import Running, restore_settings
+from kws_serve.config import Settings
+from kws_serve.engine.engine import Engine
+from kws_serve.host import log_format
+from kws_serve.host.port_owner import port_fault
+from kws_serve.host.printer import Printer
+from kws_serve.manifest.package_data import demo_audio
+from kws_serve.messages import KwsError
+from kws_serve.sinks.event_log import EventLog
+from kws_serve.sinks.expiry import Retention
+from kws_serve.sources.spec import SourceSpec, parse_sources
+
+_MICROPHONE_HELP = "open the page to use the browser's, or name a file with --source FILE, or --demo"
+
+
+def open_service(settings: Settings, printer: Printer) -> Running:
+    """A service that is ready to run. Raises KwsError."""
+    token = clean_token(settings.token.get_secret_value() if settings.token else None)
+    watch_tokens = tuple(secret.get_secret_value() for secret in settings.watch_token)
+    log_format.set_up((*((token,) if token else ()), *watch_tokens))
+    tokens = TokenFile(settings.data_folder / "tokens.json")
+    check_exposure(settings.host, token, settings.insecure, tokens)
+    _check_tls(settings)
+    engine = Engine(load_models(settings, live=True))
+    specs, notice = _sources(settings)
+    notice = "; ".join(text for text in (notice, *(device.notice() for device in devices(engine.loaded))) if text)
+    options = _options(settings, token, tokens, settings.note or notice)
+    bound = _bound(settings)
+    log = _open_log(settings)
+    restore_settings(engine, log)
+    apply_thresholds(engine, settings)
+    return Running(
+        engine,
+        log,
+        specs,
+        options,
+        bound=bound,
+        loop=settings.loop or settings.demo,
+        notice=notice,
+        watch=(settings.watch, watch_tokens),
+        printer=printer,
+    )
+
+
+def _options(settings: Settings, token: str | None, tokens: TokenFile, note: str) -> ServerOptions:
+    return ServerOptions(
+        settings.host,
+        settings.port,
+        token,
+        settings.insecure,
+        tokens,
+        settings.tls_cert,
+        settings.tls_key,
+        load_model=lambda name: reload_model(name, settings),
+        note=note,
+    )
+
+
+def _bound(settings: Settings) -> socket.socket:
+    """The socket to listen on. Raises KwsError."""
+    try:
+        return bound_socket(settings.host, settings.port)
+    except OSError as e:
+        raise KwsError(port_fault(e, settings.host, settings.port, sys.argv[1:])) from None
+
+
+def _open_log(settings: Settings) -> EventLog:
+    path = settings.data_folder / f"events-{settings.port}.db"
+    log = EventLog(path, Retention(settings.keep_days, settings.keep_mb))
+    if log.store.file.set_aside is not None:
+        print(f"warning: {path} was damaged; kept as {log.store.file.set_aside}, a new log begins", file=sys.stderr)
+    return log
+
+
+def _check_tls(settings: Settings) -> None:
+    """Both files or none, and readable as what they should be. Raises KwsError."""
+    cert, key = settings.tls_cert, settings.tls_key
+    if (cert is None) != (key is None):
+        missing, given = ("--tls-cert", "--tls-key") if cert is None else ("--tls-key", "--tls-cert")
+        raise KwsError(f"{missing}: found none beside {given}, wanted both")
+    if cert is None or key is None:
+        return
+    try:
+        ssl.create_default_context(ssl.Purpose.CLIENT_AUTH).load_cert_chain(cert, key)
+    except ssl.SSLError as e:
+        raise KwsError(f"--tls-cert, --tls-key: found {cert}, {key} unfit ({e.reason or e}), wanted PEM") from None
+    except OSError as e:
+        raise KwsError(f"--tls-cert, --tls-key: cannot read {e.filename or cert} ({e.strerror})") from None
+
+
+def _sources(settings: Settings) -> tuple[list[SourceSpec], str]:
+    """What to listen to, and what to tell about it."""
+    if settings.demo:
+        return [
+            SourceSpec("demo", "demo", str(demo_audio()), "--demo"),
+            *parse_sources(settings.source),
+        ], "demo audio: synthetic speech and sounds, made by free programs"
+    if settings.source:
+        return parse_sources(settings.source), ""
+    from kws_serve.sources.portaudio import find_device  # PortAudio may be absent where nobody needs a microphone
+
+    try:
+        find_device("")
+    except KwsError as e:
+        return [], f"no microphone ({e}): {_MICROPHONE_HELP}"
+    return parse_sources(["mic"]), ""

@@ -1,0 +1,47 @@
+"""`kws-serve`: the service, or a list of the capture devices."""
+
+from __future__ import annotations
+
+import contextlib
+from typing import Any
+
+from kws_serve.commands.arguments import Parser, parser_of, show_warnings
+from kws_serve.config import SERVE, load_settings
+from kws_serve.host.log_format import printable
+from kws_serve.host.printer import printers
+
+
+def parser() -> Parser:
+    """The arguments of `kws-serve`."""
+    found = parser_of(
+        SERVE,
+        "Live audio in, detections out: WebSockets, a page, several models at once. "
+        "`kws-serve token --help`: tokens for other machines; `kws-serve status`: who is up.",
+    )
+    found.add_argument("--list-devices", action="store_true", help="list the capture devices and exit")
+    return found
+
+
+def serve(arguments: dict[str, Any]) -> int:
+    """Serve until a signal comes: 0, or 1 where the server itself ended. Raises KwsError."""
+    settings, warnings = load_settings(arguments)
+    with contextlib.nullcontext() if arguments["list_devices"] else printers() as printer:
+        show_warnings(warnings)
+        if printer is None:
+            return _list_devices()
+        from kws_serve.commands.opening import open_service
+
+        return open_service(settings, printer).run()
+
+
+def _list_devices() -> int:
+    from kws_serve.sources.portaudio import list_devices
+
+    devices = list_devices()
+    if not devices:
+        print("no capture devices found")
+        return 1
+    print(f"{'':2}{'index':>5}  {'channels':>8}  {'rate':>6}  name")
+    for d in devices:
+        print(f"{'*' if d.is_default else '':2}{d.index:>5}  {d.channels:>8}  {d.rate_hz:>6}  {printable(d.name)}")
+    return 0

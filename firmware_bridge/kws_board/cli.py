@@ -23,6 +23,7 @@ from kws_board.errors import BoardError, ModelUnsupported
 from kws_board.image import BoardImage
 from kws_board.integer_ops import run as run_reference
 from kws_board.link import LinkError, ProcessTransport
+from kws_serve.host.completion import add_print_completion
 from kws_serve.manifest.folder import find_model, shipped_models_dir
 from kws_serve.manifest.spec import ModelSpec
 from kws_serve.messages import KwsError
@@ -46,6 +47,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="kws-board", description="The GAP8 board.", allow_abbrev=False)
+    add_print_completion(parser)
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
     commands.add_parser("ports", help="serial ports, and which may be a GAPuino").set_defaults(run=_ports)

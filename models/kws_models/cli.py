@@ -18,6 +18,7 @@ from kws_models.evaluation.paired import add_paired
 from kws_models.export.export_command import add_export, add_quantize
 from kws_models.training.train_command import add_train
 from kws_models.zoo.zoo_commands import add_describe, add_list
+from kws_serve.host.completion import add_print_completion
 from kws_serve.messages import KwsError
 
 # in the order in which a model is made, as --help lists them
@@ -39,6 +40,7 @@ COMMANDS: tuple[Callable[[Commands], None], ...] = (
 def main(argv: Sequence[str] | None = None) -> None:
     """`kws-models`: exits 0, or 2 with one line where an argument, the data or a model is wrong."""
     parser = Parser(prog="kws-models", description="The model zoo.", allow_abbrev=False)
+    add_print_completion(parser)
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     for add in COMMANDS:
         add(commands)

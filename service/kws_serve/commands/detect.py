@@ -13,6 +13,7 @@ from kws_serve.commands.loading import apply_thresholds, load_models
 from kws_serve.commands.timeline import Timeline, page
 from kws_serve.config import DETECT, Settings, load_settings
 from kws_serve.engine.engine import Engine
+from kws_serve.host.completion import add_print_completion
 from kws_serve.host.log_format import printable
 from kws_serve.messages import Detection, Event, KwsError, SourceError, StreamDone
 from kws_serve.sources.files import AudioFile
@@ -27,6 +28,7 @@ def parser() -> Parser:
     """The arguments of `kws-detect`."""
     found = parser_of(DETECT, "The same detections from audio files, as fast as it goes.")
     found.add_argument("file", nargs="+", metavar="FILE", help="an audio file that libsndfile reads")
+    add_print_completion(found)
     return found
 
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import argparse
 import contextlib
 from typing import Any
 
 from kws_serve.commands.arguments import Parser, parser_of, show_warnings
 from kws_serve.config import SERVE, load_settings
+from kws_serve.host.completion import add_print_completion
 from kws_serve.host.log_format import printable
 from kws_serve.host.printer import printers
 
@@ -19,7 +21,18 @@ def parser() -> Parser:
         "`kws-serve token --help`: tokens for other machines; `kws-serve status`: who is up.",
     )
     found.add_argument("--list-devices", action="store_true", help="list the capture devices and exit")
+    add_print_completion(found, _with_commands)
     return found
+
+
+def _with_commands(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
+    """What the shell completes: the flags, and the commands that the entry point tells apart by the first word."""
+    from kws_serve.commands import status, tokens
+
+    commands = parser.add_subparsers()
+    for name, command in (("token", tokens.parser()), ("status", status.parser())):
+        commands.add_parser(name, parents=[command], add_help=False, help=command.description)
+    return parser
 
 
 def serve(arguments: dict[str, Any]) -> int:

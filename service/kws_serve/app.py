@@ -42,7 +42,8 @@ from kws_serve.manifest.package_data import data_path
 from kws_serve.messages import JsonObject
 from kws_serve.sinks.event_log import EventLog
 from kws_serve.transport.batching import TOGETHER_S, StreamLoop
-from kws_serve.transport.protocols import MAX_MESSAGE_BYTES, REQUEST_S, Http, WebSocket
+from kws_serve.transport.choice import choose
+from kws_serve.transport.connection import MAX_MESSAGE_BYTES, REQUEST_S
 from kws_serve.wire import WireError
 
 _log = logging.getLogger(__name__)
@@ -69,6 +70,7 @@ class ServerOptions:
     load_model: Callable[[str], list[LoadedModel]] = lambda _: []
     watched: Callable[[], list[JsonObject]] = list  # a row for each server that this one watches
     note: str = ""
+    transport: str = "own"  # or plain
 
 
 def build_app(engine: Engine, runner: EngineRunner, log: EventLog, options: ServerOptions) -> FastAPI:
@@ -156,10 +158,12 @@ class Server:
         self.socket = bound or bound_socket(options.host, options.port)
         self.port: int = self.socket.getsockname()[1]
         app.state.service.address = f"{options.host}:{self.port}"
+        self._transport = choose(options.transport)
+        let_in = (LET_IN if options.tls_cert is None else LET_IN_TLS) if self._transport.own else BACKLOG
         config = uvicorn.Config(
-            app,
-            http=Http,
-            ws=WebSocket,
+            self._transport.wrap(app),
+            http=self._transport.http,
+            ws=self._transport.ws,
             ws_max_size=4 * MAX_MESSAGE_BYTES,  # larger ones are refused by name, with what was wanted
             ws_per_message_deflate=False,  # PCM does not shrink, and a bomb would grow
             ws_ping_interval=3.0,
@@ -172,7 +176,7 @@ class Server:
             log_level="warning",  # at debug level, frames with tokens would be logged
             server_header=False,
             lifespan="on",
-            backlog=LET_IN if options.tls_cert is None else LET_IN_TLS,
+            backlog=let_in,
             ssl_certfile=options.tls_cert,
             ssl_keyfile=options.tls_key,
         )
@@ -181,7 +185,7 @@ class Server:
             assert config.ssl is not None
             config.ssl.minimum_version = ssl.TLSVersion.TLSv1_2
             asyncio.constants.SSL_HANDSHAKE_TIMEOUT = REQUEST_S  # 60 s otherwise
-        self._uvicorn = _Uvicorn(config)
+        self._uvicorn = _Uvicorn(config) if self._transport.own else uvicorn.Server(config)
         self._loop: asyncio.AbstractEventLoop | None = None
         self._beat_s = time.monotonic()
 
@@ -199,7 +203,7 @@ class Server:
 
     def run(self) -> None:
         """Serve in this thread, stopping cleanly at SIGINT and SIGTERM."""
-        with asyncio.Runner(loop_factory=StreamLoop) as runner:
+        with asyncio.Runner(loop_factory=self._transport.new_loop) as runner:
             runner.run(self.serve())
 
     def accept_no_more(self) -> None:

@@ -73,10 +73,11 @@ def live_server(
     watched: Callable[[], list[JsonObject]] = list,
     host: str = "127.0.0.1",
     insecure: bool = False,
+    transport: str = "own",
 ) -> Iterator[LiveServer]:
     """A server for the length of a test; its log in `data`, or gone with it. `host`: what it takes itself for."""
     with tempfile.TemporaryDirectory() as own:
-        options = ServerOptions(host, port, token, insecure, tokens, watched=watched)
+        options = ServerOptions(host, port, token, insecure, tokens, watched=watched, transport=transport)
         server = LiveServer(folders, options, data or Path(own), keep)
         server.start()
         try:

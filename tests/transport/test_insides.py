@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import ast
 import asyncio
-import dis
 import inspect
 import tomllib
-from collections.abc import Iterator
 from importlib.metadata import version
 from pathlib import Path
 
@@ -16,38 +14,11 @@ from packaging.requirements import Requirement
 
 from kws_serve import app
 from kws_serve.transport import protocols
-from kws_serve.transport.insides import INSIDES, Inside
+from kws_serve.transport.insides import INSIDES, Inside, missing
 
 ROOT = Path(__file__).resolve().parents[2]
 OURS = {"H11Protocol": "Http", "FlowControl": "_Flow", "WebSocketsSansIOProtocol": "WebSocket"}
 """A library's class -> ours that extends it. `_Reading` extends the first and the last."""
-
-
-def missing(inside: Inside) -> Iterator[str]:
-    """What of the table's row the library has no more, or otherwise."""
-    owner = inside.owner
-    for name, wanted in inside.methods.items():
-        own = vars(owner).get(name)  # not what asyncio.Protocol would answer in its place
-        if own is None:
-            yield f"{owner.__name__}.{name}: found no such method"
-            continue
-        found = tuple(inspect.signature(own).parameters)[1:]
-        if found != wanted:
-            yield f"{owner.__name__}.{name}: found parameters {found}, wanted {wanted}"
-    for name in inside.attributes:
-        if not hasattr(owner, name) and name not in _annotated(owner) and name not in _stored(owner):
-            yield f"{owner.__name__}.{name}: found nothing that sets it"
-
-
-def _annotated(owner: type) -> set[str]:
-    return {name for base in owner.__mro__ for name in vars(base).get("__annotations__", {})}
-
-
-def _stored(owner: type) -> set[str]:
-    """The attributes that a class's own functions set."""
-    functions = [f for base in owner.__mro__ for f in vars(base).values() if inspect.isfunction(f)]
-    steps = [step for f in functions for step in dis.get_instructions(f)]
-    return {str(step.argval) for step in steps if step.opname == "STORE_ATTR"}
 
 
 @pytest.mark.parametrize("inside", INSIDES, ids=lambda inside: inside.owner.__name__)

@@ -17,8 +17,7 @@ from kws_serve.engine.resumed import Resumed
 from kws_serve.engine.stream import Stream
 from kws_serve.messages import Event, StreamDone
 from kws_serve.sinks.event_log import EventLog
-from kws_serve.transport.protocols import CONNECTION
-from kws_serve.transport.protocols import WebSocket as Connection
+from kws_serve.transport.connection import CONNECTION, Connection
 from kws_serve.wire import Resume, WireError, ack_json, dumps, event_json, ready_json
 
 ACK_S = 0.8
@@ -203,7 +202,8 @@ class AudioSocket:
     def _ack(self) -> None:
         """Every now and then; not behind what waits to be read."""
         self._acking = asyncio.get_running_loop().call_later(ACK_S, self._ack)
-        self.outbox.say_now(dumps(ack_json(self.stream.received_samples)))
+        if not (self.outbox.texts or self.outbox.shut):
+            self.outbox.send(dumps(ack_json(self.stream.received_samples)))
 
     async def _write(self) -> None:
         """Send what could not be said at once, until `done` is."""

@@ -7,7 +7,7 @@ from collections import deque
 
 from starlette.websockets import WebSocket
 
-from kws_serve.transport.protocols import WebSocket as Connection
+from kws_serve.transport.connection import Connection
 
 
 class Outbox:

@@ -10,7 +10,7 @@ from datetime import datetime
 from kws_serve.core.pcm import MAX_RATE_HZ, MIN_RATE_HZ, Pcm, decoded
 from kws_serve.messages import check_name
 from kws_serve.sinks.filter import Filter
-from kws_serve.transport.protocols import MAX_MESSAGE_BYTES
+from kws_serve.transport.connection import MAX_MESSAGE_BYTES
 from kws_serve.transport.splitter import Payload
 from kws_serve.wire import WireError
 

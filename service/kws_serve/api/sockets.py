@@ -12,8 +12,7 @@ from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
 from kws_serve.api.security import Access
 from kws_serve.api.tokens import Grant
 from kws_serve.messages import StreamRefused
-from kws_serve.transport.protocols import CONNECTION
-from kws_serve.transport.protocols import WebSocket as Connection
+from kws_serve.transport.connection import CONNECTION, Connection
 from kws_serve.wire import WireError, dumps, error_json, parse_message
 
 AUTH_S = 5.0

@@ -66,6 +66,7 @@ def _options(settings: Settings, token: str | None, tokens: TokenFile, note: str
         settings.tls_key,
         load_model=lambda name: reload_model(name, settings),
         note=note,
+        transport=settings.transport,
     )
 
 

@@ -100,6 +100,12 @@ class Settings(BaseSettings):
     keep_mb: float = _setting(500.0, "forget the oldest detections beyond this size (default: 500)", metavar="MB")
     tls_cert: Path | None = _setting(None, "serve https with this certificate chain (PEM)", metavar="FILE")
     tls_key: Path | None = _setting(None, "the certificate's private key (PEM)", metavar="FILE")
+    transport: str = _setting(
+        "own",
+        "what carries the connections: own, with budgets, deadlines and many streams read together, or plain, uvicorn "
+        "as it comes (default: own)",
+        metavar="NAME",
+    )
     watch: _Texts = _setting(
         (), "another kws-serve whose state to show here, like http://HOST:8000; repeatable", metavar="URL"
     )
@@ -162,6 +168,13 @@ class Settings(BaseSettings):
         if not value or "" in value:
             raise ValueError("at least one name")
         return tuple(dict.fromkeys(value))
+
+    @field_validator("transport")
+    @classmethod
+    def _check_transport(cls, value: str) -> str:
+        if value not in ("own", "plain"):
+            raise ValueError("own or plain")
+        return value
 
     @field_validator("watch")
     @classmethod

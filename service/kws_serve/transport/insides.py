@@ -2,12 +2,17 @@
 
 One table. tests/transport/test_insides.py fails where one of them is gone, or where a method that we override or call
 takes something else than written here; and where a protocol class of ours uses one of its own that is not here. After
-an update of either library run it first, then raise the upper bounds in pyproject.toml.
+an update of either library run it first, then raise the upper bounds in pyproject.toml. A service that starts with
+something missing says so and serves without our protocols (`choice.py`).
 """
 
 from __future__ import annotations
 
 import asyncio.selector_events
+import dis
+import functools
+import inspect
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 import uvicorn
@@ -67,3 +72,31 @@ INSIDES = (
     Inside(asyncio.selector_events._SelectorTransport, attributes=("max_size",)),  # type: ignore[attr-defined]
 )
 """Tested with uvicorn 0.54.0 and websockets 17.4."""
+
+
+def missing(inside: Inside) -> Iterator[str]:
+    """What of the table's row the library has no more, or otherwise."""
+    owner = inside.owner
+    for name, wanted in inside.methods.items():
+        own = vars(owner).get(name)  # not what asyncio.Protocol would answer in its place
+        if own is None:
+            yield f"{owner.__name__}.{name}: found no such method"
+            continue
+        found = tuple(inspect.signature(own).parameters)[1:]
+        if found != wanted:
+            yield f"{owner.__name__}.{name}: found parameters {found}, wanted {wanted}"
+    for name in inside.attributes:
+        if not hasattr(owner, name) and name not in _annotated(owner) and name not in _stored(owner):
+            yield f"{owner.__name__}.{name}: found nothing that sets it"
+
+
+def _annotated(owner: type) -> set[str]:
+    return {name for base in owner.__mro__ for name in vars(base).get("__annotations__", {})}
+
+
+@functools.cache
+def _stored(owner: type) -> set[str]:
+    """The attributes that a class's own functions set."""
+    functions = [f for base in owner.__mro__ for f in vars(base).values() if inspect.isfunction(f)]
+    steps = [step for f in functions for step in dis.get_instructions(f)]
+    return {str(step.argval) for step in steps if step.opname == "STORE_ATTR"}

@@ -22,10 +22,8 @@ from websockets.protocol import State
 
 from kws_serve.transport.batching import StreamLoop
 from kws_serve.transport.budget import Budget, Budgets, Rate, network
+from kws_serve.transport.connection import CONNECTION, MAX_MESSAGE_BYTES, REQUEST_S
 from kws_serve.transport.splitter import FrameSplitter, Payload
-
-REQUEST_S = 6.0
-"""From connecting, or from the last answer, to the end of the next request's headers."""
 
 UNREAD_S = 8.0
 """How long a peer may leave a full send buffer unread."""
@@ -184,13 +182,6 @@ class _Flow(FlowControl):
         """See FlowControl."""
         if not self._holds():
             super().resume_reading()
-
-
-CONNECTION = "kws_serve.connection"
-"""Key of the `extensions` of a WebSocket's ASGI scope: the `WebSocket` itself."""
-
-MAX_MESSAGE_BYTES = 256 * 1024
-"""Of audio in one message."""
 
 
 class WebSocket(_Reading, WebSocketsSansIOProtocol):

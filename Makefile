@@ -7,6 +7,7 @@
 # make soak    half an hour of kills, unplugged devices and crowds
 # make emulated  tests on an x86 without VNNI and on aarch64, emulated (an hour; installs QEMU)
 # make autobahn  Autobahn's WebSocket cases, where its wstest (Python 2) is installed
+# make lock    requirements.lock again after a change of pyproject.toml (ARGS=--upgrade: the newest of everything)
 # make parity  the board's arithmetic against TFLite's, at full counts (docs/board.md)
 PY ?= python3
 VENV := .venv
@@ -18,17 +19,17 @@ GATE := --cov=kws_serve.core --cov-branch --cov-fail-under=95
 SPREAD := --numprocesses=2 --dist=loadscope
 export PY
 
-.PHONY: run test lint check test-train bench parity proof autobahn emulated mutants soak clean
+.PHONY: run test lint check test-train bench parity proof autobahn emulated mutants soak lock clean
 .DELETE_ON_ERROR:
 
 run: $(VENV)/run.stamp
 	@scripts/start.sh $(ARGS)
 
-$(VENV)/run.stamp: pyproject.toml
+$(VENV)/run.stamp: pyproject.toml requirements.lock
 	@scripts/set_up.sh run "$(PY)"
 	@touch $@
 
-$(VENV)/test.stamp: pyproject.toml
+$(VENV)/test.stamp: pyproject.toml requirements.lock
 	@scripts/set_up.sh test "$(PY)"
 	@touch $@ $(VENV)/run.stamp
 
@@ -68,6 +69,9 @@ mutants: $(VENV)/test.stamp
 
 soak: $(VENV)/test.stamp
 	$(BIN)/python -m tests.campaigns.soak $(ARGS)
+
+lock:
+	@scripts/lock.sh "$(PY)" $(ARGS)
 
 clean:
 	rm -rf $(VENV) dist build

@@ -1,9 +1,11 @@
-"""What the packages import is declared, in the place that matches when it is needed."""
+"""What the packages import is declared where it is needed, and the lock file meets what is declared."""
 
 from __future__ import annotations
 
 import ast
 import functools
+import itertools
+import re
 import sys
 import tomllib
 from collections.abc import Iterator, Mapping
@@ -15,7 +17,8 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).resolve().parents[1]
-PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
+PROJECT = PYPROJECT["project"]
 OURS = {"kws_serve", "kws_models", "kws_board", "tests"}
 BY_HAND = {"tensorflow", "openwakeword", "pymicro_wakeword"}
 """Of scripts that make golden files or compare with others, each in an environment of its own."""
@@ -91,3 +94,77 @@ def test_an_import_that_nothing_brings_is_found(tmp_path, monkeypatch):
     monkeypatch.setitem(globals(), "ROOT", tmp_path)
     assert undeclared(tmp_path, {"sounddevice"}) == {("a.py", "httpx")}
     assert undeclared(tmp_path, {"httpx"}, at_start=True) == set()
+
+
+LOCK = (ROOT / "requirements.lock").read_text()
+LOCKED = ("mic", "tflite", "gap8")
+"""The extras that `make run` has; the container needs no more."""
+
+MACHINES = (("linux", "x86_64"), ("linux", "aarch64"), ("darwin", "arm64"))
+ENVIRONMENTS = [
+    {
+        "python_version": python,
+        "python_full_version": f"{python}.1",
+        "sys_platform": system,
+        "platform_system": system.capitalize(),
+        "platform_machine": machine,
+        "os_name": "posix",
+        "implementation_name": "cpython",
+    }
+    for python, (system, machine) in itertools.product(("3.11", "3.12", "3.13", "3.14"), MACHINES)
+]
+
+
+def locked() -> list[Requirement]:
+    """The lock file's lines without their digests."""
+    lines = re.sub(r" \\\n\s+--hash=\S+", "", LOCK).splitlines()
+    return [Requirement(line) for line in lines if line and not line.startswith("#")]
+
+
+def unmet(wanted: list[Requirement], environment: dict[str, str]) -> list[str]:
+    """Requirements that the lock file does not meet there, by just one version each."""
+    found: dict[str, list[str]] = {}
+    for pin in locked():
+        if pin.marker is None or pin.marker.evaluate(environment):
+            (version,) = pin.specifier
+            found.setdefault(canonicalize_name(pin.name), []).append(version.version)
+    faults = []
+    for requirement in wanted:
+        if requirement.marker is not None and not requirement.marker.evaluate(environment):
+            continue
+        versions = found.get(canonicalize_name(requirement.name), [])
+        if len(versions) != 1 or versions[0] not in requirement.specifier:
+            faults.append(f"{requirement}: found {', '.join(versions) or 'none'}; run make lock")
+    return faults
+
+
+def direct() -> list[Requirement]:
+    """What pyproject.toml asks for, for running and for building."""
+    extras = [text for extra in LOCKED for text in PROJECT["optional-dependencies"][extra]]
+    texts = [*PROJECT["dependencies"], *extras, *PYPROJECT["build-system"]["requires"], "editables"]
+    return [r for r in map(Requirement, texts) if canonicalize_name(r.name) != "kws-serve"]
+
+
+@pytest.mark.parametrize("environment", ENVIRONMENTS, ids=lambda e: "-".join(map(e.get, list(e)[::2][:3])))
+def test_the_lock_meets_every_range(environment):
+    assert unmet(direct(), environment) == []
+
+
+def test_a_range_that_the_lock_misses_is_told():
+    later, unknown = Requirement("numpy>=99"), Requirement("no-such-thing")
+    (one, other) = unmet([later, unknown, Requirement("numpy")], ENVIRONMENTS[0])
+    assert one.startswith("numpy>=99: found 2.")
+    assert other == "no-such-thing: found none; run make lock"
+
+
+def test_every_file_has_its_digest_and_no_place_is_named():
+    entries = re.split(r"\n(?=\w)", LOCK[LOCK.index("\n") :])
+    assert len([e for e in entries if re.search(r"--hash=sha256:[0-9a-f]{64}", e)]) == len(locked()) > 30
+    assert "://" not in LOCK
+    assert "--index" not in LOCK
+    assert "--find-links" not in LOCK
+
+
+@pytest.mark.parametrize("file", ["scripts/set_up.sh", "docker/Dockerfile"])
+def test_both_ways_to_run_take_the_lock(file):
+    assert "--require-hashes -r requirements.lock" in (ROOT / file).read_text()

@@ -20,6 +20,8 @@ ROOT = Path(__file__).resolve().parents[1]
 PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 PROJECT = PYPROJECT["project"]
 OURS = {"kws_serve", "kws_models", "kws_board", "tests"}
+LOCKED = ("mic", "tflite", "gap8")
+"""The extras that `make run` has; the container needs no more."""
 BY_HAND = {"tensorflow", "openwakeword", "pymicro_wakeword"}
 """Of scripts that make golden files or compare with others, each in an environment of its own."""
 
@@ -69,6 +71,12 @@ def undeclared(folder: Path, allowed: set[str], *, at_start: bool = False) -> se
     return absent
 
 
+def test_every_dependency_of_the_service_is_explained():
+    page = (ROOT / "docs" / "dependencies.md").read_text()
+    named = {canonicalize_name(name) for name in re.findall(r"`([\w-]+)`", page)}
+    assert declared(*LOCKED) - named == set()
+
+
 FEATURES = {"mic", "tflite", "gap8", "reference", "evaluate", "train"}
 
 
@@ -97,9 +105,6 @@ def test_an_import_that_nothing_brings_is_found(tmp_path, monkeypatch):
 
 
 LOCK = (ROOT / "requirements.lock").read_text()
-LOCKED = ("mic", "tflite", "gap8")
-"""The extras that `make run` has; the container needs no more."""
-
 MACHINES = (("linux", "x86_64"), ("linux", "aarch64"), ("darwin", "arm64"))
 ENVIRONMENTS = [
     {

@@ -42,11 +42,11 @@ export class Why {
     byId("marks").hidden = true;
   }
 
-  #show({ detection: d, settings, patch, scores }) {
+  #show({ detection: d, settings, patch, scores, surroundings }) {
     setText(byId("why-title"), `Why ${iconOf(d.label)} ${d.label}?`);
     showState("why-state", "off", patch ? "" : "The patch and the scores are kept in memory only, for the last 100 "
       + "detections since the server started. Of this one, the log knows:");
-    this.#facts(d, settings);
+    this.#facts(d, settings, surroundings);
     byId("marks").hidden = false;
     this.#showMark(d.review ?? null);
     if (!patch) return;
@@ -83,13 +83,15 @@ export class Why {
       + `It does not again for ${settings.refractory_s} s, nor before the mean was below ${settings.off_threshold.toFixed(2)}.`);
   }
 
-  #facts(d, settings) {
+  #facts(d, settings, surroundings) {
     const facts = [
       ["Label", d.label], ["Score", d.score.toFixed(3)], ["Stream", d.stream], ["At", moment(d.at)],
       ["Begins at", `${d.start_s.toFixed(2)} s of the stream`], ["Decided at", `${d.decided_s.toFixed(2)} s`],
       ["Latency", d.latency_ms == null ? null : `${d.latency_ms} ms`],
       ["Model", `${d.model} ${d.version}`], ["Weights", d.digest], ["Backend", d.backend],
       ["Threshold", settings && `${settings.threshold}, off below ${settings.off_threshold}`],
+      ["Stands alone", surroundings && settings.isolation && `${settings.isolation.before_ms} ms before it: ${surroundings.margin_db} dB `
+        + `quieter (talk: less than ${settings.isolation.margin_db}), speech ${surroundings.speech.toFixed(2)} (talk: at least ${settings.isolation.speech})`],
       ["In the log", d.durable ? "yes, before it was shown" : "not yet: the disk does not take it"],
     ];
     byId("why-facts").replaceChildren(...facts.filter(([, value]) => value).map(([name, value]) => (

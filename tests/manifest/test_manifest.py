@@ -13,8 +13,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kws_serve.manifest.folder import find_model, list_models, load_model, parse_model
-from kws_serve.manifest.spec import DctSpec, DetectionSpec, FileSpec, FrontEndSpec, LogSpec, MelSpec, ModelSpec
-from kws_serve.manifest.tables import DCT, DETECTION, FILE, FRONT_END, LOG, MEL, MODEL
+from kws_serve.manifest.spec import (
+    DctSpec,
+    DetectionSpec,
+    FileSpec,
+    FrontEndSpec,
+    IsolationSpec,
+    LogSpec,
+    MelSpec,
+    ModelSpec,
+)
+from kws_serve.manifest.tables import DCT, DETECTION, FILE, FRONT_END, ISOLATION, LOG, MEL, MODEL
 from kws_serve.messages import ManifestError
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -294,6 +303,7 @@ def test_docs_name_every_key_and_its_default() -> None:
         "front_end.dct.": (DCT, DctSpec),
         "files.*.": (FILE, FileSpec),
         "detection.*.": (DETECTION, DetectionSpec),
+        "detection.*.isolation.": (ISOLATION, IsolationSpec),
     }
     found = documented()
     assert set(found) == {prefix + key for prefix, (table, _) in tables.items() for key in table}

@@ -149,15 +149,29 @@ def patch_scores(maker: PatchMaker, frames_per_hop: int, infer: Infer, samples: 
     return np.concatenate(scores)
 
 
-def detections(spec: ModelSpec, scores: Float32Array, settings: dict[str, DetectionSpec]) -> list[Firing]:
-    """What the detector fires on one stream's scores."""
-    return detections_of(spec, [scores], settings)[0]
+def stream_powers(spec: ModelSpec, samples: Int16Array) -> Float32Array:
+    """Mean squares (k,) of a stream's patch hops, samples taken in [-1, 1): what the detector judges with the scores of
+    `stream_scores` whether a word stands alone.
+    """
+    hop_samples = spec.frames_per_patch_hop * spec.front_end.hop_samples
+    hops = samples[: len(samples) // hop_samples * hop_samples].reshape(-1, hop_samples)
+    return np.asarray(np.square(hops / np.float32(32768)).mean(axis=1), np.float32)
+
+
+def detections(
+    spec: ModelSpec, scores: Float32Array, settings: dict[str, DetectionSpec], powers: Float32Array | None = None
+) -> list[Firing]:
+    """What the detector fires on one stream's scores. Without powers every word counts as standing alone."""
+    return detections_of(spec, [scores], settings, None if powers is None else [powers])[0]
 
 
 def detections_of(
-    spec: ModelSpec, streams: Sequence[Float32Array], settings: dict[str, DetectionSpec]
+    spec: ModelSpec,
+    streams: Sequence[Float32Array],
+    settings: dict[str, DetectionSpec],
+    powers: Sequence[Float32Array] | None = None,
 ) -> list[list[Firing]]:
-    """What the detector fires on each stream's scores (k, n_classes), all streams side by side."""
+    """What the detector fires on each stream's scores (k, n_classes) and powers (k,), all streams side by side."""
     factor = ENGINE_RATE_HZ // spec.front_end.rate_hz
     patch_hop_16k = spec.frames_per_patch_hop * spec.front_end.hop_samples * factor
     patch_16k = spec.patch_samples * factor
@@ -168,11 +182,14 @@ def detections_of(
     for first in range(0, max(map(len, streams)), _DETECTED_AT_ONCE):  # how it is cut changes nothing but the speed
         slots = np.flatnonzero([len(scores) > first for scores in streams])
         parts = np.zeros((len(slots), _DETECTED_AT_ONCE, len(spec.labels)), np.float32)
-        for part, slot in zip(parts, slots.tolist(), strict=True):  # the last part of a stream ends in zeros
+        loud = None if powers is None else np.zeros(parts.shape[:2], np.float32)
+        for i, slot in enumerate(slots.tolist()):  # the last part of a stream ends in zeros
             rest = streams[slot][first : first + _DETECTED_AT_ONCE]
-            part[: len(rest)] = rest
+            parts[i, : len(rest)] = rest
+            if powers is not None and loud is not None:
+                loud[i, : len(rest)] = powers[slot][first : first + len(rest)]
         decided = np.full(len(slots), (first + _DETECTED_AT_ONCE) * patch_hop_16k)
-        for firing in detector.update(slots, parts, decided):
+        for firing in detector.update(slots, parts, decided, loud):
             slot = int(slots[firing.row])
             if firing.phase != "end" and firing.decided_16k <= len(streams[slot]) * patch_hop_16k:
                 firings[slot].append(firing)

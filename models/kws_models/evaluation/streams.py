@@ -19,7 +19,7 @@ from kws_models.data.audio_cache import decode
 from kws_models.data.label_files import LabelledEvent, LabelledRecording, find_labelled
 from kws_models.evaluation.clips import Infer
 from kws_models.evaluation.intervals import poisson, wilson
-from kws_models.evaluation.scenes import detections, stream_scores
+from kws_models.evaluation.scenes import detections, stream_powers, stream_scores
 from kws_serve.core.detector import Firing
 from kws_serve.core.resampler import ENGINE_RATE_HZ
 from kws_serve.manifest.spec import DetectionSpec, ModelSpec
@@ -36,6 +36,7 @@ class Heard:
 
     recording: LabelledRecording
     scores: Float32Array
+    powers: Float32Array
     seconds: float
 
 
@@ -67,7 +68,7 @@ def evaluate_stream(spec: ModelSpec, infer: Infer, data: Path) -> dict[str, Any]
     hours = sum(one.seconds for one in heard) / 3600
     if hours <= 0:
         raise KwsError(f"--data: found only empty recordings under {data}, wanted audio")
-    fired = [detections(spec, one.scores, dict(spec.detection)) for one in heard]
+    fired = [detections(spec, one.scores, dict(spec.detection), one.powers) for one in heard]
     tallies, latencies = _answers(spec, heard, fired)
     strange = sorted({e.label for one in heard for e in one.recording.events} - set(spec.detection))
     return {
@@ -86,7 +87,8 @@ def evaluate_stream(spec: ModelSpec, infer: Infer, data: Path) -> dict[str, Any]
 def _hear(spec: ModelSpec, infer: Infer, recording: LabelledRecording) -> Heard:
     samples = decode(recording.path, spec.front_end.rate_hz)
     seconds = len(samples) / spec.front_end.rate_hz
-    return Heard(recording, stream_scores(spec, infer, np.pad(samples, (0, spec.patch_samples))), seconds)
+    padded = np.pad(samples, (0, spec.patch_samples))
+    return Heard(recording, stream_scores(spec, infer, padded), stream_powers(spec, padded), seconds)
 
 
 def _answers(
@@ -133,7 +135,7 @@ def _quantiles(values: list[float]) -> dict[str, Any]:
 def _det_point(spec: ModelSpec, heard: Sequence[Heard], threshold: float, hours: float) -> dict[str, Any]:
     """All labels at one threshold, the off-threshold lowered with it; everything else as the model has it."""
     settings = {label: _at(s, threshold) for label, s in spec.detection.items()}
-    total = _total(_answers(spec, heard, [detections(spec, one.scores, settings) for one in heard])[0])
+    total = _total(_answers(spec, heard, [detections(spec, one.scores, settings, one.powers) for one in heard])[0])
     miss = 1 - total.hits / total.events if total.events else None
     return {"threshold": threshold, "false_accepts_per_hour": total.false_accepts / hours, "miss_rate": miss}
 

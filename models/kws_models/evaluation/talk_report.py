@@ -2,8 +2,8 @@
 
 `kws-models evaluate NAME --talk --data DIR --fold F`: the fold's readers of `DIR/speech_running` (or all speakers of
 `--speech DIR`), sentences with a command word left out and 0.4 s between the others, and the fold's words in scenes
-over noise. The service's own detector runs with one threshold for all words, smoothing 240 ms, 2 of 3 patches;
-between thresholds both rates are interpolated.
+over noise. The service's own detector runs with one threshold for all words, smoothing 240 ms, 2 of 3 patches, and the
+model's own isolation; between thresholds both rates are interpolated.
 """
 
 from __future__ import annotations
@@ -22,7 +22,15 @@ from kws_models.data.recordings import NOISE_FOLDER, event_root, find_recordings
 from kws_models.data.training_list import read_training_list
 from kws_models.evaluation.clips import Infer
 from kws_models.evaluation.intervals import poisson, wilson
-from kws_models.evaluation.scenes import Scene, compose, count, detections_of, stream_scores, with_settings
+from kws_models.evaluation.scenes import (
+    Scene,
+    compose,
+    count,
+    detections_of,
+    stream_powers,
+    stream_scores,
+    with_settings,
+)
 from kws_models.zoo.labels import BACKGROUND
 from kws_serve.manifest.spec import ModelSpec
 from kws_serve.messages import Float32Array, Int16Array, KwsError
@@ -51,6 +59,7 @@ class Talking:
 
     speaker: str
     scores: Float32Array
+    powers: Float32Array
     hours: float
 
 
@@ -100,10 +109,12 @@ def hear_talk(spec: ModelSpec, infer: Infer, data: Path, fold: int | None) -> li
         if not learnt.has(recording, pcm):
             spoken.setdefault(recording.source, []).extend((at_rate(pcm, file_rate_hz, rate_hz), pause))
     joined = {speaker: np.concatenate(parts) for speaker, parts in sorted(spoken.items())}
-    return [
-        Talking(speaker, stream_scores(spec, infer, np.pad(x, spec.patch_samples // 2)), len(x) / rate_hz / 3600)
-        for speaker, x in joined.items()
-    ]
+    talking = []
+    for speaker, samples in joined.items():
+        padded = np.pad(samples, spec.patch_samples // 2)
+        scores, powers = stream_scores(spec, infer, padded), stream_powers(spec, padded)
+        talking.append(Talking(speaker, scores, powers, len(samples) / rate_hz / 3600))
+    return talking
 
 
 def hear_scenes(spec: ModelSpec, infer: Infer, data: Path, fold: int, seed: int) -> list[tuple[Scene, Float32Array]]:
@@ -126,9 +137,11 @@ def hear_scenes(spec: ModelSpec, infer: Infer, data: Path, fold: int, seed: int)
 def curve(spec: ModelSpec, scenes: Sequence[tuple[Scene, Float32Array]], talking: Sequence[Talking]) -> list[Point]:
     """What is found and what is accepted falsely at each of THRESHOLDS."""
     points = []
+    streams = [scores for _, scores in scenes] + [one.scores for one in talking]
+    powers = [stream_powers(spec, scene.samples) for scene, _ in scenes] + [one.powers for one in talking]
     for threshold in THRESHOLDS:
         setting = with_settings(spec, threshold=threshold, off_threshold=OFF_SHARE * threshold, **SETTINGS)
-        fired = detections_of(spec, [scores for _, scores in scenes] + [one.scores for one in talking], setting)
+        fired = detections_of(spec, streams, setting, powers)
         found = [count(scene, spec, mine, NEAR_S).hits for (scene, _), mine in zip(scenes, fired, strict=False)]
         points.append(Point(threshold, sum(found), sum(map(len, fired[len(scenes) :]))))
     return points

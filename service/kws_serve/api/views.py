@@ -75,8 +75,8 @@ def models_json(engine: Engine) -> list[JsonObject]:
 def why_json(logged: Logged, evidence: Evidence | None) -> JsonObject:
     """A detection and what led to it, as far as that is kept. Times in s of the stream."""
     if evidence is None:
-        return {"detection": logged_json(logged), "settings": None, "patch": None, "scores": None}
-    spec, n = evidence.spec, len(evidence.before)
+        return {"detection": logged_json(logged), "settings": None, "patch": None, "scores": None, "surroundings": None}
+    spec, n, around = evidence.spec, len(evidence.before), evidence.surroundings
     patch_s = spec.patch_samples / spec.front_end.rate_hz
     scores = evidence.scores
     end_s = [round(evidence.decided_s + (i + 1 - n) * spec.patch_hop_ms / 1000, 6) for i in range(len(scores))]
@@ -95,4 +95,5 @@ def why_json(logged: Logged, evidence: Evidence | None) -> JsonObject:
             "values": rounded(scores, 4),
             "smoothed": rounded(evidence.smoothed[None], 4)[0],
         },
+        "surroundings": around and {"margin_db": round(around.margin_db, 1), "speech": round(around.speech, 4)},
     }

@@ -12,6 +12,10 @@ block each other.
 A segment begins as if zeros had gone before, and audio that begins at full level is a step, which sounds like a bang
 or a crash until it goes on. So the start of an event within a segment's first patch is held until the last patch in
 which the segment's first sample lies, and is told if the label is still on then.
+
+A label with `isolation` must stand alone (`surroundings`): where somebody talked just before it, it comes on without
+being told. With `after_ms` its start is told so much later, unless somebody talked meanwhile while the label itself was
+off: said again and again, it is one of its own.
 """
 
 from __future__ import annotations
@@ -26,6 +30,7 @@ from numpy.lib.stride_tricks import sliding_window_view
 
 from kws_serve.core.label_state import BoolArray, LabelState
 from kws_serve.core.resampler import ENGINE_RATE_HZ
+from kws_serve.core.surroundings import Around, Judgement, Surroundings
 from kws_serve.manifest.spec import DetectionSpec
 from kws_serve.messages import Float32Array, Int64Array, Phase
 
@@ -41,6 +46,7 @@ class Firing:
     start_16k: int
     decided_16k: int
     end_16k: int | None = None  # phase "end"
+    surroundings: Judgement | None = None  # of a label that must stand alone, as it comes on
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +60,7 @@ class _Rules:
     k: Int64Array
     refractory_16k: Int64Array
     onset_16k: Int64Array
+    after_16k: Int64Array  # how long what comes on waits, or 0
 
 
 class Detector:
@@ -78,6 +85,7 @@ class Detector:
         self._above = np.zeros((0, 0, c), bool)  # smoothed score >= on, last n-1 patches
         self._state = LabelState.fresh(0, c)
         self._settled_16k = patch_16k - patch_hop_16k if sustained else 0  # from here on nothing is held
+        self._around = Surroundings(labels, settings, patch_hop_16k * 1000 / ENGINE_RATE_HZ)
         self.configure(settings)
 
     def configure(self, settings: Mapping[str, DetectionSpec]) -> None:
@@ -102,7 +110,11 @@ class Detector:
             k=np.array([s.k if s else 1 for s in specs], np.int64),
             refractory_16k=np.array([round(s.refractory_s * ENGINE_RATE_HZ) if s else 0 for s in specs], np.int64),
             onset_16k=np.array([round(s.onset_offset_ms * ENGINE_RATE_HZ / 1000) if s else 0 for s in specs], np.int64),
+            after_16k=np.zeros(c, np.int64),
         )
+        self._around.configure(settings)
+        for i, rule in self._around.rules.items():
+            self._rules.after_16k[i] = rule.after * self.patch_hop_16k
         self._scores = _keep_last(self._scores, w - 1)
         self._above = _keep_last(self._above, n - 1)
 
@@ -111,6 +123,7 @@ class Detector:
         more = n_streams - len(self._scores)
         if more <= 0:
             return
+        self._around.ensure(n_streams)
         fresh = LabelState.fresh(more, len(self.labels))
         self._state = LabelState(*map(np.concatenate, zip(self._state.arrays, fresh.arrays, strict=True)))
         self._scores, self._above = (
@@ -118,21 +131,34 @@ class Detector:
         )
 
     def reset(self, slot: int, at_16k: int) -> list[Firing]:
-        """Forget stream `slot`; an event that is on ends at its last patch, told whole where its start was held.
-        `at_16k`: where the stream stopped.
+        """Forget stream `slot`; an event that is on ends at its last patch, told whole where its start was held, and
+        what waited for silence after it is told. `at_16k`: where the stream stopped.
         """
         state = self._state.rows(np.array([slot]))
-        ends: list[Firing] = []
+        ends = [self._start(state, 0, c, 0, at_16k) for c in np.flatnonzero(state.due_16k[0]).tolist()]
+        state.held[state.due_16k > 0] = False
         for c in np.flatnonzero(state.active[0]).tolist() if self.sustained else ():
+            if state.muted[0, c]:
+                continue
             if state.held[0, c]:
                 ends.append(self._start(state, 0, c, 0, at_16k))
             ends.append(self._end(state, 0, c, 0, at_16k))
         self._scores[slot], self._above[slot] = 0, False
         self._state.put(np.array([slot]), LabelState.fresh(1, len(self.labels)))
+        self._around.reset(slot)
         return ends
 
-    def update(self, slots: Int64Array, scores: Float32Array, decided_16k: Int64Array) -> list[Firing]:
-        """Take `p` patches of `k` streams: scores (k, p, n_classes), where their last patches end (k,)."""
+    @property
+    def listens_around(self) -> bool:
+        """Whether a label must stand alone: then `update` needs powers."""
+        return bool(self._around.rules)
+
+    def update(
+        self, slots: Int64Array, scores: Float32Array, decided_16k: Int64Array, powers: Float32Array | None = None
+    ) -> list[Firing]:
+        """Take `p` patches of `k` streams: scores (k, p, n_classes), where their last patches end (k,), and the mean
+        squares (k, p) of the patch hops they end with; without these every label stands alone.
+        """
         # What was kept of earlier patches lets each window reach back. For w = 3, p = 2 new patches:
         #   history (k, w - 1 + p, c)   [ s-2  s-1 | s0  s1 ]   smooth[:, 0] is of s-2 .. s0, smooth[:, 1] of s-1 .. s1
         #   above   (k, n - 1 + p, c)   likewise: new patch j is column j + n - 1, its last n are columns j .. j + n - 1
@@ -144,15 +170,25 @@ class Detector:
         above = np.concatenate([self._above[slots], smooth >= rules.on], axis=1)
         self._scores[slots] = history[:, p:]
         self._above[slots] = above[:, p:]
-        busy = above[:, -p:].any(axis=(1, 2)) | self._state.active[slots].any(axis=1)
+        around = None
+        if self._around.rules and powers is not None:
+            around = self._around.push(slots, scores, powers)
+        state = self._state
+        busy = above[:, -p:].any(axis=(1, 2)) | (state.active[slots] | (state.due_16k[slots] > 0)).any(axis=1)
         rows = np.flatnonzero(busy)
         if not len(rows):
             return []
         ends_16k = decided_16k[rows, None] - self.patch_hop_16k * np.arange(p - 1, -1, -1)
-        return self._steps(rows, slots[rows], smooth[rows], above[rows], ends_16k)
+        return self._steps(rows, slots[rows], smooth[rows], above[rows], ends_16k, around)
 
     def _steps(
-        self, rows: Int64Array, slots: Int64Array, smooth: Float32Array, above: BoolArray, ends_16k: Int64Array
+        self,
+        rows: Int64Array,
+        slots: Int64Array,
+        smooth: Float32Array,
+        above: BoolArray,
+        ends_16k: Int64Array,
+        around: Around | None,
     ) -> list[Firing]:
         """The patches of streams in which something is on or may go on, `ends_16k` (r, p) their ends: one after
         another, all streams at once.
@@ -167,18 +203,22 @@ class Detector:
             np.maximum(state.peak, now, out=state.peak)
             recent = above[:, j : j + n] & rules.recent  # (r, n, c)
             enough = recent.sum(axis=1) >= rules.k
-            ready = above[:, j + n - 1] & enough & ~state.active & (at >= state.quiet_until_16k)
+            waits, back = state.due_16k > 0, smooth.shape[1] - 1 - j
+            ready = above[:, j + n - 1] & enough & ~state.active & ~waits & (at >= state.quiet_until_16k)
             ended = state.active & ~still
-            told = state.held & state.active & still & (at >= self._settled_16k)
-            if not (ready.any() or ended.any() or told.any()):
+            told = state.held & state.active & still & ~state.muted & ~waits & (at >= self._settled_16k)
+            due = waits & (at >= state.due_16k)
+            if not (ready.any() or ended.any() or told.any() or due.any()):
                 continue
+            for i, c in zip(*np.nonzero(due), strict=True):
+                firings += self._judged(state, i, c, rows[i], at[i, 0], around, back)
             for i, c in zip(*np.nonzero(told), strict=True):
                 state.held[i, c] = False
                 firings.append(self._start(state, i, c, rows[i], at[i, 0]))
             for i, c in zip(*np.nonzero(ended), strict=True):
                 state.active[i, c] = False
-                if state.held[i, c]:  # it was the step, and has not been told
-                    state.held[i, c] = False
+                if state.held[i, c]:  # it was the step, or talk, and has not been told
+                    state.held[i, c] = bool(state.due_16k[i, c])
                 elif self.sustained:
                     firings.append(self._end(state, i, c, rows[i], at[i, 0]))
                     state.quiet_until_16k[i, c] = at[i, 0] + rules.refractory_16k[c]
@@ -186,20 +226,38 @@ class Detector:
                 age = n - 1 - np.argmax(recent[i, :, c])  # patches since the first above, of the last n
                 onset_16k = at[i, 0] - age * self.patch_hop_16k - rules.onset_16k[c]
                 state.begin(i, c, now[i, c], onset_16k)
-                if at[i, 0] < self._settled_16k:
-                    state.held[i, c] = True
+                found = around.before(rows[i], c, back, age) if around and c in self._around.rules else None
+                state.muted[i, c] = found is not None and not found.alone
+                state.held[i, c] = state.muted[i, c] or at[i, 0] < self._settled_16k
+                if state.held[i, c]:
                     continue
                 state.quiet_until_16k[i, c] = at[i, 0] + rules.refractory_16k[c]
-                firings.append(self._start(state, i, c, rows[i], at[i, 0]))
+                if found and rules.after_16k[c]:
+                    state.held[i, c], state.power[i, c] = True, found.power
+                    state.due_16k[i, c] = at[i, 0] + rules.after_16k[c]
+                    continue
+                firings.append(self._start(state, i, c, rows[i], at[i, 0], found))
         self._state.put(slots, state)
         firings.sort(key=lambda firing: firing.row)  # each stream's in order
         return firings
 
-    def _start(self, state: LabelState, i: int, c: int, row: int, at_16k: int) -> Firing:
+    def _judged(
+        self, state: LabelState, i: int, c: int, row: int, at_16k: int, around: Around | None, back: int
+    ) -> list[Firing]:
+        """What label `c` of row `i` tells, now that what is after it is known: nothing where somebody talked."""
+        state.due_16k[i, c], state.held[i, c] = 0, False
+        on = state.active[i, c]
+        if around and not on and around.talk_after(row, c, back, float(state.power[i, c])):
+            return []
+        return [self._start(state, i, c, row, at_16k)]
+
+    def _start(
+        self, state: LabelState, i: int, c: int, row: int, at_16k: int, surroundings: Judgement | None = None
+    ) -> Firing:
         """What label `c` of row `i` of `state` tells as it comes on; its score is the highest since then."""
         phase: Phase = "start" if self.sustained else "once"
         times = int(state.start_16k[i, c]), int(at_16k)
-        return Firing(int(row), self.labels[c], phase, float(state.peak[i, c]), *times)
+        return Firing(int(row), self.labels[c], phase, float(state.peak[i, c]), *times, surroundings=surroundings)
 
     def _end(self, state: LabelState, i: int, c: int, row: int, at_16k: int) -> Firing:
         """The end of an event: as far before the last patch's end as its start lies after a patch's beginning."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -23,17 +23,21 @@ class LabelState:
     last_on_16k: Int64Array  # end of the last patch at or above off
     peak: Float32Array
     held: BoolArray  # on, and its start is not told yet
+    muted: BoolArray  # held, and never told: somebody talked just before it
+    due_16k: Int64Array  # until here nobody may talk, or it is not told; 0: nothing waits
+    power: Float32Array  # of what waits: the word's, to compare with what follows
 
     @classmethod
     def fresh(cls, n: int, c: int) -> LabelState:
         """Of `n` streams that have not begun."""
         no, zero = np.zeros((n, c), bool), np.zeros((n, c), np.int64)
-        return cls(no, zero, zero - 1, zero.copy(), np.zeros((n, c), np.float32), no.copy())
+        real = np.zeros((n, c), np.float32)
+        return cls(no, zero, zero - 1, zero.copy(), real, no.copy(), no.copy(), zero.copy(), real.copy())
 
     @property
     def arrays(self) -> tuple[npt.NDArray[Any], ...]:
         """All of them, in the order of the fields."""
-        return self.active, self.quiet_until_16k, self.start_16k, self.last_on_16k, self.peak, self.held
+        return tuple(getattr(self, field.name) for field in fields(self))
 
     def rows(self, slots: Int64Array) -> LabelState:
         """Copies of the rows of these streams, to go on with."""
@@ -46,6 +50,6 @@ class LabelState:
 
     def begin(self, i: int, c: int, score: float, onset_16k: int) -> None:
         """Label `c` of row `i` comes on. No two firings of a label start at the same sample: it is part of the uid."""
-        self.active[i, c] = True
+        self.active[i, c], self.held[i, c], self.muted[i, c] = True, False, False
         self.start_16k[i, c] = max(0, onset_16k, self.start_16k[i, c] + 1)
         self.peak[i, c] = score

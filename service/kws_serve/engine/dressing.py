@@ -53,7 +53,7 @@ class Dressing:
                 back = (int(decided_16k[firing.row]) - firing.decided_16k) // model.detector.patch_hop_16k
                 patch = model.scorer.patches[firing.row, p - 1 - back]
                 settings = self._models.settings(model.name)[firing.label]
-                self._evidence.add(model, stream.slot, back, patch, detection, settings)
+                self._evidence.add(model, stream.slot, back, patch, detection, settings, firing.surroundings)
 
     def _tell_scores(self, outcome: Outcome, events: list[Decided]) -> None:
         """A row a patch, for streams that asked for them and those that somebody looks at."""

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from kws_serve.core.detector import mean_width, smoothed
+from kws_serve.core.surroundings import Judgement
 from kws_serve.engine.lane_model import LaneModel
 from kws_serve.manifest.spec import DetectionSpec, ModelSpec
 from kws_serve.messages import Detection, Float32Array, Int64Array
@@ -38,6 +39,7 @@ class Evidence:
     patch: Float32Array  # (n_frames, n_coeffs) as the backend got it; (ENVELOPE, 2) lowest and highest of a raw one
     before: Float32Array  # (t, n_classes) scores up to the deciding patch
     whole: bool  # whether `before` begins with the stream
+    surroundings: Judgement | None = None  # of a label that must stand alone
     after: list[Float32Array] = field(default_factory=list)  # (n_classes,) each
 
     @property
@@ -67,7 +69,14 @@ class EvidenceBook:
         return self._found.get(uid)
 
     def add(
-        self, model: LaneModel, slot: int, back: int, patch: Float32Array, d: Detection, settings: DetectionSpec
+        self,
+        model: LaneModel,
+        slot: int,
+        back: int,
+        patch: Float32Array,
+        d: Detection,
+        settings: DetectionSpec,
+        surroundings: Judgement | None = None,
     ) -> None:
         """Note a detection that `patch` decided, `back` patches before the model's last of this stream."""
         # recent, oldest first, with back = 2:   [ . . . before . . D | a a ]   D: the deciding patch's scores
@@ -75,7 +84,7 @@ class EvidenceBook:
         before = model.recent.last(slot, back)
         kept = envelope(patch) if spec.front_end.kind == "raw" else patch.copy()
         whole = len(before) + back < model.recent.length
-        evidence = Evidence(d.uid, spec, d.label, settings, d.decided_s, kept, before, whole)
+        evidence = Evidence(d.uid, spec, d.label, settings, d.decided_s, kept, before, whole, surroundings)
         evidence.after += list(model.recent.last(slot)[len(before) :])
         self._found[d.uid] = evidence
         while len(self._found) > KEPT:

@@ -14,11 +14,13 @@ patch hop at a time, as soon as the samples of its last one are there.
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import NamedTuple
 
 import numpy as np
 
 from kws_serve.core import resampler as half
 from kws_serve.core.front_end import FrontEnd
+from kws_serve.core.label_state import BoolArray
 from kws_serve.core.resampler import ENGINE_RATE_HZ
 from kws_serve.core.ring import SampleRing
 from kws_serve.manifest.spec import ModelSpec
@@ -33,6 +35,15 @@ BURST_16K = TAKE_16K + 4096
 
 MAX_WINDOWS = 2048
 """Windows of one front-end call at most, to bound memory: 5 MB in float32 where a window has 640 samples."""
+
+
+class Frames(NamedTuple):
+    """New frames of some streams, a whole number p of patch hops."""
+
+    frames: Float32Array  # (k, m, frame_width)
+    first_16k: Int64Array  # (k,) where the first ones end
+    last_16k: Int64Array  # (k,) where the last ones end
+    powers: Float32Array | None  # (k, p) mean squares of the samples, where asked for
 
 
 class Framing:
@@ -91,9 +102,9 @@ class Framing:
             for i in range(0, len(group), size):
                 yield group[i : i + size], m_one
 
-    def advance(self, slots: Int64Array, m: int, ring: SampleRing) -> tuple[Float32Array, Int64Array, Int64Array]:
-        """`m` new frames (k, m, frame_width) of each of these streams, and where the first and the last end (k,) at
-        16 kHz. `ring`: the samples at 16 kHz.
+    def advance(self, slots: Int64Array, m: int, ring: SampleRing, *, powers: bool = False) -> Frames:
+        """`m` new frames of each of these streams, with `powers` the powers of their patch hops. `ring`: the samples at
+        16 kHz.
         """
         done = self._done[slots]
         if self.ring_8k:
@@ -108,7 +119,15 @@ class Framing:
         frames = self.front_end.frames(windows.reshape(len(slots) * m, -1)).reshape(len(slots), m, -1)
         self._done[slots] = done + m
         first_end_16k = (first + self.window) * self.factor
-        return frames, first_end_16k, first_end_16k + (m - 1) * self.hop_16k
+        last_end_16k = first_end_16k + (m - 1) * self.hop_16k
+        return Frames(frames, first_end_16k, last_end_16k, self._powers(windows) if powers else None)
+
+    def _powers(self, windows: Float32Array) -> Float32Array:
+        """Mean squares (k, p) of the patch hops of windows (k, m, ...): of the last `hop_samples` of each window."""
+        k, m = windows.shape[:2]
+        squares = np.square(windows[:, :, -self.hop_samples :], dtype=np.float32).sum(axis=2)
+        means = squares.reshape(k, m // self.patch_hop_frames, -1).mean(axis=2) / self.hop_samples
+        return np.asarray(means, np.float32)
 
     def _halve(self, slots: Int64Array, upto: Int64Array, ring_8k: SampleRing, ring: SampleRing) -> None:
         """Bring the 8 kHz ring to sample `upto` (k,), as many samples of each stream at once as it lacks."""
@@ -123,6 +142,11 @@ class Framing:
             samples = half.half_rate(ring.span(some, at, 2 * n + half.TAPS - 1))
             for slot, row in zip(some, samples, strict=True):
                 ring_8k.write(int(slot), row)
+
+
+def of_rows(new: Frames, rows: BoolArray) -> Frames:
+    """The frames of some of the streams, (k,) True."""
+    return Frames(*(None if part is None else part[rows] for part in new))  # type: ignore[arg-type]
 
 
 def ring_size(reach: int, burst: int) -> int:

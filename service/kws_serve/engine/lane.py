@@ -15,7 +15,7 @@ import numpy as np
 from kws_serve.backends.contract import LoadedModel
 from kws_serve.core.detector import Firing
 from kws_serve.core.ring import SampleRing
-from kws_serve.engine.framing import Framing
+from kws_serve.engine.framing import Frames, Framing, of_rows
 from kws_serve.engine.lane_model import LaneModel
 from kws_serve.manifest.spec import DetectionSpec
 from kws_serve.messages import BackendError, Float32Array, Int64Array
@@ -79,20 +79,20 @@ class Lane:
             return
         used = np.logical_or.reduce([m.enabled[slots] for m in self.models])
         for some, m in self.framing.due(slots[used], limit_16k[used]):
-            frames, first_16k, decided_16k = self.framing.advance(some, m, ring)
+            powers = any(model.detector.listens_around for model in self.models)
+            new = self.framing.advance(some, m, ring, powers=powers)
             if self.on_frames:
-                self.on_frames(self, some, frames, first_16k)
+                self.on_frames(self, some, new.frames, new.first_16k)
             for model in tuple(self.models):
                 mine = model.enabled[some]
-                if mine.any() and (outcome := self._outcome(model, some[mine], frames[mine], decided_16k[mine])):
+                if mine.any() and (outcome := self._outcome(model, some[mine], of_rows(new, mine))):
                     yield outcome
 
-    def _outcome(
-        self, model: LaneModel, slots: Int64Array, frames: Float32Array, decided_16k: Int64Array
-    ) -> Outcome | None:
-        """What the model, or the one before it, makes of new frames (k, m, frame_width); None where it failed: then
-        these patches are lost and counted, and its next ones are what they would have been.
+    def _outcome(self, model: LaneModel, slots: Int64Array, new: Frames) -> Outcome | None:
+        """What the model, or the one before it, makes of new frames of k streams; None where it failed: then these
+        patches are lost and counted, and its next ones are what they would have been.
         """
+        frames = new.frames
         try:
             try:
                 scores = model.advance(frames, slots)
@@ -109,7 +109,8 @@ class Lane:
             return None
         model.patches += scores.shape[0] * scores.shape[1]
         model.recent.push(slots, scores)
-        return Outcome(model, slots, scores, decided_16k, model.detector.update(slots, scores, decided_16k))
+        firings = model.detector.update(slots, scores, new.last_16k, new.powers)
+        return Outcome(model, slots, scores, new.last_16k, firings)
 
     def _roll_back(self, model: LaneModel, why: BackendError) -> LaneModel:
         """The model that `model` had replaced, in its place again."""

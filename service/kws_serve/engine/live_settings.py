@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 
-from kws_serve.manifest.consistency import check_detection
+from kws_serve.manifest.consistency import changed, check_detection
 from kws_serve.manifest.spec import DetectionSpec, ModelSpec
 from kws_serve.manifest.tables import DETECTION
 from kws_serve.messages import JsonObject, ManifestError
@@ -38,6 +38,11 @@ class LiveSettings:
             for key, value in values.items():
                 if value is None:
                     entry.pop(key, None)
+                elif isinstance(value, dict):  # isolation: merged likewise
+                    inner = {**entry.get(key, {}), **value}
+                    entry[key] = _checked(
+                        f"detection.{label}.{key}", key, {k: v for k, v in inner.items() if v is not None}
+                    )
                 else:
                     entry[key] = _checked(f"detection.{label}.{key}", key, value)
             if not entry:
@@ -62,22 +67,21 @@ class LiveSettings:
     def _effective(self, overrides: JsonObject) -> dict[str, DetectionSpec]:
         result = {}
         for label, spec in self.spec.detection.items():
-            changed = {**overrides.get("*", {}), **overrides.get(label, {})}
-            merged = replace(spec, **changed)
+            merged = changed(spec, overrides.get("*", {}), overrides.get(label, {}))
             if merged.off_threshold > merged.threshold:  # a threshold moved below it takes it along
                 merged = replace(merged, off_threshold=merged.threshold)
             with _plain_faults():
-                check_detection(f"detection.{label}", merged)
+                check_detection(f"detection.{label}", merged, self.spec.task)
             result[label] = merged
         return result
 
 
-def _checked(where: str, key: str, value: object) -> float | int:
+def _checked(where: str, key: str, value: object) -> float | int | JsonObject:
     """`value` where it is in the key's range; else ValueError."""
     if key not in DETECTION:
         raise ValueError(f"{where}: unknown setting; wanted one of {', '.join(DETECTION)}")
     with _plain_faults():
-        checked: float | int = DETECTION[key].check(value, where)
+        checked: float | int | JsonObject = DETECTION[key].check(value, where)
     return checked
 
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import asdict, replace
 from typing import Any
 
 from kws_serve.manifest.fields import choice, read_object, refuse, shown_key
-from kws_serve.manifest.spec import DctSpec, DetectionSpec, FrontEndSpec, LogSpec, MelSpec
+from kws_serve.manifest.spec import DctSpec, DetectionSpec, FrontEndSpec, IsolationSpec, LogSpec, MelSpec
 from kws_serve.manifest.tables import DETECTION, FRONT_END, RAW_FRONT_END
 from kws_serve.messages import ManifestError
 
@@ -60,7 +61,7 @@ def _check_dct(spec: FrontEndSpec) -> None:
         raise refuse("front_end.dct.n", spec.dct.n, 'at least 2 where c0 is "none"')
 
 
-def parse_detection(value: dict[str, Any], firing: Sequence[str]) -> dict[str, DetectionSpec]:
+def parse_detection(value: dict[str, Any], firing: Sequence[str], task: str) -> dict[str, DetectionSpec]:
     """One entry for each label that can fire: its own over "*" over the defaults. Raises ManifestError."""
     entries: dict[str, dict[str, Any]] = {}
     for label, settings in value.items():
@@ -68,18 +69,30 @@ def parse_detection(value: dict[str, Any], firing: Sequence[str]) -> dict[str, D
         if label != "*" and label not in firing:
             raise refuse(where, settings, '"*" or a label that is no rest label')
         entries[label] = read_object(settings, where, DETECTION)
-    merged = {label: DetectionSpec(**entries.get("*", {}) | entries.get(label, {})) for label in firing}
+    merged = {label: changed(DetectionSpec(), entries.get("*", {}), entries.get(label, {})) for label in firing}
     for label, spec in merged.items():
-        check_detection(f"detection.{shown_key(label if label in entries else '*')}", spec)
+        check_detection(f"detection.{shown_key(label if label in entries else '*')}", spec, task)
     return merged
 
 
-def check_detection(where: str, spec: DetectionSpec) -> None:
+def changed(spec: DetectionSpec, *layers: dict[str, Any]) -> DetectionSpec:
+    """`spec` with what the layers say, the last one first; of `isolation` they change one by one what they name."""
+    for layer in layers:
+        own = dict(layer)
+        if own.get("isolation") is not None:
+            own["isolation"] = replace(spec.isolation or IsolationSpec(), **own["isolation"])
+        spec = replace(spec, **own)
+    return spec
+
+
+def check_detection(where: str, spec: DetectionSpec, task: str) -> None:
     """One label's settings fit together; also for settings changed later. Raises ManifestError."""
     if spec.off_threshold > spec.threshold:
         raise refuse(f"{where}.off_threshold", spec.off_threshold, f"at most threshold, {spec.threshold:g}")
     if spec.k > spec.n:
         raise refuse(f"{where}.k", spec.k, f"at most n, {spec.n}")
+    if spec.isolation is not None and task != "keyword":
+        raise refuse(f"{where}.isolation", asdict(spec.isolation), "none where task is event")
 
 
 def patch_hop_ms_of(fields: dict[str, Any], front_end: FrontEndSpec) -> float:

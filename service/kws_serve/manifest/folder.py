@@ -69,7 +69,7 @@ def parse_model(data: bytes, folder: Path) -> ModelSpec:
         with faults.collected():
             files[kind] = _file(entry, f"files.{kind}", folder)
     with faults.collected():
-        detection = parse_detection(fields.get("detection", {}), [x for x in labels if x not in rest])
+        detection = parse_detection(fields.get("detection", {}), [x for x in labels if x not in rest], fields["task"])
     faults.refuse_any()
     return ModelSpec(
         name=fields["name"],

@@ -123,6 +123,19 @@ class FileSpec:
 
 
 @dataclass(frozen=True, slots=True)
+class IsolationSpec:
+    """A word counts only if nobody talked just before it and, with `after_ms`, just after it. Somebody talked where the
+    mean power is less than `margin_db` below the word's loudest 60 ms and the model's own score of speech (1 minus that
+    of its silence label; 1 without such a label) is at least `speech`. Both times 0: off.
+    """
+
+    before_ms: Annotated[float, Within(0, 2000)] = 500.0
+    after_ms: Annotated[float, Within(0, 2000)] = 0.0  # it delays each detection by as much
+    margin_db: Annotated[float, Within(0, 60)] = 9.0
+    speech: Annotated[float, Within(0, 1)] = 0.9
+
+
+@dataclass(frozen=True, slots=True)
 class DetectionSpec:
     """Detector settings of one label; times in audio time."""
 
@@ -133,6 +146,7 @@ class DetectionSpec:
     n: Annotated[int, Within(1, 100)] = 3
     refractory_s: Annotated[float, Within(0, 3600)] = 1.0
     onset_offset_ms: Annotated[float, Within(0, 60_000)] = 0.0
+    isolation: IsolationSpec | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -30,6 +30,7 @@ from kws_serve.manifest.spec import (
     Digest,
     FileSpec,
     FrontEndSpec,
+    IsolationSpec,
     LogSpec,
     MelSpec,
     ModelSpec,
@@ -90,6 +91,7 @@ RAW_FRONT_END = table_of(
 )  # the samples are the patch: nothing else applies
 FRONT_END = table_of(FrontEndSpec, required=("window_samples", "hop_samples", "fft_size", "mel"))
 FILE = {"path": Key(text(255), required=True)} | table_of(FileSpec)
+ISOLATION = table_of(IsolationSpec)
 DETECTION = table_of(DetectionSpec)
 
 

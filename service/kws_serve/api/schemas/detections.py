@@ -43,6 +43,15 @@ class DetectionPage(Exact):
     next: int
 
 
+class IsolationSettings(Exact):
+    """When a word stands alone: nobody talked so long before it and after it. In overrides only what was changed."""
+
+    before_ms: float | None = None
+    after_ms: float | None = None
+    margin_db: float | None = None
+    speech: float | None = None
+
+
 class LabelSettings(Exact):
     """Detector settings of one label; of "*" only what was changed."""
 
@@ -53,6 +62,7 @@ class LabelSettings(Exact):
     n: int | None = None
     refractory_s: float | None = None
     onset_offset_ms: float | None = None
+    isolation: IsolationSettings | None = None
 
 
 class WhyPatch(Exact):
@@ -75,6 +85,15 @@ class WhyScores(Exact):
     """The detection's label, as compared with the thresholds; null where what came before is not kept."""
 
 
+class WhySurroundings(Exact):
+    """What was before a word that has to stand alone."""
+
+    margin_db: float
+    """How far the mean power before it lies below the word's loudest 60 ms."""
+    speech: float
+    """The model's mean score of speech there."""
+
+
 class Why(Exact):
     """What fired a detection; null: no longer kept (the last 100 are, in memory)."""
 
@@ -82,6 +101,8 @@ class Why(Exact):
     settings: LabelSettings | None
     patch: WhyPatch | None
     scores: WhyScores | None
+    surroundings: WhySurroundings | None = None
+    """null: the label need not stand alone."""
 
 
 class ReviewMark(Exact):

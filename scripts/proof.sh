@@ -12,4 +12,4 @@ printf '{"date": "%s", "commit": "%s", "machine": "%s, %s cores"}\n' "$(date -u 
     tests/sinks tests/reliability tests/fuzz tests/host/test_systemd.py tests/sources/test_virtual_microphone.py \
     tests/integration/test_short_files.py tests/board/test_packets.py tests/board/test_board.py tests/browser tests/host/test_watch.py
 mv "$PROOF_LOG" docs/proof.jsonl
-"$python" -m tests.campaigns.guarantees
+"$python" -m tests.campaigns.guarantees --seal

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import ast
+import json
 import re
 import shlex
 import subprocess
@@ -15,6 +16,7 @@ import pytest
 
 from kws_serve.config import SERVE, Settings, add_flags, flag_name, load_settings, variable_name
 from kws_serve.sources import parse_sources
+from tests.campaigns import guarantees
 from tests.campaigns.mutants import MUTANTS
 from tests.support.live_server import live_server
 from tests.support.tiny_model import write_level_model
@@ -165,3 +167,15 @@ def test_the_files_and_folders_of_the_architecture_are_there():
         assert any((place / name).exists() for place in places), name
     rooms = {p.parent.name for p in service.glob("*/__init__.py")} - {"demo"}
     assert rooms <= set(re.findall(r"\| `([a-z]+)/` \|", ARCHITECTURE)), "a room that the table lacks"
+
+
+def test_guarantees_name_real_files_and_what_has_changed_since_is_stale(monkeypatch, tmp_path):
+    proof = tmp_path / "proof.jsonl"
+    row = guarantees.ROWS[0]
+    assert all(row.files for row in guarantees.ROWS)
+    proof.write_text(json.dumps({"row": row.row, "n": "3", "figure": "fine"}) + "\n")
+    monkeypatch.setattr(guarantees, "PROOF", proof)
+    assert guarantees.stale() == [row] and "| 3 | fine (*stale*) |" in guarantees.page()
+    guarantees.seal()
+    assert guarantees.stale() == [] and "| 3 | fine |" in guarantees.page()
+    assert guarantees.PAGE.read_text().count("\n") > len(guarantees.ROWS)

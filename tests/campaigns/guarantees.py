@@ -1,12 +1,15 @@
 """What the service promises, by whom it is guarded and tested.
 
 `python -m tests.campaigns.guarantees` writes docs/guarantees.md. The figures come from `docs/proof.jsonl`, which
-`make proof` wrote.
+`make proof` wrote, with a digest of each row's guarding files (`--seal`). A row whose files are others now is shown as
+*stale*; `--check`, which a release wants to pass, lists these and exits 1.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
+import re
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +17,8 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 PAGE = ROOT / "docs" / "guarantees.md"
 PROOF = ROOT / "docs" / "proof.jsonl"
+SOURCES = (".py", ".c", ".h", ".js")
+"""What counts of a folder that is named as a guard."""
 
 
 @dataclass(frozen=True)
@@ -26,6 +31,25 @@ class Row:
     tests: tuple[str, ...]  # FILE::FUNCTION
     n: str = ""  # how often, where the test itself does not note it
     figure: str = ""
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """Those that `guard` names. Raises FileNotFoundError for one that is not there."""
+        paths = [_guarding(name) for name in re.findall(r"`([^`]+)`", self.guard)]
+        inside = [sorted(x for x in p.rglob("*") if x.suffix in SOURCES) if p.is_dir() else [p] for p in paths]
+        return tuple(path for some in inside for path in some)
+
+    @property
+    def digest(self) -> str:
+        """Of the files' contents, in their order."""
+        return hashlib.sha256(b"\0".join(path.read_bytes() for path in self.files)).hexdigest()[:16]
+
+
+def _guarding(name: str) -> Path:
+    for root in ("service/kws_serve", "firmware_bridge/kws_board", "firmware_bridge", "."):
+        if (ROOT / root / name).exists():
+            return ROOT / root / name
+    raise FileNotFoundError(f"{name}: found no such file, wanted one of the service, the board or the page")
 
 
 _SEC, _TOK = "tests/api/test_security.py", "tests/api/test_tokens.py"
@@ -219,6 +243,7 @@ it is kept, the test that tries it, how often, and what was measured. `make test
 `make proof` all of them and writes this page; `make mutants` takes each guard away and wants its test to fail.
 
 {when}
+*Stale* stands where a file that guards the promise has changed since.
 
 Where a time stands, it is of that machine at that moment; the tests themselves assert none.
 """
@@ -290,23 +315,49 @@ THE_PAGE = (
 )
 
 
-def page() -> str:
-    """The page as it should be."""
-    noted = {}
+SECTIONS = (("Security", SECURITY), ("Delivery", DELIVERY), ("The page", THE_PAGE))
+ROWS = tuple(row for _, rows in SECTIONS for row in rows)
+
+
+def noted() -> tuple[str, dict[str, dict[str, str]]]:
+    """When it was measured, and what, by row."""
+    found: dict[str, dict[str, str]] = {}
     when = "The full counts have not been run."
     for line in PROOF.read_text().splitlines() if PROOF.exists() else ():
-        found = json.loads(line)
-        if "commit" in found:
-            when = f"Measured at the full counts on {found['date']}, commit {found['commit']}, {found['machine']}."
+        one = json.loads(line)
+        if "commit" in one:
+            when = f"Measured at the full counts on {one['date']}, commit {one['commit']}, {one['machine']}."
         else:
-            noted[found["row"]] = found
+            found[one["row"]] = one
+    return when, found
+
+
+def stale() -> list[Row]:
+    """Rows that were measured with other files than they have now."""
+    measured = noted()[1]
+    return [row for row in ROWS if row.row in measured and measured[row.row].get("guards") != row.digest]
+
+
+def seal() -> None:
+    """Note with each measured row what its files are now: to be called where it has just been measured."""
+    digests = {row.row: row.digest for row in ROWS}
+    lines = [json.loads(line) for line in PROOF.read_text().splitlines()]
+    lines = [{**one, "guards": digests[one["row"]]} if one.get("row") in digests else one for one in lines]
+    PROOF.write_text("".join(json.dumps(one) + "\n" for one in lines))
+
+
+def page() -> str:
+    """The page as it should be."""
+    when, measured = noted()
+    old = stale()
     parts = [HEAD.format(when=when)]
-    for title, rows in (("Security", SECURITY), ("Delivery", DELIVERY), ("The page", THE_PAGE)):
+    for title, rows in SECTIONS:
         parts.append(f"## {title}\n\n| row | promise | guard | tests | number | measured |\n|---|---|---|---|---|---|")
         for row in rows:
-            found = noted.get(row.row, {"n": row.n, "figure": row.figure})
+            found = measured.get(row.row, {"n": row.n, "figure": row.figure})
             tests = ", ".join(f"`{t.rpartition('/')[2]}`" for t in row.tests)
-            cells = (row.row, row.promise, row.guard, tests, found["n"], found["figure"])
+            figure = found["figure"] + (" (*stale*)" if row in old else "")
+            cells = (row.row, row.promise, row.guard, tests, found["n"], figure)
             parts.append("| " + " | ".join(cells) + " |")
         parts.append("")
     return "\n".join(parts) + TAIL
@@ -327,6 +378,17 @@ Webhooks (outgoing URLs) and media URLs: neither is built, so no guard is either
 """
 
 
-if __name__ == "__main__":
+def main(arguments: list[str]) -> int:
+    """Write the page, or `--check` that nothing is stale."""
+    if arguments == ["--check"]:
+        for row in stale():
+            print(f"stale: {row.row}: {row.guard} is not what was measured; run make proof")
+        return 1 if stale() else 0
+    if arguments == ["--seal"]:
+        seal()
     PAGE.write_text(page())
-    sys.exit(0)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -207,8 +207,11 @@ class StreamCounts:
 
 
 def count(scene: Scene, spec: ModelSpec, firings: list[Firing], tolerance_s: float) -> StreamCounts:
-    """A firing whose first patch above the threshold ends between onset and `tolerance_s` after the clip is a hit."""
-    left = [(firing.label, firing.start_16k / ENGINE_RATE_HZ) for firing in firings]
+    """A firing whose first patch above the threshold ends between onset and `tolerance_s` after the clip is a hit.
+    `firings`: with the model's own onset offsets.
+    """
+    offset_s = {label: s.onset_offset_ms / 1000 for label, s in spec.detection.items()}
+    left = [(f.label, f.start_16k / ENGINE_RATE_HZ + offset_s[f.label]) for f in firings]
     hits, misses = 0, 0
     delays: dict[str, list[float]] = {}
     for mark in scene.marks:
@@ -225,5 +228,5 @@ def count(scene: Scene, spec: ModelSpec, firings: list[Firing], tolerance_s: flo
 
 
 def with_settings(spec: ModelSpec, **changed: Any) -> dict[str, DetectionSpec]:
-    """The model's settings with some changed for every label, and no onset offset: starts are decision times."""
-    return {label: replace(s, onset_offset_ms=0.0, **changed) for label, s in spec.detection.items()}
+    """The model's settings with some changed for every label."""
+    return {label: replace(s, **changed) for label, s in spec.detection.items()}

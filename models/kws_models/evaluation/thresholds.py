@@ -118,10 +118,13 @@ def _first(fits: BoolArray) -> int:
 
 
 def chosen_detection(spec: ModelSpec, choice: Choice) -> dict[str, Any]:
-    """DetectionSpec per label as the service will use them, starts being decision times."""
+    """DetectionSpec per label as the service will use them, with the onset offsets that the model had."""
     return {
         label: replace(
-            s, threshold=choice.thresholds[label], off_threshold=OFF_SHARE * choice.thresholds[label], **choice.settings
+            s,
+            threshold=choice.thresholds[label],
+            off_threshold=OFF_SHARE * choice.thresholds[label],
+            **choice.settings,
         )
-        for label, s in with_settings(spec).items()
+        for label, s in spec.detection.items()
     }

@@ -89,6 +89,7 @@ def one_of(names: Iterable[str]) -> Callable[[str], str]:
             raise _wrong(text, f"one of {', '.join(known)}")
         return text
 
+    read.choices = known  # type: ignore[attr-defined]  # for the shell's completion
     return read
 
 

@@ -74,4 +74,4 @@ def test_a_stream_that_begins_at_full_level_fires_nothing_for_it(recordings):
         found = labels(engine, loud, before_s=PATCH_S)
         if found:  # is it the sound itself? The same twice more, in its own midst
             fired += sorted(found - labels(engine, np.concatenate([loud] * 3), after_s=3.0))
-    assert len(fired) <= 0.01 * len(sounds), fired
+    assert len(fired) <= max(1, 0.01 * len(sounds)), fired

@@ -23,6 +23,7 @@ class _Print(argparse.Action):
 
         whole: argparse.ArgumentParser = self.const(parser)
         for action in _actions(whole):
+            action.choices = action.choices or getattr(action.type, "choices", None)
             if action.metavar == "DIR":
                 action.complete = shtab.DIRECTORY  # type: ignore[attr-defined]
             elif action.metavar in ("FILE", "OUT"):

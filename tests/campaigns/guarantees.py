@@ -305,6 +305,18 @@ THE_PAGE = (
         "as promised",
     ),
     Row(
+        "watched, hostile",
+        "One deadline of 2 s and 64 KiB for a watched server's whole answer; every fault is a miss",
+        "`host/watch.py`",
+        (
+            "tests/host/test_watch.py::test_every_fault_is_a_miss",
+            "tests/host/test_watch.py::test_what_nobody_has_thought_of_is_a_miss_too",
+            "tests/host/test_watch.py::test_one_with_many_streams_is_within_the_bound",
+        ),
+        "19 kinds of bad answers, 60 streams",
+        "each OFF after 3; ON with its streams",
+    ),
+    Row(
         "accessible",
         "No serious fault that axe-core finds, in every view, light, dark and at 360 px",
         "`frontend/index.html`, `frontend/style.css`",

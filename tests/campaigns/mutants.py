@@ -37,6 +37,7 @@ _BUDGET = "tests/transport/test_budget.py"
 _LOG = "tests/sinks/test_event_log.py"
 _RETENTION = "tests/sinks/test_retention.py"
 _TERMINAL = "tests/commands/test_terminal.py"
+_WATCH = "tests/host/test_watch.py"
 
 MUTANTS = (
     Mutant("S1", _S + "api/security.py", "if not is_loopback(host) and not", "if False and not",
@@ -165,7 +166,16 @@ MUTANTS = (
            "if False else patch.copy()",
            "tests/engine/test_evidence.py -k raw"),
     Mutant("watched server", _S + "host/watch.py", "if self._missed >= MISSED else before", "if False else before",
-           "tests/host/test_watch.py -k three_missed"),
+           f"{_WATCH} -k three_missed"),
+    Mutant("watched, hostile", _S + "host/watch.py", "self._connection.settimeout(_left_s(self._deadline_s))",
+           "self._connection.settimeout(TIMEOUT_S)", f"{_WATCH} -k fault_is and drips"),
+    Mutant("watched, hostile", _S + "host/watch.py", "if self._left < 0:", "if False:",
+           f"{_WATCH} -k fault_is and long"),
+    Mutant("watched, hostile", _S + "host/watch.py", 'if not math.isfinite(numbers["load"]) or not', "if not",
+           f"{_WATCH} -k fault_is and float"),
+    Mutant("watched, hostile", _S + "host/watch.py", "text.encode()", "str(text)", f"{_WATCH} -k fault_is and text"),
+    Mutant("watched, hostile", _S + "host/watch.py", "except Exception as e:\n            why",
+           "except StatusError as e:\n            why", f"{_WATCH} -k thought_of"),
     Mutant("output not taken", _S + "commands/terminal.py", 'self._printer.put(_printable(text) + "\\n")',
            'open(1, "w", closefd=False).write(text + "\\n")', f"{_TERMINAL} -k go_on and stdout"),
     Mutant("output not taken", _S + "host/printer.py", "self._printer.put(whole + newline)",

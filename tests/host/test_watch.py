@@ -5,7 +5,9 @@ from __future__ import annotations
 import csv
 import http.server
 import io
+import json
 import socket
+import socketserver
 import subprocess
 import sys
 import threading
@@ -151,12 +153,121 @@ def test_what_is_no_kws_serve_is_said_and_redirects_are_not_followed(odd, path, 
         get_json(odd, path, None)
 
 
-@pytest.mark.parametrize("answer", [[], {}, {"name": 1}, None, "x", {"streams": 3}])
+@pytest.mark.parametrize("answer", [[], {}, {"items": 1}, {"items": []}, {"items": [{"name": 1}]}, None, "x"])
 def test_a_status_of_another_kind_is_no_answer(monkeypatch, answer):
     monkeypatch.setattr(watch, "get_json", lambda *_: answer)
     server = Watched("http://x:1", None)
     assert not server.poll()
     assert server.row["detail"] == "found no status, wanted that of kws-serve"
+
+
+ROW = {"name": "two", "device": "", "user": "u", "note": "", "load": 0.5, "streams": 3, "detail": ""}
+ROW |= {"last_seen": "2026-11-20T09:00:00.000Z"}
+
+
+def answer(row: str = "", *, head: str = "") -> bytes:
+    """A server's list with one row, given as JSON; the good one by default."""
+    body = f'{{"items":[{row or json.dumps(ROW)}]}}'
+    return f"HTTP/1.1 200 OK\r\n{head or f'Content-Length: {len(body)}'}\r\n\r\n{body}".encode()
+
+
+def with_(**changed: str) -> bytes:
+    """The good row with some values, given as JSON."""
+    return answer(
+        "{" + ",".join(f'"{k}":{v}' for k, v in {**{k: json.dumps(v) for k, v in ROW.items()}, **changed}.items()) + "}"
+    )
+
+
+def parts(data: bytes) -> list[bytes]:
+    """Byte by byte."""
+    return [data[i : i + 1] for i in range(len(data))]
+
+
+class Scripted(socketserver.ThreadingTCPServer):
+    """Says `parts` to whatever it is asked, a part each `pause_s`."""
+
+    allow_reuse_address = daemon_threads = True
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), ScriptedAnswer)
+        self.parts = [answer()]
+        self.pause_s = 0.0
+
+
+class ScriptedAnswer(socketserver.StreamRequestHandler):
+    def handle(self) -> None:
+        self.request.recv(65536)
+        assert isinstance(self.server, Scripted)
+        try:
+            for part in self.server.parts:
+                self.wfile.write(part)
+                time.sleep(self.server.pause_s)
+        except OSError:
+            pass  # it was hung up on
+
+
+@pytest.fixture
+def scripted() -> Iterator[Scripted]:
+    with Scripted() as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield server
+        server.shutdown()
+
+
+FAULTS = {
+    "drips its headers": parts(answer()),
+    "drips its body": [answer()[:-80], *parts(answer()[-80:])],
+    "drips what goes before": parts(b"HTTP/1.1 100 Continue\r\n\r\n" * 3 + answer()),
+    "deep": [answer("[" * 30_000)],
+    "NaN": [with_(load="NaN")],
+    "infinite": [with_(load="Infinity")],
+    "infinite for a float": [with_(load="1e999")],
+    "no float": [with_(load="1" + "0" * 400)],
+    "NaN in a text": [with_(load='"nan"')],
+    "a count below 0": [with_(streams="-1")],
+    "a count that no page can tell": [with_(streams="1e300")],
+    "a text that is no Unicode": [with_(name='"\\ud800"')],
+    "a text that is none": [with_(note="[[1]]")],
+    "long": [with_(note=json.dumps("x" * (64 << 10)))],
+    "long headers": [answer(head="\r\n".join(f"X-{i}: {'x' * 1000}" for i in range(70)))],
+    "a broken chunk": [answer(head="Transfer-Encoding: chunked")],
+    "cut off": [answer()[:-9]],
+    "nothing": [],
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_every_fault_is_a_miss(scripted, monkeypatch, fault):
+    """It was ON, and its answers go bad: OFF after three of them, and its row can be told on."""
+    server = Watched(f"http://127.0.0.1:{scripted.server_address[1]}", None)
+    assert server.poll()
+    assert (server.row["state"], server.row["streams"]) == ("ON", 3)
+    scripted.parts = FAULTS[fault]
+    if len(scripted.parts) > 1:
+        monkeypatch.setattr(watch, "TIMEOUT_S", 0.4)
+        scripted.pause_s = 2.0 / 80  # the whole answer takes 2 s and more, of which no byte is late
+    changed = [server.poll() for _ in range(MISSED)]
+    assert changed == [False] * (MISSED - 1) + [True]
+    assert server.row["state"] == "OFF"
+    assert server.row["detail"]
+    ServerList.model_validate({"items": [server.row]})
+    json.dumps(server.row, ensure_ascii=False, allow_nan=False).encode()
+
+
+def test_what_nobody_has_thought_of_is_a_miss_too():
+    server = Watched("http://a..b:1", None)  # no name: Python raises a UnicodeError
+    server.row["state"], server._missed = "ON", 0
+    assert [server.poll() for _ in range(MISSED)] == [False] * (MISSED - 1) + [True]
+
+
+def test_one_with_many_streams_is_within_the_bound(model, monkeypatch):
+    monkeypatch.setattr(watch, "MOST_BYTES", 4096, raising=False)
+    with live_server([model]) as live:
+        for i in range(60):
+            live.engine.open_stream(f"stream-{i}", 16000)
+        server = Watched(live.http, None)
+        assert server.poll()
+        assert (server.row["state"], server.row["streams"]) == ("ON", 60)
 
 
 @pytest.mark.parametrize(

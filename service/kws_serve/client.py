@@ -13,7 +13,7 @@ import json
 import random
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from ssl import SSLContext
+from ssl import SSLCertVerificationError, SSLContext
 from types import TracebackType
 from typing import Any
 from urllib.parse import urlencode, urlsplit, urlunsplit
@@ -45,14 +45,19 @@ class KwsClient:
     """A service at `url` (http://, https://, ws:// or wss://), with its token where it wants one."""
 
     def __init__(self, url: str, token: str | None = None, ssl: SSLContext | None = None) -> None:
-        """`ssl`: for https, where the certificate is not one that this machine trusts. Raises ValueError: the URL."""
+        """`ssl`: for https, where the certificate is not one that this machine trusts; without it the certificate is
+        verified as usual. Raises ValueError: the URL.
+        """
         parts = urlsplit(url)
         schemes = {"http": "ws", "https": "wss", "ws": "ws", "wss": "wss"}
         if parts.scheme not in schemes or not parts.netloc:
-            raise ValueError(f"url: found {url!r}, wanted http://HOST:PORT or ws://HOST:PORT")
+            raise ValueError(f"url: found {url!r}, wanted http://HOST:PORT, https://, ws:// or wss://")
         self._base = urlunsplit((schemes[parts.scheme], parts.netloc, parts.path.rstrip("/"), "", ""))
         self._headers = {"Authorization": f"Bearer {token}"} if token else {}
-        self._ssl = ssl
+        secure = schemes[parts.scheme] == "wss"
+        if ssl and not secure:
+            raise ValueError(f"ssl: found a context for {url!r}, wanted https://HOST:PORT")
+        self._ssl = ssl or True if secure else None  # True: a default context
         self._open: set[ClientConnection] = set()
         self.log_id: str | None = None
         self.last_id: int | None = None  # of the last detection seen without a filter's help
@@ -76,7 +81,7 @@ class KwsClient:
                 compression=None,
                 proxy=None,
                 close_timeout=2.0,  # waited out where messages lie unread
-                ssl=self._ssl if url.startswith("wss:") and self._ssl else None,
+                ssl=self._ssl,
             )
         except InvalidStatus as e:
             if e.response.status_code >= 500 or e.response.status_code == 429:
@@ -94,12 +99,14 @@ class KwsClient:
         """Detections as they come, each once, through lost connections; with `after`, first what is kept after it.
 
         `log_gap` messages are yielded too: they say what the log no longer has. Raises ServiceError where trying
-        again is useless (bad token, bad parameter).
+        again is useless (bad token, bad parameter), SSLCertVerificationError where the certificate is not trusted.
         """
         wait_s = _FIRST_RETRY_S
         while True:
             try:
                 connection = await self._connect("/v1/detections", {"after": after, "stream": stream, "label": label})
+            except SSLCertVerificationError:
+                raise
             except OSError:
                 await asyncio.sleep(wait_s * (0.5 + random.random() / 2))
                 wait_s = min(_LAST_RETRY_S, 2 * wait_s)
@@ -316,6 +323,8 @@ class AudioSender:
                     break
                 if answer["code"] in _FINAL:
                     raise ServiceError(answer["code"], answer["message"])
+            except SSLCertVerificationError:
+                raise
             except (OSError, ConnectionClosed):
                 pass
             await asyncio.sleep(wait_s * (0.5 + random.random() / 2))

@@ -23,6 +23,7 @@ from kws_serve.messages import KwsError
 from tests.api.conftest import TOKEN
 from tests.api.test_security import closed_with
 from tests.campaigns.proof import record
+from tests.support.certificate import self_signed
 from tests.support.echo_server import echo_app
 from tests.support.live_server import LiveServer, live_server
 from tests.support.service import Service, running
@@ -261,18 +262,7 @@ async def test_s14_audio_is_not_stored(level_model, tmp_path, free_port):
 
 @pytest.fixture(scope="module")
 def certificate(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
-    folder = tmp_path_factory.mktemp("tls")
-    cert, key = folder / "cert.pem", folder / "key.pem"
-    subprocess.run(
-        [
-            *("openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes"),
-            *("-days", "2", "-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost,IP:127.0.0.1"),
-            *("-keyout", key, "-out", cert),
-        ],
-        check=True,
-        capture_output=True,
-    )
-    return cert, key
+    return self_signed(tmp_path_factory.mktemp("tls"))
 
 
 @pytest.mark.filterwarnings("ignore:ssl.TLSVersion:DeprecationWarning")

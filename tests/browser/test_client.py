@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from kws_serve.messages import Detection
+from tests.support.certificate import self_signed, spki_sha256
 from tests.support.live_server import live_server
 from tests.support.streams import expected, words
 from tests.support.tiny_model import write_level_model
@@ -142,6 +143,19 @@ def test_what_is_wrong_is_said(pages, level_model):
     assert len(told) == len(starts)
     for text, start in zip(told, starts, strict=True):
         assert text.startswith(start), told
+
+
+def test_both_ways_through_tls(pages, level_model, tmp_path):
+    """The browser trusts this certificate and no other, as if it were installed."""
+    cert, key = self_signed(tmp_path)
+    audio = words(2.0)
+    with live_server([level_model], tls=(cert, key)) as server:
+        page = pages.open(server.http, flags=[f"--ignore-certificate-errors-spki-list={spki_sha256(key)}"])
+        messages = page.evaluate(SEND, [server.http, base64_of(audio), 1600, 0])
+        wanted = expected(level_model, audio)
+        told = page.evaluate(COLLECT.replace("TOKEN", "null"), [server.http, len(wanted)])
+    assert messages[-1] == {"type": "done", "samples": len(audio)}
+    assert [label for _, _, label in told] == [label for label, _ in wanted]
 
 
 def test_the_readmes_five_lines(pages, level_model):

@@ -132,6 +132,14 @@ SECURITY = (
         (f"{_TOK}::test_s14_audio_is_not_stored",)),
     Row("S15", "TLS >= 1.2; the container without root", "`app.py` Server, `docker/Dockerfile`",
         (f"{_TOK}::test_s15_tls_from_1_2_up",)),
+    Row("TLS, clients", "Certificates are verified; one that is not trusted gets no token and ends the client",
+        "`client.py`, `host/watch.py`",
+        ("tests/api/test_tls.py::test_audio_and_detections_through_tls_verified_by_default",
+         "tests/api/test_tls.py::test_a_certificate_that_nobody_vouches_for_is_refused_at_once",
+         "tests/api/test_tls.py::test_a_trusted_certificate_of_another_name_is_refused",
+         "tests/api/test_tls.py::test_a_watched_server_without_a_trusted_certificate_is_not_told_the_token",
+         "tests/browser/test_client.py::test_both_ways_through_tls"),
+        "https, wss; untrusted, another name", "heard to the sample; refused"),
     *(Row(f"S16 {name}", f"Fuzzed: {what}", where, ("tests/fuzz/test_fuzz.py::test_s16_no_uncaught_exception_no_hang",))
       for name, what, where in (
           ("websocket", "WebSocket messages", "`wire.py`"), ("query", "query parameters", "`api/query.py`"),

@@ -35,8 +35,8 @@ class LiveServer:
         self.app = build_app(self.engine, self.runner, self.log, replace(options, load_model=self.load_model))
         self.server = Server(self.app, options, bound_socket("127.0.0.1", options.port))  # whatever `host` says
         self.host = f"127.0.0.1:{self.server.port}"
-        self.ws = f"ws://{self.host}"
-        self.http = f"http://{self.host}"
+        self.ws = f"{'wss' if options.tls_cert else 'ws'}://{self.host}"
+        self.http = f"{'https' if options.tls_cert else 'http'}://{self.host}"
         self._thread = threading.Thread(target=self.server.run, daemon=True)
 
     def start(self) -> None:
@@ -74,10 +74,16 @@ def live_server(
     host: str = "127.0.0.1",
     insecure: bool = False,
     transport: str = "own",
+    tls: tuple[Path, Path] | None = None,
 ) -> Iterator[LiveServer]:
-    """A server for the length of a test; its log in `data`, or gone with it. `host`: what it takes itself for."""
+    """A server for the length of a test; its log in `data`, or gone with it.
+
+    `host`: what it takes itself for; `tls`: its certificate and key.
+    """
     with tempfile.TemporaryDirectory() as own:
         options = ServerOptions(host, port, token, insecure, tokens, watched=watched, transport=transport)
+        if tls:
+            options = replace(options, tls_cert=tls[0], tls_key=tls[1])
         server = LiveServer(folders, options, data or Path(own), keep)
         server.start()
         try:

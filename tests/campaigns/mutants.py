@@ -37,6 +37,7 @@ _BUDGET = "tests/transport/test_budget.py"
 _LOG = "tests/sinks/test_event_log.py"
 _RETENTION = "tests/sinks/test_retention.py"
 _TERMINAL = "tests/commands/test_terminal.py"
+_RESUME = "tests/reliability/test_resume.py"
 _WATCH = "tests/host/test_watch.py"
 
 MUTANTS = (
@@ -154,6 +155,16 @@ MUTANTS = (
            "tests/engine/test_twin.py -k fails_alone"),
     Mutant("second backend", _S + "engine/twin.py", "if self._values and self._values + patches.size > WAITING_VALUES:",
            "if False:", "tests/engine/test_twin.py -k behind"),
+    Mutant("resume, refused", _S + "api/audio_ws.py", "ingest.earlier.get(stream", "ingest.earlier.pop(stream",
+           f"{_RESUME} -k refused_once"),
+    Mutant("resume, refused", _S + "api/audio_socket.py",
+           "        waits = old if old is not None and old.life.waiting else None\n",
+           "        waits = None\n        if old is not None and old.life.waiting:\n            old.give_up()\n",
+           f"{_RESUME} -k outlives"),
+    Mutant("resume, refused", _S + "api/audio_socket.py", "            if comes_back:", "            if False:",
+           f"{_RESUME} -k comes_back"),
+    Mutant("resume, refused", _S + "api/audio_socket.py", "while len(self.earlier) > MOST_EARLIER:", "while False:",
+           f"{_RESUME} -k so_many"),
     Mutant("kill -9", _S + "engine/resumed.py", "        if not self.decided_s:\n            return False",
            "        return False",
            "tests/reliability/test_restart.py -k kill"),

@@ -13,7 +13,7 @@ import websockets
 
 from kws_serve.api import audio_socket
 from kws_serve.client import KwsClient
-from tests.support.live_server import live_server
+from tests.support.live_server import LiveServer, live_server
 from tests.support.proxy import Proxy
 from tests.support.streams import RATE, expected, words
 
@@ -192,3 +192,95 @@ async def test_audio_behind_an_end_on_another_connection_is_refused(server):
             pass
     server.engine.tick = tick
     assert answer["code"] == 4400
+
+
+async def refused_once(server: LiveServer, stream: str, first: str | bytes) -> None:
+    """A connection that the service has no room for; its first message is `first`."""
+    room, server.engine.max_streams = server.engine.max_streams, 0
+    async with websockets.connect(f"{server.ws}/v1/audio?stream={stream}") as ws:
+        await ws.send(first)
+        assert json.loads(await ws.recv())["code"] == 4429
+    server.engine.max_streams = room
+
+
+async def test_a_resume_that_was_refused_once_goes_on_at_the_next_try(level_model, tmp_path):
+    """After a restart: nothing is told twice, however often there was no room for it first."""
+    audio = words(3)
+    half = len(audio) // 2
+    with live_server([level_model], data=tmp_path) as one:
+        async with websockets.connect(f"{one.ws}/v1/audio?stream=patient") as ws:
+            epoch = json.loads(await ws.recv())["epoch"]
+            for at in range(0, half, 8000):
+                await ws.send(audio[at : at + 8000].tobytes())
+            await until(lambda: one.log.last_id >= 1 and not one.engine.busy)
+            ws.transport.abort()
+    with live_server([level_model], data=tmp_path) as two:
+        resume = json.dumps({"type": "resume", "epoch": epoch, "first_sample": 0})
+        for _ in range(3):
+            await refused_once(two, "patient", resume)
+        async with websockets.connect(f"{two.ws}/v1/audio?stream=patient") as ws:
+            await ws.send(resume)
+            ready = json.loads(await ws.recv())
+            for at in range(ready["next_sample"], len(audio), 8000):
+                await ws.send(audio[at : at + 8000].tobytes())
+            await ws.send('{"type":"end"}')
+            assert [json.loads(text) async for text in ws][-1] == {"type": "done", "samples": len(audio)}
+        items = httpx.get(f"{two.http}/v1/detections").json()["items"]
+    assert ready["epoch"] == epoch
+    assert [(d["label"], d["start_sample"]) for d in items] == expected(level_model, audio)
+
+
+@pytest.mark.parametrize("first", [b"\0" * 320, '{"type":"resume","epoch":"another","first_sample":0}'])
+async def test_a_waiting_stream_outlives_a_newcomer_that_is_refused(server, first):
+    async with websockets.connect(f"{server.ws}/v1/audio?stream=waits") as ws:
+        epoch = json.loads(await ws.recv())["epoch"]
+        await ws.send(b"\0" * 16000)
+        stream = server.engine.streams["waits"]
+        await until(lambda: stream.received_samples == 8000)
+        ws.transport.abort()
+    await until(lambda: not stream.connected)
+    await refused_once(server, "waits", first)
+    async with websockets.connect(f"{server.ws}/v1/audio?stream=waits") as ws:
+        await ws.send(json.dumps({"type": "resume", "epoch": epoch, "first_sample": 0}))
+        ready = json.loads(await ws.recv())
+        assert (ready["epoch"], ready["next_sample"]) == (epoch, 8000)
+        await ws.send('{"type":"end"}')
+        assert [json.loads(text) async for text in ws][-1] == {"type": "done", "samples": 8000}
+
+
+async def test_one_that_comes_back_after_its_stream_has_ended_goes_on(level_model, monkeypatch):
+    """Later than a stream waits: what it sends again is known, and is not told twice."""
+    monkeypatch.setattr(audio_socket, "RESUME_S", 0.1)
+    audio = words(3)
+    half = 24000
+    with live_server([level_model]) as server:
+        async with websockets.connect(f"{server.ws}/v1/audio?stream=slowly") as ws:
+            epoch = json.loads(await ws.recv())["epoch"]
+            for at in range(0, half, 8000):
+                await ws.send(audio[at : at + 8000].tobytes())
+            stream = server.engine.streams["slowly"]
+            await until(lambda: stream.received_samples == half)
+            ws.transport.abort()
+        await until(lambda: "slowly" not in server.engine.streams)
+        async with websockets.connect(f"{server.ws}/v1/audio?stream=slowly") as ws:
+            await ws.send(json.dumps({"type": "resume", "epoch": epoch, "first_sample": 0}))
+            ready = json.loads(await ws.recv())
+            for at in range(ready["next_sample"], len(audio), 8000):
+                await ws.send(audio[at : at + 8000].tobytes())
+            await ws.send('{"type":"end"}')
+            assert [json.loads(text) async for text in ws][-1] == {"type": "done", "samples": len(audio)}
+        items = httpx.get(f"{server.http}/v1/detections").json()["items"]
+    assert ready["epoch"] == epoch
+    assert [(d["label"], d["start_sample"]) for d in items] == expected(level_model, audio)
+
+
+async def test_of_streams_that_have_ended_so_many_are_known(server, monkeypatch):
+    monkeypatch.setattr(audio_socket, "RESUME_S", 0.01)
+    monkeypatch.setattr(audio_socket, "MOST_EARLIER", 3)
+    ingest = server.app.state.service.ingest
+    for i in range(5):
+        async with websockets.connect(f"{server.ws}/v1/audio?stream=ended-{i}") as ws:
+            await ws.recv()
+            ws.transport.abort()
+        await until(lambda i=i: f"ended-{i}" in ingest.earlier)
+    assert [name for name in ingest.earlier if name.startswith("ended-")] == ["ended-2", "ended-3", "ended-4"]

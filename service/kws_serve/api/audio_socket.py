@@ -29,6 +29,12 @@ RESUME_S = 10.0
 BROKEN = frozenset({1005, 1006, 1012})
 """Close codes of a connection that broke off, or that this service broke off to restart."""
 
+POLITE = frozenset({1000, 1001})
+"""Close codes of a client that has left and will not go on."""
+
+MOST_EARLIER = 4096
+"""Streams that have ended and may be gone on with, known at once: as many as may be open; the oldest are forgotten."""
+
 OUTBOX_MESSAGES = 4096
 """Unread messages of one client, about 0.6 MB: 80 s of the scores of a model that has 50 patches a second."""
 
@@ -41,9 +47,18 @@ class Ingest:
         self.log = log
         self.feeding: dict[str, AudioSocket] = {}  # stream -> its connection, those let in last at the end
         self.earlier = log.earlier_streams()
-        """Streams that an earlier run had: name -> epoch -> how far it got."""
+        """Streams that an earlier run had, or that have ended and whose clients may come back: name -> epoch -> how far
+        it got. What is told of them is in the log.
+        """
         self.bad_samples = 0  # not a number
         self.clipped_samples = 0
+
+    def remember(self, stream: Stream) -> None:
+        """Its client may come back: what was received is processed, and is not told twice."""
+        self.earlier.pop(stream.name, None)
+        self.earlier[stream.name] = {stream.epoch: stream.received_samples}
+        while len(self.earlier) > MOST_EARLIER:
+            del self.earlier[next(iter(self.earlier))]
 
     def count(self, found: Pcm) -> None:
         """Add what was wrong with a message's samples."""
@@ -59,7 +74,7 @@ class AudioSocket:
     ) -> None:
         """Open the stream, or go on with it: `resume` as the client asks, `resumed` as the log knows it.
 
-        Raises StreamRefused: nothing is opened; who feeds the stream goes on, one that waited for its client has ended.
+        Raises StreamRefused, and nothing has changed: a stream that is fed, or waits for its client, goes on so.
         """
         self.ingest = ingest
         self.query = query
@@ -70,7 +85,9 @@ class AudioSocket:
         self._acking: asyncio.TimerHandle | None = None
         self._waiting: asyncio.TimerHandle | None = None  # for a client that has vanished
         self._told: asyncio.Future[None] = asyncio.get_running_loop().create_future()  # fails with what ends all this
+        self._comes_back = True  # its client may
         self.stream = self._taken_over(resume) or self._opened(resumed)
+        ingest.earlier.pop(query.stream, None)
         self.door = Door(ws, query, self.life, self.stream, ingest.count, self._say_ready, self.refuse)
         self._connection.stop_keepalive()  # acks make traffic enough
         ingest.feeding[query.stream] = self
@@ -79,8 +96,7 @@ class AudioSocket:
     def _opened(self, resumed: Resumed | None) -> Stream:
         q = self.query
         old = self.ingest.feeding.get(q.stream)
-        if old is not None and old.life.waiting:
-            old.give_up()
+        waits = old if old is not None and old.life.waiting else None
         stream = self.ingest.engine.open_stream(
             q.stream,
             q.rate_hz,
@@ -89,7 +105,10 @@ class AudioSocket:
             channels=q.channels,
             scores=q.scores,
             resumed=resumed,
+            instead_of=waits.stream if waits else None,
         )
+        if waits:
+            waits.give_up()
         self._say_ready(stream)
         return stream
 
@@ -112,12 +131,13 @@ class AudioSocket:
         return stream
 
     def give_up(self) -> None:
-        """Nobody came back: the stream ends here."""
-        self._leave()
+        """Nobody came back in time: the stream ends here."""
+        self._leave(comes_back=True)
 
     def refuse(self, error: WireError) -> None:
         """End the connection with an error, and with it the stream: what was received is still processed."""
-        self.end_with(What.REFUSE, error)
+        if self.end_with(What.REFUSE, error):
+            self._comes_back = error.code != 4400  # which another try would meet again
 
     def end_with(self, what: What, error: WireError) -> bool:
         """Go on in the table, and have `run`, if it runs, end with the error; False, nothing done: not in the table."""
@@ -128,8 +148,8 @@ class AudioSocket:
             self._told.set_exception(error)
         return True
 
-    def _leave(self) -> None:
-        """Give the name free; the stream is closed unless it has come to its end."""
+    def _leave(self, *, comes_back: bool) -> None:
+        """Give the name free; the stream is closed unless it has come to its end. `comes_back`: its client may."""
         finished = self.life.finished
         self.life.on(What.LEAVE)
         self._stop_waiting()
@@ -138,6 +158,8 @@ class AudioSocket:
             del self.ingest.feeding[self.query.stream]
         if not finished:
             self.stream.close()
+            if comes_back:
+                self.ingest.remember(self.stream)
 
     def _stop_waiting(self) -> None:
         if self._waiting is not None:
@@ -184,6 +206,7 @@ class AudioSocket:
                 if task.done():
                     task.result()
         except WebSocketDisconnect as e:
+            self._comes_back = e.code not in POLITE
             if e.code in BROKEN and self.life.on(What.BREAK):
                 self._wait_for_client()
             raise
@@ -192,7 +215,7 @@ class AudioSocket:
             self._acking.cancel()
             await end(reading, writing, self._told)
             if self.life.standing or self.life.state is State.REFUSED:
-                self._leave()
+                self._leave(comes_back=self._comes_back)
 
     def _wait_for_client(self) -> None:
         self.outbox.shut = True

@@ -1,7 +1,8 @@
 """`WS /v1/audio`: binary PCM in; ready, ack, detection, scores, gap and done out.
 
 A connection that breaks off without a word leaves its stream waiting for RESUME_S: a client that comes back with
-`resume` goes on at the next sample, as if nothing had happened. After a restart of the service the log knows the epoch.
+`resume` goes on at the next sample, as if nothing had happened. After a restart of the service the log knows the epoch,
+and so it does where a stream has ended because its client was late, or was sent away for a while.
 """
 
 from __future__ import annotations
@@ -51,8 +52,8 @@ def _resume(first: bytes | str | None) -> Resume | None:
 
 
 async def _earlier(ingest: Ingest, stream: str, resume: Resume | None) -> Resumed | None:
-    """What the log knows of the epoch to go on with. It is asked once for each stream of an earlier run."""
-    heard = ingest.earlier.pop(stream, {})
+    """What the log knows of the epoch to go on with. It stays known until the stream is open: that may be refused."""
+    heard = ingest.earlier.get(stream, {})
     if resume is None or resume.epoch not in heard:
         return None
     decided = await asyncio.to_thread(ingest.log.decided, stream, resume.epoch)

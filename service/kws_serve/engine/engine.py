@@ -57,9 +57,12 @@ class Engine:
         scores: bool = False,
         live: bool = True,
         resumed: Resumed | None = None,
+        instead_of: Stream | None = None,
     ) -> Stream:
         """A new stream, or one that goes on where an earlier run of the service had it. `live`: late audio is dropped
-        with a gap. Raises StreamRefused with the close code to use; then nothing has changed.
+        with a gap. `instead_of`: one of the same name, which the caller closes when this one is open.
+
+        Raises StreamRefused with the close code to use; then nothing has changed.
         """
         wanted = self._wanted(name, rate_hz, models)
         if resumed:
@@ -81,7 +84,7 @@ class Engine:
             )
 
         with self._slots.lock:
-            self._check_room(name, kind)
+            self._check_room(name, kind, instead_of)
             stream = self._slots.join(make)
             self.load.joined()
         if resumed:
@@ -101,13 +104,15 @@ class Engine:
             raise StreamRefused(4400, f"models: found {unknown[0][:80]!r}, wanted some of {', '.join(self.models)}")
         return tuple(m for m in self.models if models is None or m in models)
 
-    def _check_room(self, name: str, kind: str) -> None:
+    def _check_room(self, name: str, kind: str, instead_of: Stream | None) -> None:
         """Whether one more can be carried. Raises StreamRefused. With the lock held."""
-        if name in self.streams:
+        old = self.streams.get(name)
+        if old is not None and old is not instead_of:
             raise StreamRefused(4409, f"stream: {name!r} is in use; wanted a name of its own")
-        if len(self.streams) >= self.max_streams:
-            raise StreamRefused(4429, f"streams: {len(self.streams)} are open, the limit is {self.max_streams}")
-        if kind == "websocket" and (expected := self.load.expected(len(self.streams))) > MAX_LOAD:
+        others = len(self.streams) - (old is not None)
+        if others >= self.max_streams:
+            raise StreamRefused(4429, f"streams: {others} are open, the limit is {self.max_streams}")
+        if kind == "websocket" and (expected := self.load.expected(others)) > MAX_LOAD:
             found = f"found {100 * self.load.share:.0f} % busy, {100 * expected:.0f} % with this stream"
             raise StreamRefused(4429, f"engine: {found}, wanted at most {100 * MAX_LOAD:.0f} %; try again later")
 

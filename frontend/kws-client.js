@@ -2,7 +2,9 @@
 
 const FIRST_RETRY_MS = 250;
 const LAST_RETRY_MS = 10000;
-const FINAL = new Set([4400, 4401, 4403, 4409]); // close codes that another try would meet again
+const FINAL = new Set([4400, 4401, 4403]); // close codes that another try would meet again
+const TOO_MUCH = 1008; // close code: too much that is not audio
+const REFUSED = 4400; // the service's own close codes begin here
 const LONGEST_MESSAGE_BYTES = 128 * 1024;
 const SAMPLES = { s16le: Int16Array, f32le: Float32Array };
 
@@ -161,7 +163,6 @@ export class KwsClient extends EventTarget {
               break;
             }
             after ??= message.last_id;
-            attempt = 0;
             live = true;
             this.dispatchEvent(new CustomEvent("connection", { detail: { state: "live", last_id: message.last_id } }));
           } else if (message.type === "error") {
@@ -179,6 +180,7 @@ export class KwsClient extends EventTarget {
       if (signal?.aborted) return;
       if (other) continue;
       if (live || attempt === 0) this.dispatchEvent(new CustomEvent("connection", { detail: { state: "lost" } }));
+      if (live && !sentAway(socket.code)) attempt = 0;
       await pause(attempt++);
     }
   }
@@ -189,7 +191,7 @@ export class KwsClient extends EventTarget {
    * @param {{ rate?: number, format?: "s16le" | "f32le", channels?: number, channel?: number, models?: string[],
    *   scores?: boolean }} [options]
    * @returns {Promise<AudioSender>}
-   * @throws {ServiceError} refused
+   * @throws {ServiceError} refused, now or for good
    */
   async audio(stream, { rate = 16000, format = "s16le", channels = 1, channel = 0, models, scores = false } = {}) {
     const query = { stream, rate, format, channels, channel, models: models?.join(","), scores: Number(scores) };
@@ -265,14 +267,16 @@ export class Socket {
 /**
  * One open stream: send samples, iterate what the service says of them.
  *
- * Keeps the last 10 s, and all that the service has not acknowledged. Where the connection breaks or the service
- * restarts it connects again, with growing pauses, and sends on from the sample that the service expects: nothing is
- * lost and nothing heard twice. A `send` waits while 10 s are unacknowledged: it never drops anything itself.
+ * Keeps the last 10 s, and all that the service has not acknowledged. Where the connection breaks, or the service
+ * restarts or sends the stream away for now (4429 and the like), it connects again, with growing pauses, and sends on
+ * from the sample that the service expects: nothing is lost and nothing told twice. A `send` waits while 10 s are
+ * unacknowledged: it never drops anything itself.
  */
 export class AudioSender {
   /** What the service said when the stream was opened. @type {Ready | null} */
   ready = null;
   #acked = 0; // in samples, as all below
+  #attempt = 0; // tries since a connection last stood
   #connect;
   #ended = false;
   #format;
@@ -411,7 +415,9 @@ export class AudioSender {
       const message = await /** @type {Socket} */ (this.#socket).next();
       if (message === null) await this.#again();
       else if (message.type === "done") this.#stop(message);
-      else if (message.type === "error") this.#stop(new ServiceError(message.code, message.message));
+      else if (message.type === "error") {
+        if (FINAL.has(message.code)) this.#stop(new ServiceError(message.code, message.message)); // else the close follows
+      }
       else if (message.type === "ack") this.#acked = message.sample;
       else this.#inbox.push(message);
       this.#wake();
@@ -421,10 +427,11 @@ export class AudioSender {
   /** Connect again and find out where to go on. */
   async #again() {
     const { code, reason } = /** @type {Socket} */ (this.#socket);
-    if (FINAL.has(code) || code === 1000 || code === 4408)
+    if (FINAL.has(code) || code === 1000)
       return this.#stop(new ServiceError(code, reason || "the connection is gone"));
-    for (let attempt = 0; !this.#stopped; attempt++) {
-      await pause(attempt);
+    if (!sentAway(code)) this.#attempt = 0;
+    while (!this.#stopped) {
+      await pause(this.#attempt++);
       if (this.#stopped) return;
       const socket = this.#connect();
       const oldest = this.#ring[0]?.first ?? this.#next;
@@ -433,7 +440,8 @@ export class AudioSender {
       const answer = await socket.next();
       if (answer?.type === "ready") return this.#resume(socket, answer, oldest);
       socket.close();
-      if (FINAL.has(answer?.code)) return this.#stop(new ServiceError(answer.code, answer.message));
+      const refusal = answer?.code ?? socket.code;
+      if (FINAL.has(refusal)) return this.#stop(new ServiceError(refusal, answer?.message ?? socket.reason));
     }
   }
 
@@ -454,6 +462,11 @@ export class AudioSender {
     this.ready = answer;
     this.#flush();
   }
+}
+
+/** Whether the service has ended a connection for what its client did or wanted. */
+function sentAway(/** @type {number} */ code) {
+  return code === TOO_MUCH || code >= REFUSED;
 }
 
 /** Waits before the next attempt, 0.25 s doubling to 10 s, with jitter so that clients do not return in step. */

@@ -26,8 +26,11 @@ from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidSta
 from kws_serve.messages import JsonObject, KwsError
 
 _FIRST_RETRY_S, _LAST_RETRY_S = 0.25, 10.0
-_FINAL = frozenset({4400, 4401, 4403, 4409})
+_FINAL = frozenset({4400, 4401, 4403})
 """Close codes that another try would meet again."""
+
+_TOO_MUCH = 1008  # close code: too much that is not audio
+_REFUSED = 4400  # the service's own close codes begin here
 
 RING_S = 10.0
 """What a sender keeps for a service that has to be told again."""
@@ -39,6 +42,23 @@ class ServiceError(KwsError):
     def __init__(self, code: int, message: str) -> None:
         super().__init__(f"{code}: {message}")
         self.code = code
+
+
+class Backoff:
+    """Pauses between tries: 0.25 s doubling to 10 s, with jitter so that clients do not return in step."""
+
+    def __init__(self) -> None:
+        self._wait_s = _FIRST_RETRY_S
+
+    async def pause(self) -> None:
+        """Wait; the next time longer."""
+        await asyncio.sleep(self._wait_s * (0.5 + random.random() / 2))
+        self._wait_s = min(_LAST_RETRY_S, 2 * self._wait_s)
+
+    def broken(self, code: int | None) -> None:
+        """A connection that stood has ended with this close code: begin anew, unless the service sent us away."""
+        if not _sent_away(code):
+            self._wait_s = _FIRST_RETRY_S
 
 
 class KwsClient:
@@ -90,7 +110,7 @@ class KwsClient:
             raise ServiceError(4403, f"refused with HTTP {e.response.status_code}") from e
         except InvalidHandshake as e:  # it broke off in the middle
             raise ConnectionError(str(e)) from e
-        self._open.add(connection)
+        self._open = {c for c in self._open if c.close_code is None} | {connection}
         return connection
 
     async def detections(
@@ -101,17 +121,17 @@ class KwsClient:
         `log_gap` messages are yielded too: they say what the log no longer has. Raises ServiceError where trying
         again is useless (bad token, bad parameter), SSLCertVerificationError where the certificate is not trusted.
         """
-        wait_s = _FIRST_RETRY_S
+        backoff = Backoff()
         while True:
             try:
                 connection = await self._connect("/v1/detections", {"after": after, "stream": stream, "label": label})
             except SSLCertVerificationError:
                 raise
             except OSError:
-                await asyncio.sleep(wait_s * (0.5 + random.random() / 2))
-                wait_s = min(_LAST_RETRY_S, 2 * wait_s)
+                await backoff.pause()
                 continue
             error: JsonObject = {}
+            stood = False
             try:
                 async for text in connection:
                     message = json.loads(text)
@@ -122,7 +142,7 @@ class KwsClient:
                             break
                         self.log_id = message["log_id"]
                         after = message["last_id"] if after is None else after
-                        wait_s = _FIRST_RETRY_S
+                        stood = True
                     elif message["type"] == "error":
                         error = message
                     else:
@@ -135,7 +155,9 @@ class KwsClient:
                 await connection.close()
             if connection.close_code in _FINAL:
                 raise ServiceError(connection.close_code, error.get("message") or connection.close_reason or "refused")
-            await asyncio.sleep(wait_s * (0.5 + random.random() / 2))
+            if stood:
+                backoff.broken(connection.close_code)
+            await backoff.pause()
 
     @contextlib.asynccontextmanager
     async def audio(
@@ -149,7 +171,7 @@ class KwsClient:
         scores: bool = False,
         dtype: str = "int16",
     ) -> AsyncIterator[AudioSender]:
-        """A stream to feed. `dtype` of the samples: int16 or float32. Raises ServiceError: refused."""
+        """A stream to feed. `dtype` of the samples: int16 or float32. Raises ServiceError: refused, now or for good."""
         formats = {"int16": "s16le", "float32": "f32le"}
         if dtype not in formats:
             raise ValueError(f"dtype: found {dtype!r}, wanted int16 or float32")
@@ -168,9 +190,10 @@ class KwsClient:
 class AudioSender:
     """One open stream: send samples, iterate what the service says of them.
 
-    Keeps the last 10 s, and all that the service has not acknowledged. Where the connection breaks or the service
-    restarts it connects again, with growing pauses, and sends on from the sample that the service expects: nothing is
-    lost and nothing heard twice. A `send` waits while 10 s are unacknowledged: it never drops anything itself.
+    Keeps the last 10 s, and all that the service has not acknowledged. Where the connection breaks, or the service
+    restarts or sends the stream away for now (4429 and the like), it connects again, with growing pauses, and sends on
+    from the sample that the service expects: nothing is lost and nothing told twice. A `send` waits while 10 s are
+    unacknowledged: it never drops anything itself.
     """
 
     def __init__(
@@ -188,6 +211,7 @@ class AudioSender:
         self._wanted = 0  # the sample that the service expects
         self._acked = 0
         self._ended = False
+        self._backoff = Backoff()
         self._sending = asyncio.Lock()
         self._progress = asyncio.Event()  # an acknowledgement, or the end
         self._inbox: asyncio.Queue[JsonObject | Exception] = asyncio.Queue()
@@ -196,7 +220,13 @@ class AudioSender:
     async def open(self) -> None:
         """Connect for the first time. Raises ServiceError: refused; OSError: nobody there."""
         self.connection = await self._connect()
-        self.ready = await self._received()
+        try:
+            answer = json.loads(await self.connection.recv())
+        except ConnectionClosed:
+            raise _refusal(self.connection) from None
+        if answer["type"] == "error":
+            raise ServiceError(answer["code"], answer["message"])
+        self.ready = answer
         self._reading = asyncio.create_task(self._read())
 
     async def close(self) -> ClientConnection | None:
@@ -234,7 +264,7 @@ class AudioSender:
             await self._flush()
 
     async def receive(self) -> JsonObject:
-        """The next message but acknowledgements. Raises ServiceError: an error message, or a close before `done`."""
+        """The next message but acknowledgements. Raises ServiceError: refused for good, or a close before `done`."""
         message = await self._inbox.get()
         if isinstance(message, Exception):
             self._inbox.put_nowait(message)  # for whoever asks again
@@ -264,7 +294,7 @@ class AudioSender:
             await self._progress.wait()
 
     async def _received(self) -> JsonObject:
-        """The next message. Raises ServiceError: an error message, or a close that was not `done`'s."""
+        """The next message. Raises ServiceError: refused for good, or a close that was not `done`'s."""
         while True:
             connection = self.connection
             assert connection is not None
@@ -276,9 +306,10 @@ class AudioSender:
                         await self._again()
                         await self._flush()
                 continue
-            if message["type"] == "error":
-                raise ServiceError(message["code"], message["message"])
-            return message
+            if message["type"] != "error":
+                return message
+            if message["code"] in _FINAL:
+                raise ServiceError(message["code"], message["message"])  # else the close follows
 
     async def __aiter__(self) -> AsyncIterator[JsonObject]:
         while True:
@@ -305,30 +336,18 @@ class AudioSender:
             await connection.send('{"type":"end"}')
 
     async def _again(self) -> None:
-        """Connect again and find out where to go on. Raises ServiceError where that is useless."""
+        """Connect again and find out where to go on. Raises ServiceError where that is useless. With the lock held."""
         assert self.connection is not None
-        if self.connection.close_code in _FINAL | {1000, 4408} or not self.ready:
-            raise ServiceError(
-                self.connection.close_code or 1006, self.connection.close_reason or "the connection is gone"
-            )
-        wait_s = _FIRST_RETRY_S
-        while True:
-            try:
-                connection = await self._connect()
-                oldest = self._ring[0][0] if self._ring else self._next
-                epoch = self.ready["epoch"]
-                await connection.send(json.dumps({"type": "resume", "epoch": epoch, "first_sample": oldest}))
-                answer = json.loads(await connection.recv())
-                if answer["type"] == "ready":
-                    break
-                if answer["code"] in _FINAL:
-                    raise ServiceError(answer["code"], answer["message"])
-            except SSLCertVerificationError:
-                raise
-            except (OSError, ConnectionClosed):
-                pass
-            await asyncio.sleep(wait_s * (0.5 + random.random() / 2))
-            wait_s = min(_LAST_RETRY_S, 2 * wait_s)
+        code = self.connection.close_code
+        if code in _FINAL | {1000}:
+            raise _refusal(self.connection)
+        self._backoff.broken(code)
+        if _sent_away(code):
+            await self._backoff.pause()
+        oldest = self._ring[0][0] if self._ring else self._next
+        while (found := await self._resumed(oldest)) is None:
+            await self._backoff.pause()
+        connection, answer = found
         self.connection = connection
         if answer["epoch"] == self.ready["epoch"]:
             self._wanted = self._acked = answer["next_sample"]
@@ -337,3 +356,37 @@ class AudioSender:
             self._ring = deque((first - oldest, data) for first, data in self._ring if first >= oldest)
             self._next, self._wanted, self._acked = self._next - oldest, 0, 0
         self.ready = answer
+
+    async def _resumed(self, oldest: int) -> tuple[ClientConnection, JsonObject] | None:
+        """A new connection and its `ready`, having asked to go on from sample `oldest`; None: not now.
+
+        Raises ServiceError: refused for good; SSLCertVerificationError.
+        """
+        connection = None
+        try:
+            connection = await self._connect()
+            resume = {"type": "resume", "epoch": self.ready["epoch"], "first_sample": oldest}
+            await connection.send(json.dumps(resume))
+            answer: JsonObject = json.loads(await connection.recv())
+        except SSLCertVerificationError:
+            raise
+        except (OSError, ConnectionClosed):
+            if connection is not None and connection.close_code in _FINAL:
+                raise _refusal(connection) from None
+            return None
+        if answer["type"] == "ready":
+            return connection, answer
+        await connection.close()
+        if answer["code"] in _FINAL:
+            raise ServiceError(answer["code"], answer["message"])
+        return None
+
+
+def _sent_away(code: int | None) -> bool:
+    """Whether a connection with this close code was ended by the service for what its client did or wanted."""
+    return code == _TOO_MUCH or (code or 0) >= _REFUSED
+
+
+def _refusal(connection: ClientConnection) -> ServiceError:
+    """What a closed connection was closed with."""
+    return ServiceError(connection.close_code or 1006, connection.close_reason or "the connection is gone")

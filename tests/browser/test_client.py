@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 import threading
 import time
@@ -11,9 +12,11 @@ import httpx
 import numpy as np
 import pytest
 
+from kws_serve.api import detections_ws
 from kws_serve.messages import Detection
 from tests.support.certificate import self_signed, spki_sha256
 from tests.support.live_server import live_server
+from tests.support.sending_away import sent_away
 from tests.support.streams import expected, words
 from tests.support.tiny_model import write_level_model
 
@@ -111,6 +114,38 @@ def test_audio_goes_on_after_a_restart_to_the_sample(pages, level_model, free_po
         messages = page.evaluate("window.sending")
         items = httpx.get(f"{two.http}/v1/detections").json()["items"]
     assert messages[-1]["type"] == "done"
+    assert [(d["label"], d["start_sample"]) for d in items] == expected(level_model, audio)
+    assert len({d["epoch"] for d in items}) == 1
+
+
+def test_the_pauses_grow_while_it_is_refused(pages, level_model, monkeypatch):
+    """0.25 s doubling makes at most 6 tries in 4 s, however the jitter falls."""
+    monkeypatch.setattr(detections_ws, "MAX_SUBSCRIBERS", 0)
+    with live_server([level_model]) as server:
+        page = pages.open(f"{server.http}/healthz")
+        tries: list[str] = []
+        page.on("websocket", lambda ws: tries.append(ws.url))
+        page.evaluate(f"window.collecting = ({COLLECT.replace('TOKEN', 'null')})(['{server.http}', 1]); 0")
+        page.wait_for_timeout(4000)
+        assert 1 <= len(tries) <= 6
+        server.log.publish([found(0)])
+        monkeypatch.setattr(detections_ws, "MAX_SUBSCRIBERS", 1000)
+        assert page.evaluate("window.collecting") == [["detection", 1, "w0"]]
+
+
+@pytest.mark.parametrize("code", [4408, 4429])
+def test_a_stream_that_is_sent_away_goes_on_and_nothing_is_told_twice(pages, level_model, code):
+    """As where the service sheds load."""
+    audio = words(6.0)
+    with live_server([level_model]) as server:
+        page = pages.open(f"{server.http}/healthz")
+        page.evaluate(f"window.sending = ({SEND})(['{server.http}', '{base64_of(audio)}', 1600, 20]); 0")
+        sending_away = threading.Thread(target=lambda: asyncio.run(sent_away(server, "page", code, 3)))
+        sending_away.start()
+        sending_away.join()
+        messages = page.evaluate("window.sending")
+        items = httpx.get(f"{server.http}/v1/detections").json()["items"]
+    assert messages[-1] == {"type": "done", "samples": len(audio)}
     assert [(d["label"], d["start_sample"]) for d in items] == expected(level_model, audio)
     assert len({d["epoch"] for d in items}) == 1
 

@@ -37,6 +37,7 @@ _BUDGET = "tests/transport/test_budget.py"
 _LOG = "tests/sinks/test_event_log.py"
 _RETENTION = "tests/sinks/test_retention.py"
 _TERMINAL = "tests/commands/test_terminal.py"
+_RETRIES = "tests/api/test_client_retries.py"
 _RESUME = "tests/reliability/test_resume.py"
 _WATCH = "tests/host/test_watch.py"
 
@@ -187,6 +188,16 @@ MUTANTS = (
     Mutant("watched, hostile", _S + "host/watch.py", "text.encode()", "str(text)", f"{_WATCH} -k fault_is and text"),
     Mutant("watched, hostile", _S + "host/watch.py", "except Exception as e:\n            why",
            "except StatusError as e:\n            why", f"{_WATCH} -k thought_of"),
+    Mutant("clients retry", _S + "client.py", "self._wait_s = min(_LAST_RETRY_S, 2 * self._wait_s)", "pass",
+           f"{_RETRIES} -k pauses"),
+    Mutant("clients retry", _S + "client.py", "        if not _sent_away(code):", "        if True:",
+           f"{_RETRIES} -k pauses"),
+    Mutant("clients retry", _S + "client.py", "{4400, 4401, 4403}", "{4400, 4401, 4403, 4429}",
+           f"{_RETRIES} -k better_later"),
+    Mutant("clients retry", _S + "client.py", "if c.close_code is None}", "}", f"{_RETRIES} -k sent_away"),
+    Mutant("clients retry", _S + "api/audio_socket.py", "        if self.end_with(What.REFUSE, error):",
+           "        self._comes_back = False\n        if self.end_with(What.REFUSE, error) and False:",
+           f"{_RETRIES} -k sent_away"),
     Mutant("TLS, clients", _S + "client.py", "ssl or True if secure else None", "ssl if secure else None",
            "tests/api/test_tls.py -k verified_by_default"),
     Mutant("TLS, clients", _S + "client.py",

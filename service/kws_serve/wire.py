@@ -165,9 +165,15 @@ def parse_json(text: str | bytes) -> object:
     if _depth(text if isinstance(text, str) else text.decode("utf-8", "replace")) > MAX_JSON_DEPTH:
         raise WireError(4400, f"message: found JSON nested too deep, wanted at most {MAX_JSON_DEPTH} levels")
     try:
-        return json.loads(text)
+        found: object = json.loads(text)
     except ValueError:
         raise WireError(4400, f"message: found {text[:40]!r}, wanted JSON") from None
+    try:
+        json.dumps(found, ensure_ascii=False).encode()
+    except UnicodeEncodeError as e:
+        half = ascii(e.object[e.start])
+        raise WireError(4400, f"message: found {half}, half of a character, wanted Unicode text") from None
+    return found
 
 
 def parse_message(text: str | bytes) -> JsonObject:

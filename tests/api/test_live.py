@@ -125,7 +125,7 @@ async def test_a_viewer_that_does_not_keep_up_is_told_what_it_missed(served, mon
 
 async def test_a_token_for_some_streams_looks_at_those_only(level_model, tmp_path):
     file = TokenFile(tmp_path / "tokens.json")
-    tokens = {name: file.new(name, [scope], ["a"]) for name, scope in (("l", "listen"), ("i", "ingest"))}
+    tokens = {name: file.new(name, [scope], ["a"]) for name, scope in (("l", "view"), ("i", "listen"))}
     with live_server([level_model], tokens=file) as server:
         for token, stream, wanted in (("l", "a", None), ("l", "b", 4403), ("i", "a", 4403), ("x", "a", 4401)):
             headers = {"Authorization": f"Bearer {tokens.get(token, 'kws_x')}"}
@@ -156,7 +156,7 @@ async def test_why_is_told_of_what_fired_and_said_where_it_is_not_kept(served):
 
 async def test_why_is_for_those_who_may_hear_the_stream(level_model, tmp_path):
     file = TokenFile(tmp_path / "tokens.json")
-    headers = {s: {"Authorization": f"Bearer {file.new(s, ['listen'], [s])}"} for s in ("a", "b")}
+    headers = {s: {"Authorization": f"Bearer {file.new(s, ['view'], [s])}"} for s in ("a", "b")}
     admin = {"Authorization": f"Bearer {file.new('admin', ['admin'])}"}
     with live_server([level_model], tokens=file) as server:
         async with websockets.connect(f"{server.ws}/v1/audio?stream=a", additional_headers=admin) as ws:

@@ -29,7 +29,7 @@ from tests.support.live_server import LiveServer, live_server
 from tests.support.service import Service, running
 from tests.support.streams import words
 
-ROLES = ("nobody", "wrong", "listen", "ingest", "admin", "listen-a", "ingest-a")
+ROLES = ("nobody", "wrong", "listen", "ingest", "view", "metrics", "admin", "listen-a", "ingest-a", "view-a")
 
 
 @pytest.fixture(scope="module")
@@ -52,6 +52,7 @@ def routes(server: LiveServer, headers: dict[str, str]) -> list[tuple[str, str]]
 
 
 PUBLIC = {"/healthz", "/readyz"}
+NEEDED = {"/metrics": "metrics", "/v1/detections/{id}/why": "view"}
 
 
 def test_s4_every_route_for_every_role(guarded):
@@ -62,7 +63,7 @@ def test_s4_every_route_for_every_role(guarded):
         target = path.replace("{name}", "none").replace("{id}", "999999")
         for role in ROLES:
             status = httpx.request(method, f"{server.http}{target}", headers=bearer(tokens, role), json={}).status_code
-            needed = "listen" if method == "get" else "admin"
+            needed = NEEDED.get(path, "listen") if method == "get" else "admin"
             if path in PUBLIC:
                 wanted = {200}
             elif role in ("nobody", "wrong"):
@@ -86,7 +87,7 @@ async def test_s4_the_sockets_for_every_role_and_stream(guarded, role, stream):
     kind = role.split("-")[0]
     name = f"{stream}" if "-" in role else f"{role}-{stream}"
     sockets = ((f"/v1/audio?stream={name}", "ingest"), (f"/v1/detections?stream={stream}", "listen"))
-    for path, scope in (*sockets, (f"/v1/live?stream={stream}", "listen")):
+    for path, scope in (*sockets, (f"/v1/live?stream={stream}", "view")):
         async with websockets.connect(f"{server.ws}{path}", additional_headers=bearer(tokens, role)) as ws:
             if role == "nobody":
                 await ws.send("{}")

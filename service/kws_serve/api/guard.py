@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import logging
 import time
 
+from starlette.routing import compile_path
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from kws_serve.api.security import Access
+from kws_serve.api.security import TOO_MANY_GUESSES, Access, TooManyGuesses
+from kws_serve.api.tokens import Grant
 from kws_serve.transport.budget import Budgets, Rate, network
 from kws_serve.wire import dumps, error_json
 
@@ -43,10 +47,23 @@ HEADERS = [
 """Of every answer: the page loads and runs nothing but its own files, no other page embeds or reads it, and of the
 machine it gets the microphone only."""
 
+NO_STORE = (b"cache-control", b"no-store")
+"""Of every answer but the page's files: who said what, where, is not to lie in a cache that others can read."""
 
-def scope_of(method: str) -> str:
-    """The scope that a route needs by its method: what changes something is for admins."""
-    return "listen" if method in ("GET", "HEAD") else "admin"
+_log = logging.getLogger(__name__)
+
+
+_SCOPES = tuple(
+    (compile_path(path)[0], scope) for path, scope in (("/metrics", "metrics"), ("/v1/detections/{id}/why", "view"))
+)
+"""What needs more than `listen` to be read, as the router itself compares paths."""
+
+
+def scope_of(method: str, path: str) -> str:
+    """The scope that a route needs: what changes something is for admins."""
+    if method not in ("GET", "HEAD"):
+        return "admin"
+    return next((scope for pattern, scope in _SCOPES if pattern.match(path)), "listen")
 
 
 class Guard:
@@ -55,6 +72,7 @@ class Guard:
     def __init__(self, app: ASGIApp, access: Access, public: frozenset[str]) -> None:
         self.app = app
         self.access = access
+        self.files = public
         self.public = public | PUBLIC_PATHS
         self._budgets = {kind: Budgets(rate) for kind, rate in RATES.items()}
 
@@ -65,25 +83,52 @@ class Guard:
             return
         pairs = [(k.decode("latin-1").lower(), v.decode("latin-1")) for k, v in scope["headers"]]
         headers = dict(pairs)
-        refusal = await self._turn(scope, headers) if scope["type"] == "http" else None
-        refusal = refusal or self._refusal(scope, headers, [k for k, _ in pairs])
-        if refusal is None:
-            await self.app(scope, receive, _with_headers(send))
-        elif scope["type"] == "websocket":
-            await receive()
-            await send({"type": "websocket.close", "code": 4403, "reason": refusal[1]})  # before accept: HTTP 403
-        else:
-            await _answer(_with_headers(send), *refusal)
+        names = [k for k, _ in pairs]
+        if scope["type"] == "websocket":
+            if refusal := self._foreign(scope, headers, names):
+                await receive()
+                await send({"type": "websocket.close", "code": 4403, "reason": refusal[1]})  # before accept: HTTP 403
+            else:
+                await self.app(scope, receive, _with_headers(send))
+            return
+        sending = _with_headers(send, kept=scope["path"] in self.files)
+        guessed, grant = False, None
+        try:
+            grant = self.access.admit(self.access.bearer(headers), _address(scope))
+        except TooManyGuesses:
+            guessed = scope["path"] not in self.public
+        refusal = (429, TOO_MANY_GUESSES) if guessed else await self._turn(scope, headers, grant)
+        refusal = refusal or self._foreign(scope, headers, names) or self._forbidden(scope, headers, grant)
+        if refusal is not None:
+            await _answer(sending, *refusal)
+            return
+        with contextlib.suppress(_Revoked):
+            await self.app(scope, receive, self._while_granted(sending, headers, scope["state"].get("grant")))
 
-    async def _turn(self, scope: Scope, headers: dict[str, str]) -> tuple[int, str] | None:
+    def _while_granted(self, send: Send, headers: dict[str, str], grant: Grant | None) -> Send:
+        """As `send`, until whoever asked has lost the token: a long answer breaks off there, so that it is not taken
+        for whole.
+        """
+        if grant is None:
+            return send
+
+        async def sending(message: Message) -> None:
+            if message.get("more_body") and self.access.grant(self.access.bearer(headers)) != grant:
+                _log.warning("token %s: revoked or changed; an answer under way was broken off", grant.name or "(none)")
+                raise _Revoked
+            await send(message)
+
+        return sending
+
+    async def _turn(self, scope: Scope, headers: dict[str, str], grant: Grant | None) -> tuple[int, str] | None:
         """Wait for the request's turn; the answer where that would take too long."""
-        path, presented = scope["path"], self.access.bearer(headers)
+        path = scope["path"]
         kind = "health" if path in PUBLIC_PATHS else "page" if path in self.public else "read"
-        if scope_of(scope["method"]) != "listen":
+        if scope["method"] not in ("GET", "HEAD"):
             kind = "change"
-        grant = None if presented is None else self.access.grant(presented)
-        client, now_s = scope["client"], time.monotonic()
-        peer = (network(client[0]) if client else "", grant.name if grant else None)
+        now_s = time.monotonic()
+        named = grant.name if grant and self.access.bearer(headers) is not None else None
+        peer = (network(_address(scope)), named)
         wait_s = self._budgets[kind].of(peer, now_s).spend(_cost(headers), now_s, WAIT_S)
         if wait_s is None:
             rate = RATES[kind].per_s
@@ -92,7 +137,7 @@ class Guard:
             await asyncio.sleep(wait_s)
         return None
 
-    def _refusal(self, scope: Scope, headers: dict[str, str], names: list[str]) -> tuple[int, str] | None:
+    def _foreign(self, scope: Scope, headers: dict[str, str], names: list[str]) -> tuple[int, str] | None:
         host = headers.get("host", "")
         if names.count("host") != 1 or not self.access.host_allowed(host):
             return 403, f"Host: found {host[:80]!r}, wanted a name or address of this server"
@@ -102,14 +147,25 @@ class Guard:
             return 403, f"Origin: found {headers['origin'][:80]!r}, wanted this server's own page"
         if b"token=" in scope.get("query_string", b"").lower():
             return 403, "token: found one in the URL, wanted Authorization: Bearer or an auth message (URLs are logged)"
-        if scope["type"] == "http" and scope["path"] not in self.public:
-            grant, needed = self.access.grant(self.access.bearer(headers)), scope_of(scope["method"])
-            if grant is None:
-                return 401, "token: found none or a wrong one, wanted Authorization: Bearer TOKEN"
-            if not grant.may(needed):
-                return 403, f"token: found one of scope {', '.join(sorted(grant.scopes))}, wanted {needed}"
-            scope["state"]["grant"] = grant
         return None
+
+    def _forbidden(self, scope: Scope, headers: dict[str, str], grant: Grant | None) -> tuple[int, str] | None:
+        """The answer where the token does not do for the route; else the route finds what it may do."""
+        if scope["path"] in self.public:
+            return None
+        if grant is not None:
+            grant = self.access.grant(self.access.bearer(headers))  # it may have been revoked while the request waited
+        needed = scope_of(scope["method"], scope["path"])
+        if grant is None:
+            return 401, "token: found none or a wrong one, wanted Authorization: Bearer TOKEN"
+        if not grant.may(needed):
+            return 403, f"token: found one of scope {', '.join(sorted(grant.scopes))}, wanted {needed}"
+        scope["state"]["grant"] = grant
+        return None
+
+
+class _Revoked(Exception):
+    """Whoever asked may not go on reading."""
 
 
 def _cost(headers: dict[str, str]) -> float:
@@ -120,10 +176,17 @@ def _cost(headers: dict[str, str]) -> float:
     return 1 + min(UNKNOWN_BODY, (int(length) if length.isdigit() else 0) // BODY_UNIT_BYTES)
 
 
-def _with_headers(send: Send) -> Send:
+def _address(scope: Scope) -> str:
+    return scope["client"][0] if scope["client"] else ""
+
+
+def _with_headers(send: Send, *, kept: bool = False) -> Send:
+    """`kept`: whether a browser or proxy may keep the answer, which is so of the page's own files only."""
+    headers = HEADERS if kept else [*HEADERS, NO_STORE]
+
     async def sending(message: Message) -> None:
         if message["type"] in ("http.response.start", "websocket.http.response.start"):
-            message = {**message, "headers": [*message.get("headers", []), *HEADERS]}
+            message = {**message, "headers": [*message.get("headers", []), *headers]}
         await send(message)
 
     return sending

@@ -34,7 +34,7 @@ async def live(ws: WebSocket, engine: Engine, access: Access) -> None:
             raise WireError(4429, f"viewers: {len(engine.viewers)} look, the limit is {MAX_VIEWERS}")
         await send_only(ws, _send(ws, engine, stream, model))
 
-    await converse(ws, access, "listen", serve)
+    await converse(ws, access, "view", serve)
 
 
 def _query(ws: WebSocket, engine: Engine) -> tuple[str, str]:

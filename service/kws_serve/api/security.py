@@ -7,11 +7,14 @@ import hmac
 import ipaddress
 import logging
 import socket
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from kws_serve.api.token_advice import advice
 from kws_serve.api.tokens import EVERYTHING, Grant, TokenFile, TokenRow, digest, find_grant
 from kws_serve.messages import KwsError
+from kws_serve.transport.budget import Budgets, Rate, network
 
 _log = logging.getLogger(__name__)
 
@@ -37,9 +40,33 @@ def clean_token(text: str | None) -> str | None:
     return token or None
 
 
+MIN_TOKEN_CHARS = 16
+"""Of the service's own token beyond this machine: 64 bits even where it is hexadecimal, and no word or PIN."""
+
+GUESSES = Rate(1, 100)
+"""Wrong tokens of one address: a thousand programs with an old token come 100 at a time, and 86,500 guesses a day are
+nothing to 64 bits."""
+
+KNOWN_TOKENS = 4096
+"""Whose bearers go on being let in, of the last, while others at their address guess."""
+
+
+TOO_MANY_GUESSES = "token: found too many wrong ones from this address, wanted the right one; try again later"
+
+
+class TooManyGuesses(Exception):
+    """No token of this address is looked at for now."""
+
+
 def check_exposure(host: str, token: str | None, insecure: bool, tokens: TokenFile | None = None) -> None:
-    """Refuse to listen beyond this machine without a token. Raises KwsError in one line."""
-    if not is_loopback(host) and not clean_token(token) and not insecure and not (tokens and tokens.rows()):
+    """Refuse to listen beyond this machine without a token or with one that can be guessed. Raises KwsError."""
+    own = clean_token(token)
+    if own and not is_loopback(host) and len(own) < MIN_TOKEN_CHARS:
+        raise KwsError(
+            f"token: found one of {len(own)} characters for {host!r}, which others can reach, wanted at least "
+            f"{MIN_TOKEN_CHARS}, such as `openssl rand -hex 16` prints"
+        )
+    if not is_loopback(host) and not own and not insecure and not (tokens and tokens.rows()):
         raise KwsError(
             f"host: found {host!r}, which others can reach, without a token; wanted KWS_TOKEN (or --token), "
             "a token of `kws-serve token new`, or --insecure to let anyone on the network listen"
@@ -64,13 +91,18 @@ class Access:
         self._open = self.token is None and (self.insecure or is_loopback(self.host))
         self._file_at_start: object = None
         self._said = ""
-        if self.tokens is not None and self._open:
-            try:
-                self._file_at_start = self.tokens.state()
-                self._open = not self.tokens.rows()
-            except KwsError as e:
-                self._say(e)
-                self._open = False
+        self._guesses = Budgets(GUESSES)
+        self._known: dict[tuple[str, str], None] = {}  # (address, digest) of tokens that were right there, in order
+        if self.tokens is None:
+            return
+        try:
+            self._file_at_start = self.tokens.state()
+            self._open = self._open and not self.tokens.rows()
+            for text in advice(self.tokens):
+                _log.warning("%s", text)
+        except KwsError as e:
+            self._say(e)
+            self._open = False
 
     def host_allowed(self, header: str) -> bool:
         """Whether a Host header names this server: guards against DNS rebinding."""
@@ -117,6 +149,26 @@ class Access:
         row = find_grant(presented, self._rows())
         return row.grant if row else None
 
+    def admit(self, presented: str | None, address: str) -> Grant | None:
+        """As `grant`, for who comes with a token by an `address`. Raises TooManyGuesses: it was not looked at, which
+        happens only to tokens that were not right there before.
+        """
+        if presented is None or self.open:
+            return self.grant(presented)
+        peer = network(address)
+        key, guesses = (peer, digest(presented)), self._guesses.of(peer, time.monotonic())
+        if key not in self._known and guesses.left(time.monotonic()) < 1:
+            raise TooManyGuesses
+        found = self.grant(presented)
+        if found is None:
+            self._known.pop(key, None)
+            guesses.spend(1, time.monotonic())
+        else:
+            self._known[key] = self._known.pop(key, None)
+            while len(self._known) > KNOWN_TOKENS:
+                del self._known[next(iter(self._known))]
+        return found
+
     def bearer(self, headers: dict[str, str]) -> str | None:
         """The token that a request's headers carry. They are read as Latin-1, and most clients write UTF-8."""
         scheme, _, presented = headers.get("authorization", "").partition(" ")
@@ -140,4 +192,4 @@ class Access:
         """Once, not with every request."""
         if f"{fault}" != self._said:
             self._said = f"{fault}"
-            _log.error("%s; nobody is admitted by it", fault)
+            _log.error("%s", fault)

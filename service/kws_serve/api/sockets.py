@@ -9,7 +9,7 @@ from typing import Any
 
 from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
 
-from kws_serve.api.security import Access
+from kws_serve.api.security import TOO_MANY_GUESSES, Access, TooManyGuesses
 from kws_serve.api.tokens import Grant
 from kws_serve.messages import StreamRefused
 from kws_serve.transport.connection import CONNECTION, Connection
@@ -30,11 +30,17 @@ async def converse(
 ) -> None:
     """Accept, authenticate for `scope`, `serve`; what is refused closes the socket after an error message."""
     token = access.bearer({k.lower(): v for k, v in ws.headers.items()})
-    grant = access.grant(token)
     connection: Connection = ws.scope["extensions"][CONNECTION]
+    grant, fault = None, None
+    try:
+        grant = access.admit(token, _address(ws))
+    except TooManyGuesses:
+        fault = _too_many_guesses()
     connection.wait_for_token(grant is None)
     await ws.accept()
     try:
+        if fault is not None:
+            raise fault
         if grant is None:
             token, grant = await _authenticate(ws, access)
             connection.wait_for_token(False)
@@ -116,10 +122,21 @@ async def _authenticate(ws: WebSocket, access: Access) -> tuple[str, Grant]:
     except WireError:
         raise WireError(4401, f"token: found another message, {wanted}") from None
     token = auth.get("token")
-    grant = access.grant(token) if auth["type"] == "auth" and isinstance(token, str) else None
+    try:
+        grant = access.admit(token, _address(ws)) if auth["type"] == "auth" and isinstance(token, str) else None
+    except TooManyGuesses:
+        raise _too_many_guesses() from None
     if grant is None:
         raise WireError(4401, f"token: found none or a wrong one, {wanted}")
     return str(token), grant
+
+
+def _too_many_guesses() -> WireError:
+    return WireError(4429, TOO_MANY_GUESSES)
+
+
+def _address(ws: WebSocket) -> str:
+    return ws.client.host if ws.client else ""
 
 
 async def _close(ws: WebSocket, code: int, message: str) -> None:

@@ -17,17 +17,30 @@ import secrets
 import tempfile
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from kws_serve.messages import KwsError, check_name
 
-SCOPES = ("listen", "ingest", "admin")
-"""listen: detections and state; ingest: send audio; admin: everything."""
+SCOPES = ("listen", "ingest", "view", "metrics", "admin")
+"""listen: detections and state; ingest: send audio; view: what a stream sounds like, which is audio in practice (the
+live view, why something fired); metrics: counts over all streams; admin: everything."""
+
+RESERVED = ("clips",)
+"""Of a later version: a file that it wrote is no damage here, and nothing needs it."""
+
+OF_ALL_STREAMS = ("metrics", "admin")
+"""Not for a token that is confined to some streams."""
+
+GENERATION = 2
+"""Of the meaning of scopes. In the first, which rows did not name, `listen` held what `view` and `metrics` are for."""
 
 MAX_TOKENS = 1000
 """Each is compared with what is presented, whichever it is: together about 0.5 ms."""
+
+MAX_BYTES = 1 << 20
+"""Of the file that is read: MAX_TOKENS rows of some 1 KiB."""
 
 _PREFIX = "kws_"  # so that people and scanners for secrets know one when they see it
 _SHA256 = re.compile("[0-9a-f]{64}")
@@ -63,6 +76,12 @@ class TokenRow:
     scopes: tuple[str, ...]
     streams: tuple[str, ...] | None
     created: str
+    generation: int = GENERATION  # in which somebody last chose the scopes
+
+    @property
+    def older(self) -> bool:
+        """Whether it was made when `listen` was for more, and nobody has chosen since."""
+        return self.generation < GENERATION and "listen" in self.scopes
 
     @property
     def grant(self) -> Grant:
@@ -104,6 +123,13 @@ class TokenFile:
             raise KwsError(f"tokens: cannot read {self.path} ({e.strerror})") from None
         return found.st_mtime_ns, found.st_ino, found.st_size
 
+    def mode(self) -> int | None:
+        """Who may read and write the file, as chmod has it; None: there is none."""
+        try:
+            return self.path.stat().st_mode & 0o777
+        except OSError:
+            return None
+
     def new(self, name: str, scopes: Sequence[str], streams: Sequence[str] | None = None) -> str:
         """Make a token; it is told here and never again. Raises KwsError."""
         try:
@@ -112,14 +138,9 @@ class TokenFile:
                 check_name("stream", stream)
         except ValueError as e:
             raise KwsError(str(e)) from None
-        unknown = [s for s in scopes if s not in SCOPES]
-        if unknown or not scopes:
-            raise KwsError(f"scope: found {unknown[0] if unknown else 'none'}, wanted some of {', '.join(SCOPES)}")
-        if streams and "admin" in scopes:
-            raise KwsError("scope: found admin for some streams only, wanted listen or ingest (admin is everything)")
+        ordered = _checked_scopes(scopes, streams)
         token = _PREFIX + secrets.token_urlsafe(24)
         created = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
-        ordered = tuple(s for s in SCOPES if s in scopes)
         row = TokenRow(name, digest(token), ordered, tuple(sorted(set(streams))) if streams else None, created)
 
         def add(rows: tuple[TokenRow, ...]) -> tuple[TokenRow, ...]:
@@ -132,14 +153,22 @@ class TokenFile:
         self._change(add)
         return token
 
+    def grant(self, name: str, scopes: Sequence[str]) -> None:
+        """Give a token more scopes; those that it has may be among them. Raises KwsError: no such name or scope."""
+
+        def more(rows: tuple[TokenRow, ...]) -> tuple[TokenRow, ...]:
+            row = _named(rows, name)
+            wider = replace(row, scopes=_checked_scopes([*row.scopes, *scopes], row.streams), generation=GENERATION)
+            return tuple(wider if r is row else r for r in rows)
+
+        self._change(more)
+
     def revoke(self, name: str) -> int:
         """Take a token back; how many are left. Raises KwsError: no such name."""
 
         def without(rows: tuple[TokenRow, ...]) -> tuple[TokenRow, ...]:
-            if all(r.name != name for r in rows):
-                known = ", ".join(r.name for r in rows) or "none"
-                raise KwsError(f"token: found no {name[:80]!r}, wanted one of: {known}")
-            return tuple(r for r in rows if r.name != name)
+            row = _named(rows, name)
+            return tuple(r for r in rows if r is not row)
 
         return self._change(without)
 
@@ -158,6 +187,7 @@ class TokenFile:
                         f.flush()
                         os.fsync(f.fileno())
                         Path(f.name).replace(self.path)
+                        _sync_folder(self.path.parent)
                     except BaseException:
                         Path(f.name).unlink(missing_ok=True)
                         raise
@@ -166,6 +196,31 @@ class TokenFile:
                 os.close(lock)
         except OSError as e:
             raise KwsError(f"tokens: cannot write {self.path} ({e.strerror})") from None
+
+
+def _named(rows: Sequence[TokenRow], name: str) -> TokenRow:
+    found = next((row for row in rows if row.name == name), None)
+    if found is None:
+        known = ", ".join(r.name for r in rows) or "none"
+        raise KwsError(f"token: found no {name[:80]!r}, wanted one of: {known}")
+    return found
+
+
+def _checked_scopes(scopes: Sequence[str], streams: Sequence[str] | None) -> tuple[str, ...]:
+    """Each once, in the order of SCOPES. Raises KwsError: unknown, none, or not for a token of some streams only."""
+    if reserved := [s for s in scopes if s in RESERVED]:
+        raise KwsError(
+            f"scope: found {reserved[0]}, which is kept for a later version, wanted some of {', '.join(SCOPES)}"
+        )
+    unknown = [s for s in scopes if s not in SCOPES]
+    if unknown or not scopes:
+        raise KwsError(f"scope: found {unknown[0] if unknown else 'none'}, wanted some of {', '.join(SCOPES)}")
+    wide = [s for s in OF_ALL_STREAMS if s in scopes]
+    if streams and wide:
+        raise KwsError(
+            f"scope: found {wide[0]} for some streams only, wanted listen, ingest or view ({wide[0]} is of all)"
+        )
+    return tuple(s for s in SCOPES if s in scopes)
 
 
 def find_grant(token: str, rows: Sequence[TokenRow]) -> TokenRow | None:
@@ -178,19 +233,40 @@ def find_grant(token: str, rows: Sequence[TokenRow]) -> TokenRow | None:
     return found
 
 
-def _parse(path: Path) -> tuple[TokenRow, ...]:
+def _sync_folder(folder: Path) -> None:
+    """So that after a power loss the file is the new or the old one. Raises OSError."""
+    opened = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
-        items = json.loads(path.read_bytes()[: 1 << 20])["tokens"]
+        os.fsync(opened)
+    finally:
+        os.close(opened)
+
+
+def _parse(path: Path) -> tuple[TokenRow, ...]:
+    data = b""
+    try:
+        data = path.read_bytes()[:MAX_BYTES]
+        items = json.loads(data)["tokens"]
         return tuple(_row(item) for item in items)
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as e:
-        raise KwsError(f"tokens: found {path} damaged ({type(e).__name__}), wanted kws-serve token's own") from None
+        cut = not isinstance(e, OSError) and not data.strip(b"\0 \n")
+        found = "empty, as a power loss can leave it" if cut else f"damaged ({type(e).__name__})"
+        raise KwsError(
+            f"tokens: found {path} {found}, wanted what kws-serve token wrote; nobody is admitted by it; remedy: put "
+            f"it back from a backup, or remove it (rm {path}) and make each token anew (kws-serve token new NAME)"
+        ) from None
 
 
 def _row(item: dict[str, Any]) -> TokenRow:
     texts = [item["name"], item["sha256"], item["created"], *item["scopes"], *(item["streams"] or ())]
-    if not all(isinstance(text, str) for text in texts) or not set(item["scopes"]) <= set(SCOPES):
+    if not all(isinstance(text, str) for text in texts) or not set(item["scopes"]) <= {*SCOPES, *RESERVED}:
+        raise ValueError
+    if item["streams"] is not None and not set(item["scopes"]).isdisjoint(OF_ALL_STREAMS):
+        raise ValueError
+    generation = item.get("generation", 1)
+    if type(generation) is not int:
         raise ValueError
     if not _SHA256.fullmatch(item["sha256"]):
         raise ValueError
     streams = None if item["streams"] is None else tuple(item["streams"])
-    return TokenRow(item["name"], item["sha256"], tuple(item["scopes"]), streams, item["created"])
+    return TokenRow(item["name"], item["sha256"], tuple(item["scopes"]), streams, item["created"], generation)

@@ -245,7 +245,7 @@ async def test_long_answers_are_made_in_turns(server, long_log, monkeypatch):
     """Of two exports neither waits for the end of the other, and none makes more than a slice at once."""
     made: list[int] = []
     page = server.log.page
-    monkeypatch.setattr(server.log, "page", lambda w, after, limit: (made.append(limit), page(w, after, limit))[1])
+    monkeypatch.setattr(server.log, "page", lambda w, a, limit, upto: (made.append(limit), page(w, a, limit, upto))[1])
     names = ("csv", "jsonl")
     async with httpx.AsyncClient(base_url=server.http, timeout=30) as client:
         answers = await asyncio.gather(*(client.get(f"/v1/detections.{name}?stream=long") for name in names))

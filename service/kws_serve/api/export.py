@@ -21,21 +21,24 @@ COLUMNS = (
 
 
 def _rows(log: EventLog, wanted: Filter, after: int) -> Iterator[list[JsonObject]]:
+    upto = log.last_id  # what comes later is not of this export
     while True:
-        items, after = log.page(wanted, after, ROWS)
+        items, after = log.page(wanted, after, ROWS, upto)
         yield [logged_json(item) for item in items]
         if len(items) < ROWS:
             return
 
 
 def as_jsonl(log: EventLog, wanted: Filter, after: int) -> Iterator[str]:
-    """One JSON object a line."""
+    """One JSON object a line, up to the newest id as it begins."""
     for rows in _rows(log, wanted, after):
         yield "".join(dumps(row) + "\n" for row in rows)
 
 
 def as_csv(log: EventLog, wanted: Filter, after: int) -> Iterator[str]:
-    """RFC 4180, with a header. A text that a spreadsheet would take for a formula gets an apostrophe in front."""
+    """RFC 4180, with a header, up to the newest id as it begins. A text that a spreadsheet would take for a formula
+    gets an apostrophe in front.
+    """
     head = ",".join(COLUMNS) + "\r\n"
     for rows in _rows(log, wanted, after):
         out = io.StringIO()
@@ -49,11 +52,11 @@ def as_csv(log: EventLog, wanted: Filter, after: int) -> Iterator[str]:
 def as_page(log: EventLog, wanted: Filter, after: int, before: int | None, limit: int) -> Iterator[str]:
     """`{"items":[...],"next":ID}`: `limit` rows after an id, or before one, newest first."""
     yield '{"items":['
-    n, following = 0, after
+    n, following, upto = 0, after, log.last_id
     while n < limit:
         part = min(ROWS, limit - n)
         if before is None:
-            items, following = log.page(wanted, following, part)
+            items, following = log.page(wanted, following, part, upto)
         else:
             items, following = log.page_before(wanted, before, part)
             before = following

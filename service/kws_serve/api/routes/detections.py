@@ -45,7 +45,7 @@ async def detections(request: Request) -> Response:
 
 @routes.get("/v1/detections.csv", response_class=PlainTextResponse, openapi_extra=operation(*PAGE))
 async def detections_csv(request: Request) -> Response:
-    """The log as CSV."""
+    """The log as CSV, up to the newest detection at the request."""
     _, wanted, after = _filtered(request)
     service = service_of(request)
     parts = service.slices.each(as_csv(service.log, wanted, after))
@@ -54,7 +54,7 @@ async def detections_csv(request: Request) -> Response:
 
 @routes.get("/v1/detections.jsonl", response_class=PlainTextResponse, openapi_extra=operation(*PAGE))
 async def detections_jsonl(request: Request) -> Response:
-    """The log as JSON lines."""
+    """The log as JSON lines, up to the newest detection at the request."""
     _, wanted, after = _filtered(request)
     service = service_of(request)
     parts = service.slices.each(as_jsonl(service.log, wanted, after))
@@ -83,7 +83,9 @@ async def review(id: str, request: Request) -> Response:
 
 @routes.get("/v1/detections/{id}/why", response_model=Why, responses=NO_DETECTION)
 def why(id: str, request: Request) -> Response:
-    """The patch that fired a detection, the scores around it, the settings in force: of the last 100, in memory."""
+    """The patch that fired a detection, the scores around it, the settings in force: of each stream's last 100, in
+    memory. It is audio in practice: scope view.
+    """
     number = whole("id", id, 1, 2**63 - 1)
     service = service_of(request)
     logged = service.log.find(number)

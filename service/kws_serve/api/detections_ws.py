@@ -48,21 +48,22 @@ async def _send(ws: WebSocket, log: EventLog, wanted: Filter, after: int | None,
 
     Raises WireError 4408 to one too slow: it has had all ids up to the one that is named, and none beyond.
     """
-    hello = hello_json(log_id=log.log_id, last_id=log.delivered_id, version=__version__)
+    hello = hello_json(log_id=log.log_id, last_id=log.newest_id(wanted.streams), version=__version__)
     reach = log.delivered_id if after is None else after
     await ws.send_text(dumps(hello))
     while log.delivered_id - reach > REPLAY_ROWS:
         reach = await _replay(ws, log, wanted, reach, log.delivered_id, slices)
     subscriber = log.subscribe(wanted)
     try:
-        upto = subscriber.last_id
+        upto, told = subscriber.last_id, log.newest_id(wanted.streams)
         while reach < upto:
             reach = await _replay(ws, log, wanted, reach, upto, slices)
         while (text := await subscriber.take()) is not None:
             await ws.send_text(text)
     finally:
         log.unsubscribe(subscriber)
-    raise WireError(4408, f"subscriber: found too slow; the last id sent was {subscriber.last_id}, go on after it")
+    sent = subscriber.last_id if subscriber.last_id > upto else told
+    raise WireError(4408, f"subscriber: found too slow; the last id sent was {sent}, go on after it")
 
 
 async def _replay(ws: WebSocket, log: EventLog, wanted: Filter, after: int, upto: int, slices: Slices) -> int:

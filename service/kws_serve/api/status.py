@@ -35,11 +35,14 @@ def readiness(service: Service) -> str:
 
 
 def status_json(service: Service, grant: Grant = EVERYTHING) -> JsonObject:
-    """The server at a glance, as far as `grant` may see."""
+    """The server at a glance, as far as `grant` may see: where that is some streams only, what is of all is null."""
     engine = service.engine
     log = service.log
     streams = list(engine.streams.values())
-    received_s, processed_s, dropped_s = engine.totals_s()
+    of_all = _of_all(service)
+    if grant.streams is not None:
+        of_all = dict.fromkeys(of_all) | {"boards": []}
+    log_bytes, pending = of_all.pop("log_bytes"), of_all.pop("pending")
     return {
         "name": socket.gethostname(),
         "version": __version__,
@@ -47,22 +50,33 @@ def status_json(service: Service, grant: Grant = EVERYTHING) -> JsonObject:
         "device": f"{platform.machine()} x{os.cpu_count()}, {platform.system()}",
         "user": _user(),
         "note": service.note,
-        "load": round(os.getloadavg()[0], 2),
         "state": "ON",
         "last_seen": utc(time.time()),
         "uptime_s": round(time.monotonic() - service.began_s, 1),
         "ready": not readiness(service),
         "scopes": sorted(grant.scopes),
         "log_id": log.log_id,
-        "last_id": log.last_id,
-        "log": {"durable": log.durable, "fault": log.fault, "pending": log.pending, "bytes": log.used_bytes},
+        "last_id": log.last_id if grant.streams is None else log.newest_id(grant.streams),
+        "log": {"durable": log.durable, "fault": log.fault, "pending": pending, "bytes": log_bytes},
+        "models": [{"name": m.spec.name, "backend": m.backend_name} for m in engine.loaded],
+        "sources": [asdict(source) for source in service.sources() if grant.may_touch(source.name)],
+        "streams": [stream_json(engine, stream) for stream in streams if grant.may_touch(stream.name)],
+        **of_all,
+    }
+
+
+def _of_all(service: Service) -> JsonObject:
+    """What depends on every stream."""
+    engine, log = service.engine, service.log
+    received_s, processed_s, dropped_s = engine.totals_s()
+    return {
+        "load": round(os.getloadavg()[0], 2),
+        "pending": log.pending,
+        "log_bytes": log.used_bytes,
         "subscribers": log.subscribers,
         "engine_load": round(engine.load.share, 3),
         "unaccounted_samples": engine.unaccounted_samples,
-        "models": [{"name": m.spec.name, "backend": m.backend_name} for m in engine.loaded],
         "boards": [state for device in devices(engine.loaded) for state in device.states()],
-        "sources": [asdict(source) for source in service.sources() if grant.may_touch(source.name)],
-        "streams": [stream_json(engine, stream) for stream in streams if grant.may_touch(stream.name)],
         "audio_s": {"received": received_s, "processed": processed_s, "dropped": dropped_s},
         "bad_samples": service.ingest.bad_samples,
         "clipped_samples": service.ingest.clipped_samples,
@@ -70,11 +84,13 @@ def status_json(service: Service, grant: Grant = EVERYTHING) -> JsonObject:
 
 
 def servers_json(service: Service, grant: Grant = EVERYTHING) -> list[JsonObject]:
-    """Rows of STATUS_COLUMNS, `url` and `detail`: this server, then those that it watches."""
+    """Rows of STATUS_COLUMNS, `url` and `detail`: this server, then, for who may hear all streams, those that it
+    watches.
+    """
     status = status_json(service, grant)
     own = {column: status[column] for column in STATUS_COLUMNS}
     own |= {"streams": len(status["streams"]), "url": "", "detail": readiness(service)}
-    return [own, *service.watched()]
+    return [own, *(service.watched() if grant.streams is None else ())]
 
 
 def status_csv(rows: Sequence[JsonObject]) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import asdict
 
+from kws_serve.api.tokens import EVERYTHING, Grant
 from kws_serve.engine.engine import Engine
 from kws_serve.engine.evidence import Evidence
 from kws_serve.engine.stream import Stream
@@ -36,8 +37,19 @@ def stream_json(engine: Engine, stream: Stream) -> JsonObject:
     }
 
 
-def models_json(engine: Engine) -> list[JsonObject]:
-    """Every loaded model: what it knows, how it hears, what fires it and what was changed."""
+OF_ALL_PATCHES = ("on_trial", "disagreements", "failed_patches", "error")
+"""Keys of a model that depend on what every stream sounds like."""
+
+
+def models_json(engine: Engine, grant: Grant = EVERYTHING) -> list[JsonObject]:
+    """Every loaded model, as far as `grant` may see: what it knows, how it hears, what fires it, what was changed."""
+    items = _models_json(engine)
+    if grant.streams is None:
+        return items
+    return [item | dict.fromkeys(OF_ALL_PATCHES) for item in items]
+
+
+def _models_json(engine: Engine) -> list[JsonObject]:
     compared = engine.disagreements()
     parts = {m.name: m for lane in engine.lanes for m in lane.models}
     items = []

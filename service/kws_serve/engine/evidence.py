@@ -7,6 +7,7 @@ envelope is kept.
 from __future__ import annotations
 
 import math
+from collections import deque
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -18,7 +19,11 @@ from kws_serve.manifest.spec import DetectionSpec, ModelSpec
 from kws_serve.messages import Detection, Float32Array, Int64Array
 
 KEPT = 100
-"""Detections whose evidence is kept, the last ones: 2 MB with the widest of the shipped patches, 24 x 192 values."""
+"""Detections of a stream whose evidence is kept, the last ones: 2 MB with the widest of the shipped patches, 24 x 192
+values."""
+
+KEPT_IN_ALL = 10 * KEPT
+"""Of all streams. Beyond it the stream that has most gives its oldest, so that a busy one does not empty the others."""
 
 AFTER_S = 1.0
 """Of scores after the deciding patch, to see how it goes on; before it, what the lane keeps."""
@@ -62,6 +67,7 @@ class EvidenceBook:
 
     def __init__(self) -> None:
         self._found: dict[str, Evidence] = {}
+        self._of: dict[str, deque[str]] = {}  # stream -> uids of its own, oldest first
         self._open: dict[str, dict[int, list[Evidence]]] = {}  # model -> slot -> those that wait for scores after them
 
     def get(self, uid: str) -> Evidence | None:
@@ -86,10 +92,20 @@ class EvidenceBook:
         whole = len(before) + back < model.recent.length
         evidence = Evidence(d.uid, spec, d.label, settings, d.decided_s, kept, before, whole, surroundings)
         evidence.after += list(model.recent.last(slot)[len(before) :])
-        self._found[d.uid] = evidence
-        while len(self._found) > KEPT:
-            del self._found[next(iter(self._found))]
+        self._keep(d.stream, evidence)
         self._open.setdefault(spec.name, {}).setdefault(slot, []).append(evidence)
+
+    def _keep(self, stream: str, evidence: Evidence) -> None:
+        if evidence.uid not in self._found:
+            self._of.setdefault(stream, deque()).append(evidence.uid)
+        self._found[evidence.uid] = evidence
+        if len(self._of[stream]) <= KEPT:
+            if len(self._found) <= KEPT_IN_ALL:
+                return
+            stream = max(self._of, key=lambda name: len(self._of[name]))
+        del self._found[self._of[stream].popleft()]
+        if not self._of[stream]:
+            del self._of[stream]
 
     def follow(self, spec: ModelSpec, slots: Int64Array, scores: Float32Array) -> None:
         """Scores (k, p, n_classes) of streams' next patches."""

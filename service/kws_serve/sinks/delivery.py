@@ -30,13 +30,15 @@ class Delivery:
         self.on_commit: Callable[[list[Detection]], None] = lambda _: None
         """In the log's thread, which waits for it: it must only queue."""
         self.delivered_id = 0  # the newest id that was handed on; in the loop's thread
+        self._delivered_of: dict[str, int] = {}  # the same of each stream
         self._subscribers: set[Subscriber] = set()
         self._listeners: dict[tuple[str, str], Callable[[list[Event]], None]] = {}  # (stream, epoch) -> its client
         self._loop: asyncio.AbstractEventLoop | None = None
 
-    def bind(self, loop: asyncio.AbstractEventLoop, last_id: int) -> None:
-        """The loop, and the newest id of what was there before."""
+    def bind(self, loop: asyncio.AbstractEventLoop, last_id: int, last_of: dict[str, int]) -> None:
+        """The loop, and the newest id of what was there before, of all and of each stream."""
         self.delivered_id = last_id
+        self._delivered_of = last_of
         self._loop = loop
 
     def pass_on(self, events: Sequence[ScoresRow | Gap]) -> None:
@@ -48,6 +50,10 @@ class Delivery:
         self._in_loop(events)
         if detections := [e for e in events if isinstance(e, Detection)]:
             self.on_commit(detections)
+
+    def newest_id(self, streams: frozenset[str] | None) -> int:
+        """The newest id that was handed on of these streams (None: of all); 0 before the first. Any thread."""
+        return self.delivered_id if streams is None else max((self._delivered_of.get(s, 0) for s in streams), default=0)
 
     def _in_loop(self, events: Sequence[Event]) -> None:
         if self._loop is not None:
@@ -61,7 +67,7 @@ class Delivery:
         for event in events:
             by_stream.setdefault((event.stream, event.epoch), []).append(event)
             if isinstance(event, Detection):
-                self.delivered_id = event.id
+                self.delivered_id = self._delivered_of[event.stream] = event.id
                 if self._subscribers:
                     text = dumps(detection_json(event))
                     for subscriber in self._subscribers:

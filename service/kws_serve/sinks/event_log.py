@@ -40,7 +40,7 @@ class EventLog:
         self._latency = Latency()
         self._delivery = Delivery()
         self._writer = Writer(self.store, self._expiry, self.positions, self._waiting, self._latency, self._delivery)
-        self._reader = Reader(self.store.history, self._waiting, lambda: self._writer.last_id)
+        self._reader = Reader(self.store.history, self._waiting, lambda: self._writer.last_id, self.newest_id)
 
     # state; any thread
 
@@ -133,8 +133,12 @@ class EventLog:
         self._delivery.on_commit = told
 
     def bind(self, loop: asyncio.AbstractEventLoop) -> None:
-        """The loop in which subscribers and listeners live."""
-        self._delivery.bind(loop, self._writer.last_id)
+        """The loop in which subscribers and listeners live. Raises sqlite3.Error: the file cannot be read."""
+        self._delivery.bind(loop, self._writer.last_id, self.store.history.newest_ids())
+
+    def newest_id(self, streams: frozenset[str] | None) -> int:
+        """The newest id that was handed on of these streams (None: of all); 0 before the first. Any thread."""
+        return self._delivery.newest_id(streams)
 
     @property
     def delivered_id(self) -> int:
@@ -168,9 +172,9 @@ class EventLog:
         """The next messages about ids in (after, upto], and the id they reach."""
         return self._reader.replay(wanted, after, upto, rows)
 
-    def page(self, wanted: Filter, after: int, limit: int) -> tuple[list[Logged], int]:
-        """Up to `limit` wanted detections after id `after`, and the id to go on from."""
-        return self._reader.page(wanted, after, limit)
+    def page(self, wanted: Filter, after: int, limit: int, upto: int | None = None) -> tuple[list[Logged], int]:
+        """Up to `limit` wanted detections after id `after`, to `upto` at most, and the id to go on from."""
+        return self._reader.page(wanted, after, limit, upto)
 
     def page_before(self, wanted: Filter, before: int, limit: int) -> tuple[list[Logged], int]:
         """Up to `limit` wanted detections before id `before`, newest first, and the id to go on from; 0: no more."""

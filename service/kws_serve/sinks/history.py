@@ -63,6 +63,10 @@ class History:
         known = [Hole(*row) for row in noted]
         return [hole for first, last in spans for hole in explained(first, last, known)]
 
+    def newest_ids(self) -> dict[str, int]:
+        """Stream -> its newest id, of those that have rows."""
+        return dict(self._read("SELECT stream, max(id) FROM detections GROUP BY stream"))
+
     def overrides(self) -> dict[str, JsonObject]:
         """Model -> what PATCH has changed."""
         return {m: json.loads(text) for m, text in self._read("SELECT model, settings FROM overrides")}

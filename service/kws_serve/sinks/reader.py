@@ -20,11 +20,18 @@ class Reader:
     sqlite3.Error where the file cannot be read.
     """
 
-    def __init__(self, history: History, waiting: Waiting, last_id: Callable[[], int]) -> None:
-        """`last_id`: the newest id that was told."""
+    def __init__(
+        self,
+        history: History,
+        waiting: Waiting,
+        last_id: Callable[[], int],
+        newest_id: Callable[[frozenset[str]], int],
+    ) -> None:
+        """`last_id`: the newest id that was told; `newest_id`: of some streams."""
         self._history = history
         self._waiting = waiting
         self._last_id = last_id
+        self._newest_id = newest_id
 
     def replay(self, wanted: Filter, after: int, upto: int, rows: int = REPLAY_ROWS) -> tuple[list[str], int]:
         """The next messages about ids in (after, upto] (at most `rows` detections, and log_gaps where some are
@@ -36,13 +43,17 @@ class Reader:
         messages += [(hole.first, dumps(hole_json(hole))) for hole in self._holes(after, reach)]
         return [text for _, text in sorted(messages)], reach
 
-    def page(self, wanted: Filter, after: int, limit: int) -> tuple[list[Logged], int]:
-        """Up to `limit` wanted detections after id `after`, and the id to go on from."""
-        last = self._last_id()
+    def page(self, wanted: Filter, after: int, limit: int, upto: int | None = None) -> tuple[list[Logged], int]:
+        """Up to `limit` wanted detections after id `after`, to `upto` at most, and the id to go on from: one of the
+        streams that may be heard, so that it tells nothing of others.
+        """
+        last = self._last_id() if upto is None else upto
         items = self._read(wanted, after, limit, last)
-        if len(items) == limit:
-            return items, items[-1].detection.id
-        return items, max(after, last)
+        if len(items) < limit and wanted.streams is None:
+            return items, max(after, last)
+        if len(items) < limit:
+            after = max(after, min(last, self._newest_id(wanted.streams or frozenset())))
+        return items, max(after, items[-1].detection.id) if items else after
 
     def page_before(self, wanted: Filter, before: int, limit: int) -> tuple[list[Logged], int]:
         """Up to `limit` wanted detections before id `before`, newest first, and the id to go on from; 0: no more."""

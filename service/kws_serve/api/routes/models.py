@@ -9,7 +9,7 @@ import sqlite3
 from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse, Response
 
-from kws_serve.api.routes.answers import body_of, error, service_of
+from kws_serve.api.routes.answers import body_of, error, grant_of, service_of
 from kws_serve.api.routes.operations import NO_MODEL, PATCH_BODY, operation
 from kws_serve.api.schemas import ErrorMessage
 from kws_serve.api.schemas.models import DetectionSettings, ModelItem, ModelList
@@ -31,7 +31,7 @@ routes = APIRouter()
 @routes.get("/v1/models", response_model=ModelList)
 def models(request: Request) -> Response:
     """The loaded models, their settings in force and what was changed."""
-    return JSONResponse({"items": models_json(service_of(request).engine)})
+    return JSONResponse({"items": models_json(service_of(request).engine, grant_of(request))})
 
 
 @routes.patch(

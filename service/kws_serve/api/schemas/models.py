@@ -23,12 +23,14 @@ class Disagreement(Exact):
 
 
 class ModelItem(Exact):
-    """A loaded model."""
+    """A loaded model. To a token of some streams `on_trial`, `disagreements`, `failed_patches` and `error` are null:
+    they depend on the patches of all.
+    """
 
     name: str
     version: str
     digest: str
-    on_trial: bool
+    on_trial: bool | None
     """Just reloaded: its first patches decide whether it stays."""
     task: Literal["keyword", "event"]
     labels: list[str]
@@ -36,8 +38,8 @@ class ModelItem(Exact):
     experimental_labels: list[str]
     backend: str
     backends: list[str]
-    disagreements: dict[str, Disagreement]
-    failed_patches: int
+    disagreements: dict[str, Disagreement] | None
+    failed_patches: int | None
     error: str | None
     front_end: dict[str, Any]
     n_frames: int

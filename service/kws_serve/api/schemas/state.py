@@ -117,13 +117,13 @@ class LogItem(Exact):
 
     durable: bool
     fault: str
-    pending: int
+    pending: int | None
     """Detections that wait for the disk."""
-    bytes: int
+    bytes: int | None
 
 
 class Status(Exact):
-    """The server at a glance."""
+    """The server at a glance. To a token of some streams what depends on all is null, and `boards` empty."""
 
     name: str
     version: str
@@ -131,28 +131,29 @@ class Status(Exact):
     device: str
     user: str
     note: str
-    load: float
+    load: float | None
     state: Literal["ON"]
     last_seen: str
     uptime_s: float
     ready: bool
     scopes: list[str]
-    """What the asking token allows: listen, ingest, admin."""
+    """What the asking token allows: listen, ingest, view, metrics, admin."""
     log_id: str
     last_id: int
+    """The newest id; to a token of some streams theirs."""
     log: LogItem
-    subscribers: int
-    engine_load: float
+    subscribers: int | None
+    engine_load: float | None
     """Share of the last seconds in which the engine was busy; beyond 0.9 no further stream is taken."""
-    unaccounted_samples: int
+    unaccounted_samples: int | None
     """Received - processed - dropped - buffered, over all streams: always 0."""
     models: list[ModelBackend]
     boards: list[BoardItem]
     sources: list[SourceItem]
     streams: list[StreamItem]
-    audio_s: AudioSeconds
-    bad_samples: int
-    clipped_samples: int
+    audio_s: AudioSeconds | None
+    bad_samples: int | None
+    clipped_samples: int | None
 
 
 class ServerRow(Exact):
@@ -174,7 +175,7 @@ class ServerRow(Exact):
 
 
 class ServerList(Exact):
-    """This server first, then those that it watches."""
+    """This server first, then those that it watches, but to a token of some streams."""
 
     items: list[ServerRow]
 

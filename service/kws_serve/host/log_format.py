@@ -6,9 +6,19 @@ import json
 import logging
 import re
 import sys
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable
 from datetime import UTC, datetime
 
+from kws_serve.transport.budget import Budgets, Rate
+
 _CREDENTIAL = re.compile(r"(?i)(kws_[\w-]{16})[\w-]+|(bearer\s+)[^\s\"',}]+|(\"?token\"?\s*[=:]\s*\"?)[^\s\"'&,}]+")
+
+
+SAME_LINES = Rate(0.1, 20)
+"""Lines that differ in their values only: enough to see what goes on, and 9,000 a day at most."""
 
 
 def masked(text: str, secrets: tuple[str, ...] = ()) -> str:
@@ -52,9 +62,37 @@ class JsonLine(logging.Formatter):
         return json.dumps({key: masked(value, self.secrets) for key, value in fields.items()})
 
 
+class Sparing(logging.Filter):
+    """Lets lines of one kind through at a rate: garbage from outside must not fill the disk with lines about it. What
+    was left out is counted in the next line of its kind.
+    """
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        """`clock`: in s."""
+        super().__init__()
+        self._clock = clock
+        self._budgets = Budgets(SAME_LINES)
+        self._left_out: Counter[tuple[str, str]] = Counter()
+        self._lock = threading.Lock()
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """See logging.Filter."""
+        kind = (record.name, str(record.msg)[:200])
+        now_s = self._clock()
+        with self._lock:
+            if self._budgets.of(kind, now_s).spend(1, now_s) is None:
+                self._left_out[kind] += 1
+                return False
+            left_out = self._left_out.pop(kind, 0)
+        if left_out:
+            record.msg, record.args = f"{record.getMessage()} ({left_out} more like it were left out)", None
+        return True
+
+
 def set_up(secrets: tuple[str, ...] = ()) -> None:
     """Log to stderr: as text on a terminal, else as JSON lines."""
     handler = logging.StreamHandler()
+    handler.addFilter(Sparing())
     handler.setFormatter(OneLine(secrets) if sys.stderr.isatty() else JsonLine(secrets))
     root = logging.getLogger()
     root.handlers[:] = [handler]

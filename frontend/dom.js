@@ -58,4 +58,9 @@ export function moment(at) {
   return day + clock(at);
 }
 
+/** What the server refused; of a scope that people may not know, why. */
+export const explained = (message) => (!message.endsWith("wanted view") ? message
+  : "This token may not look: to see what a stream sounds like is to hear it, in practice. Whoever runs the server can allow "
+    + "it: kws-serve token grant NAME --scope view");
+
 export const seconds = (s) => (s < 90 ? `${Math.round(s)} s` : s < 5400 ? `${Math.round(s / 60)} min` : `${(s / 3600).toFixed(1)} h`);

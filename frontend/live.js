@@ -1,7 +1,7 @@
 // The live view: one stream through one model, as the model hears it. Nothing of it is kept, here or there.
 
 import { FEATURES, ScoreChart, ScrollingFeatures } from "./charts.js";
-import { byId, element, keyed, setText, showState } from "./dom.js";
+import { byId, element, explained, keyed, setText, showState } from "./dom.js";
 import { colourClass, colourOf, icon, iconOf } from "./labels.js";
 
 const SPAN_S = 10;
@@ -101,6 +101,7 @@ export class LiveView {
     }
     if (socket !== this.#socket) return;
     this.#socket = null;
+    if (socket.code === 4403) return; // why is shown already, and another try would meet it again
     if (socket.code !== 4401) showState("live-state", "wait", "The connection is lost, trying again…");
     setTimeout(() => this.#socket === null && stream === this.stream && this.pick(stream, this.model), 2000);
   }
@@ -129,7 +130,7 @@ export class LiveView {
     } else if (message.type === "skipped") {
       showState("live-state", "wait", "This connection is too slow for the live view: parts of the picture are missing.");
     } else if (message.type === "error") {
-      showState("live-state", "fault", message.message);
+      showState("live-state", "fault", explained(message.message));
     }
   }
 

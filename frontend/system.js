@@ -42,16 +42,20 @@ export class System {
 
   status(status) {
     const { audio_s, log } = status;
-    const facts = {
-      Version: status.version, "Up for": seconds(status.uptime_s), Engine: `${Math.round(100 * status.engine_load)} % busy`,
-      "Audio received": seconds(audio_s.received), "Audio processed": seconds(audio_s.processed), "Audio dropped": `${audio_s.dropped.toFixed(1)} s`,
-      "Event log": log.durable ? `on the disk, ${(log.bytes / 1e6).toFixed(1)} MB` : `not durable: ${log.fault}, ${log.pending} wait`,
-      Followers: status.subscribers,
-    };
+    const facts = { Version: status.version, "Up for": seconds(status.uptime_s) };
+    if (audio_s) { // a token of some streams is not told what is of all
+      Object.assign(facts, {
+        Engine: `${Math.round(100 * status.engine_load)} % busy`, "Audio received": seconds(audio_s.received),
+        "Audio processed": seconds(audio_s.processed), "Audio dropped": `${audio_s.dropped.toFixed(1)} s`, Followers: status.subscribers,
+      });
+    }
+    const used = log.bytes == null ? "" : `, ${(log.bytes / 1e6).toFixed(1)} MB`;
+    const wait = log.pending == null ? "" : `, ${log.pending} wait`;
+    facts["Event log"] = log.durable ? `on the disk${used}` : `not durable: ${log.fault}${wait}`;
     keyed(byId("facts"), Object.keys(facts), (i) => (
       element("div", "", element("dt", "", Object.keys(facts)[i]), element("dd"))
     ), (node, i) => setText(node.lastChild, String(Object.values(facts)[i])));
-    byId("facts").dataset.dropped = audio_s.dropped > 0;
+    byId("facts").dataset.dropped = (audio_s?.dropped ?? 0) > 0;
     list("sources", status.sources, (s) => [s.name, s.state, [
       s.spec, s.detail, s.restarts ? `${s.restarts} restarts` : "", s.retry_in_s == null ? "" : `next try in ${s.retry_in_s.toFixed(0)} s`,
     ]]);
@@ -65,7 +69,7 @@ export class System {
   models(models) {
     list("models", models, (m) => [m.name, m.error ? "fault" : m.on_trial ? "on trial" : "up", [
       m.version, `on ${m.backends.join(" and ")}`, `weights ${m.digest}`, `${m.labels.length} classes, every ${m.patch_hop_ms} ms`,
-      ...Object.entries(m.disagreements).map(([b, d]) => (
+      ...Object.entries(m.disagreements ?? {}).map(([b, d]) => (
         `${b} names another top label in ${d.patches} of ${d.of} patches${d.of ? ` (${(100 * d.patches / d.of).toFixed(2)} %)` : ""}`
         + (d.left_out ? `, ${d.left_out} not compared` : ""))),
       m.failed_patches ? `${m.failed_patches} patches failed` : "", m.error ?? "",

@@ -1,7 +1,7 @@
 // Why something fired: the patch that decided, the scores around it, what they were compared with; and what people say.
 
 import { FEATURES, ScoreChart, drawFeatures } from "./charts.js";
-import { byId, element, moment, setText, showState } from "./dom.js";
+import { byId, element, explained, moment, setText, showState } from "./dom.js";
 import { colourOf, iconOf } from "./labels.js";
 
 const SHOWN = 4; // the label's own curve and those of the strongest others
@@ -29,7 +29,7 @@ export class Why {
       const found = await this.client.json(`/v1/detections/${id}/why`);
       if (id === this.#id) this.#show(found);
     } catch (error) {
-      showState("why-state", "fault", error.code === 404 ? "The log does not keep this detection any more." : error.message);
+      showState("why-state", "fault", error.code === 404 ? "The log does not keep this detection any more." : explained(error.message));
       this.onFault(error);
     }
   }
@@ -44,8 +44,8 @@ export class Why {
 
   #show({ detection: d, settings, patch, scores, surroundings }) {
     setText(byId("why-title"), `Why ${iconOf(d.label)} ${d.label}?`);
-    showState("why-state", "off", patch ? "" : "The patch and the scores are kept in memory only, for the last 100 "
-      + "detections since the server started. Of this one, the log knows:");
+    showState("why-state", "off", patch ? "" : "The patch and the scores are kept in memory only, for a stream's last "
+      + "100 detections since the server started. Of this one, the log knows:");
     this.#facts(d, settings, surroundings);
     byId("marks").hidden = false;
     this.#showMark(d.review ?? null);

@@ -238,6 +238,18 @@ def test_a_token_that_may_look_cannot_move_anything(pages, level_model, tmp_path
         assert token not in page.content()
 
 
+def test_a_token_without_view_or_of_some_streams_is_explained(pages, level_model, tmp_path):
+    file = TokenFile(tmp_path / "tokens.json")
+    token = file.new("phone", ["listen"], ["a"])
+    with live_server([level_model], tokens=file) as server:
+        server.engine.open_stream("a", 16000)
+        page = pages.open(server.http, init=f"sessionStorage.setItem('token', '{token}');")
+        page.wait_for_function("() => document.querySelector('#live-state').textContent.includes('--scope view')")
+        page.goto(f"{server.http}/#system")
+        page.wait_for_function("() => document.querySelector('#facts').textContent.includes('on the disk')")
+        assert "Followers" not in page.text_content("#facts")
+
+
 def test_away_and_recovered_are_told(pages, level_model, free_port, tmp_path):
     def found(i: int) -> Detection:
         return Detection("s", "e", "m", "1", "onnx", f"word-{i}", 0.9, "once", i, 0.0, 0.0, time.time())

@@ -8,6 +8,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -146,6 +147,13 @@ GONE = {
 """What a later version of a library may do to us, done beforehand to the one that is here; and what is told of it."""
 
 
+def _text_with(path: Path, text: str) -> str:
+    """A file's text, once a thread of the service has written `text` there."""
+    while text not in (found := path.read_text()):
+        time.sleep(0.01)
+    return found
+
+
 @pytest.mark.parametrize("what", GONE)
 async def test_where_an_inside_is_gone_the_service_says_so_and_serves(what, level_model, free_port, tmp_path):
     change, told = GONE[what]
@@ -159,8 +167,7 @@ async def test_where_an_inside_is_gone_the_service_says_so_and_serves(what, leve
     try:
         while "Not a safety" not in (line := process.stdout.readline()):
             assert line, (tmp_path / "stderr").read_text()
-        while "uvicorn's own protocols" not in (fault := (tmp_path / "stderr").read_text()):  # by a thread of its own
-            await asyncio.sleep(0.01)
+        fault = await asyncio.to_thread(_text_with, tmp_path / "stderr", "uvicorn's own protocols")
         assert told in fault
         async with websockets.connect(f"ws://127.0.0.1:{free_port}/v1/audio?stream=one") as ws:
             await ws.send(WORD)

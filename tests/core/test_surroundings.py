@@ -111,6 +111,21 @@ def test_settings_moved_live_act_on_the_next_word():
     assert run(detector, scores[60:], power[60:], []) == []
 
 
+def test_isolation_taken_back_while_a_word_waits_tells_it():
+    two = ("_silence_", "yes", "no")
+    after = replace(SPEC, isolation=IsolationSpec(after_ms=400))
+    detector = Detector(two, {"yes": after, "no": after}, sustained=False, patch_hop_16k=HOP, patch_16k=HOP)
+    detector.ensure(1)
+    scores, power = stream(-60, 0.0)
+    scores = np.concatenate([scores, np.zeros((len(scores), 1))], axis=1)
+    assert run(detector, scores[:120], power[:120], []) == []
+    detector.configure({"yes": SPEC, "no": after})
+    told = detector.update(
+        np.array([0]), scores[None, 120:].astype(np.float32), np.array([200 * HOP]), power[None, 120:]
+    )
+    assert [f.label for f in told] == ["yes"]
+
+
 @settings(max_examples=60, deadline=None)
 @given(
     seed=st.integers(0, 2**32 - 1),

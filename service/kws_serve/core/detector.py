@@ -28,6 +28,7 @@ import numpy as np
 import numpy.typing as npt
 from numpy.lib.stride_tricks import sliding_window_view
 
+from kws_serve.core.detector_rules import Rules
 from kws_serve.core.label_state import BoolArray, LabelState
 from kws_serve.core.resampler import ENGINE_RATE_HZ
 from kws_serve.core.surroundings import Around, Judgement, Surroundings
@@ -50,17 +51,14 @@ class Firing:
 
 
 @dataclass(frozen=True, slots=True)
-class _Rules:
-    """DetectionSpec per label as arrays (n_classes,), with the two windows as weights; w and n: the longest label's."""
+class _Patch:
+    """One patch of the streams of a call."""
 
-    on: Float32Array
-    off: Float32Array
-    mean: Float32Array  # (w, n_classes): 1/w_c on the last w_c patches
-    recent: BoolArray  # (n, n_classes): True on the last n_c patches
-    k: Int64Array
-    refractory_16k: Int64Array
-    onset_16k: Int64Array
-    after_16k: Int64Array  # how long what comes on waits, or 0
+    state: LabelState  # their rows (r, n_classes)
+    at_16k: Int64Array  # (r,) where it ends
+    rows: Int64Array  # (r,) their indices in the call
+    around: Around | None
+    back: int  # patches of the call that come after it
 
 
 class Detector:
@@ -90,33 +88,11 @@ class Detector:
 
     def configure(self, settings: Mapping[str, DetectionSpec]) -> None:
         """Take new settings; what is firing keeps firing, and history is kept as far as the new windows reach."""
-        c = len(self.labels)
-        specs = [settings.get(label) for label in self.labels]
-        patch_hop_ms = self.patch_hop_16k * 1000 / ENGINE_RATE_HZ
-        widths = [mean_width(s.smoothing_ms, patch_hop_ms) if s else 1 for s in specs]
-        counts = [s.n if s else 1 for s in specs]
-        w, n = max(widths), max(counts)
-        mean = np.zeros((w, c), np.float32)
-        recent = np.zeros((n, c), bool)
-        for i in range(c):
-            mean[w - widths[i] :, i] = 1 / widths[i]
-            recent[n - counts[i] :, i] = True
-        never = np.float32(np.inf)
-        self._rules = _Rules(
-            on=np.array([s.threshold if s else never for s in specs], np.float32),
-            off=np.array([min(s.off_threshold, s.threshold) if s else never for s in specs], np.float32),
-            mean=mean,
-            recent=recent,
-            k=np.array([s.k if s else 1 for s in specs], np.int64),
-            refractory_16k=np.array([round(s.refractory_s * ENGINE_RATE_HZ) if s else 0 for s in specs], np.int64),
-            onset_16k=np.array([round(s.onset_offset_ms * ENGINE_RATE_HZ / 1000) if s else 0 for s in specs], np.int64),
-            after_16k=np.zeros(c, np.int64),
-        )
         self._around.configure(settings)
-        for i, rule in self._around.rules.items():
-            self._rules.after_16k[i] = rule.after * self.patch_hop_16k
-        self._scores = _keep_last(self._scores, w - 1)
-        self._above = _keep_last(self._above, n - 1)
+        after_16k = {c: rule.after * self.patch_hop_16k for c, rule in self._around.rules.items()}
+        self._rules = Rules.of([settings.get(label) for label in self.labels], self.patch_hop_16k, after_16k)
+        self._scores = _keep_last(self._scores, len(self._rules.mean) - 1)
+        self._above = _keep_last(self._above, len(self._rules.recent) - 1)
 
     def ensure(self, n_streams: int) -> None:
         """Make room for slots 0..n_streams-1."""
@@ -210,46 +186,58 @@ class Detector:
             due = waits & (at >= state.due_16k)
             if not (ready.any() or ended.any() or told.any() or due.any()):
                 continue
+            one = _Patch(state, at[:, 0], rows, around, back)
             for i, c in zip(*np.nonzero(due), strict=True):
-                firings += self._judged(state, i, c, rows[i], at[i, 0], around, back)
+                firings += self._judged(one, i, c)
             for i, c in zip(*np.nonzero(told), strict=True):
                 state.held[i, c] = False
                 firings.append(self._start(state, i, c, rows[i], at[i, 0]))
             for i, c in zip(*np.nonzero(ended), strict=True):
-                state.active[i, c] = False
-                if state.held[i, c]:  # it was the step, or talk, and has not been told
-                    state.held[i, c] = bool(state.due_16k[i, c])
-                elif self.sustained:
-                    firings.append(self._end(state, i, c, rows[i], at[i, 0]))
-                    state.quiet_until_16k[i, c] = at[i, 0] + rules.refractory_16k[c]
+                firings += self._goes_off(one, i, c)
             for i, c in zip(*np.nonzero(ready), strict=True):
-                age = n - 1 - np.argmax(recent[i, :, c])  # patches since the first above, of the last n
-                onset_16k = at[i, 0] - age * self.patch_hop_16k - rules.onset_16k[c]
-                state.begin(i, c, now[i, c], onset_16k)
-                found = around.before(rows[i], c, back, age) if around and c in self._around.rules else None
-                state.muted[i, c] = found is not None and not found.alone
-                state.held[i, c] = state.muted[i, c] or at[i, 0] < self._settled_16k
-                if state.held[i, c]:
-                    continue
-                state.quiet_until_16k[i, c] = at[i, 0] + rules.refractory_16k[c]
-                if found and rules.after_16k[c]:
-                    state.held[i, c], state.power[i, c] = True, found.power
-                    state.due_16k[i, c] = at[i, 0] + rules.after_16k[c]
-                    continue
-                firings.append(self._start(state, i, c, rows[i], at[i, 0], found))
+                age = n - 1 - int(np.argmax(recent[i, :, c]))  # patches since the first above, of the last n
+                firings += self._comes_on(one, i, c, float(now[i, c]), age)
         self._state.put(slots, state)
         firings.sort(key=lambda firing: firing.row)  # each stream's in order
         return firings
 
-    def _judged(
-        self, state: LabelState, i: int, c: int, row: int, at_16k: int, around: Around | None, back: int
-    ) -> list[Firing]:
-        """What label `c` of row `i` tells, now that what is after it is known: nothing where somebody talked."""
-        state.due_16k[i, c], state.held[i, c] = 0, False
-        on = state.active[i, c]
-        if around and not on and around.talk_after(row, c, back, float(state.power[i, c])):
+    def _comes_on(self, one: _Patch, i: int, c: int, score: float, age: int) -> list[Firing]:
+        """Label `c` of row `i` is at its threshold, and was so first `age` patches ago; what is told of it now."""
+        state, rules, at_16k = one.state, self._rules, one.at_16k[i]
+        state.begin(i, c, score, at_16k - age * self.patch_hop_16k - rules.onset_16k[c])
+        around = one.around if c in self._around.rules else None
+        found = around.before(one.rows[i], c, one.back, age) if around else None
+        state.muted[i, c] = found is not None and not found.alone
+        state.held[i, c] = state.muted[i, c] or at_16k < self._settled_16k
+        if state.held[i, c]:
             return []
-        return [self._start(state, i, c, row, at_16k)]
+        state.quiet_until_16k[i, c] = at_16k + rules.refractory_16k[c]
+        if found and rules.after_16k[c]:
+            state.held[i, c], state.power[i, c] = True, found.power
+            state.due_16k[i, c] = at_16k + rules.after_16k[c]
+            return []
+        return [self._start(state, i, c, one.rows[i], at_16k, found)]
+
+    def _judged(self, one: _Patch, i: int, c: int) -> list[Firing]:
+        """What label `c` of row `i` tells, now that what is after it is known: nothing where somebody talked."""
+        state, around = one.state, one.around if c in self._around.rules else None
+        state.due_16k[i, c], state.held[i, c] = 0, False
+        off = not state.active[i, c]
+        if around and off and around.talk_after(one.rows[i], c, one.back, float(state.power[i, c])):
+            return []
+        return [self._start(state, i, c, one.rows[i], one.at_16k[i])]
+
+    def _goes_off(self, one: _Patch, i: int, c: int) -> list[Firing]:
+        """Label `c` of row `i` is below its off threshold; the end of an event that has been told."""
+        state = one.state
+        state.active[i, c] = False
+        if state.held[i, c]:  # it was the step, or talk, and has not been told; what waits goes on waiting
+            state.held[i, c] = bool(state.due_16k[i, c])
+            return []
+        if not self.sustained:
+            return []
+        state.quiet_until_16k[i, c] = one.at_16k[i] + self._rules.refractory_16k[c]
+        return [self._end(state, i, c, one.rows[i], one.at_16k[i])]
 
     def _start(
         self, state: LabelState, i: int, c: int, row: int, at_16k: int, surroundings: Judgement | None = None
@@ -265,11 +253,6 @@ class Detector:
         end_16k = last_on_16k - (self.patch_16k - int(self._rules.onset_16k[c]))
         peak = float(state.peak[i, c])
         return Firing(int(row), self.labels[c], "end", peak, start_16k, int(at_16k), max(start_16k, end_16k))
-
-
-def mean_width(smoothing_ms: float, patch_hop_ms: float) -> int:
-    """How many patches a smoothed score is the mean of."""
-    return max(1, round(smoothing_ms / patch_hop_ms))
 
 
 def smoothed(scores: Float32Array, width: int) -> Float32Array:

@@ -12,7 +12,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from kws_serve.core.detector import mean_width, smoothed
+from kws_serve.core.detector import smoothed
+from kws_serve.core.detector_rules import mean_width
 from kws_serve.core.surroundings import Judgement
 from kws_serve.engine.lane_model import LaneModel
 from kws_serve.manifest.spec import DetectionSpec, ModelSpec

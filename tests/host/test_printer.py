@@ -159,7 +159,7 @@ with printers():
     log_format.set_up()
     for i in range(300):
         print("print", i)
-        logging.warning("log %d", i)
+        logging.warning(f"log {i}")  # each of a kind of its own: of one kind few are let through
         print("error", i, file=sys.stderr)
         warnings.warn(f"warning {i}")
         thread = threading.Thread(target=lambda: 1 / 0)

@@ -73,7 +73,7 @@ class Sparing(logging.Filter):
         self._clock = clock
         self._budgets = Budgets(SAME_LINES)
         self._left_out: Counter[tuple[str, str]] = Counter()
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()  # a finaliser may log while it is held
 
     def filter(self, record: logging.LogRecord) -> bool:
         """See logging.Filter."""

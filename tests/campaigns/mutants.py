@@ -185,7 +185,7 @@ MUTANTS = (
            "tests/reliability/test_overload.py -k three_times"),
     Mutant("beginning", _S + "engine/scorer.py", "self.tail[slots] = self._silence", "pass",
            "tests/engine/test_engine.py -k as_if_zeros"),
-    Mutant("beginning", _S + "core/detector.py", " or at[i, 0] < self._settled_16k", "",
+    Mutant("beginning", _S + "core/detector.py", " or at_16k < self._settled_16k", "",
            "tests/integration/test_short_files.py -k full_level"),
     Mutant("standing alone", _S + "core/detector.py", "= found is not None and not found.alone", "= False",
            "tests/core/test_surroundings.py -k one_in_talk"),

@@ -12,7 +12,7 @@ MODEL_FILES = ("model.json", "*.onnx", "*.tflite", "README.md", "training_record
 
 
 class DataHook(BuildHookInterface):  # type: ignore[misc]
-    """See the module."""
+    """Adds to a wheel what the service reads beside its code."""
 
     def initialize(self, version: str, build_data: dict[str, Any]) -> None:
         """Add the files; `version` is "standard" or "editable"."""

@@ -58,7 +58,7 @@ def _heard(ours: socket.socket) -> bytes:
 
 
 def main(number: int, folder: str, command: list[str]) -> None:
-    """See the module."""
+    """Wait until the parent's end of socket `number` closes; then end `command` and remove `folder`."""
     # a handler of ours, for what is ignored stays so in the program
     for ignored in (signal.SIGHUP, signal.SIGINT, signal.SIGTERM):
         signal.signal(ignored, lambda *_: None)

@@ -104,18 +104,18 @@ class GvsocTransport:
         raise LinkError(f"board gvsoc: found {found}, wanted it to listen")
 
     def write(self, data: bytes) -> None:
-        """See link.Transport."""
+        """Bytes to the simulated board, which is started first where it does not run."""
         self._open().write(data)
 
     def read(self, timeout_s: float) -> bytes:
-        """See link.Transport."""
+        """What it has sent, after `timeout_s` at most; empty: nothing."""
         return self._open().read(timeout_s)
 
     def set_baud(self, baud: int) -> None:
-        """See link.Transport."""
+        """Nothing: a simulated line has no rate."""
 
     def close(self) -> None:
-        """See link.Transport."""
+        """End the simulator."""
         if self._serial is not None:
             self._serial.close()
             self._serial = None

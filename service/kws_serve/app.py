@@ -140,7 +140,7 @@ class _Uvicorn(uvicorn.Server):
     """Its `backlog` is what is let in at once; what waits in the kernel may be more."""
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """See uvicorn."""
+        """Listen with a longer backlog; the listening sockets are doors."""
         await super().startup(sockets)
         loop = asyncio.get_running_loop()
         for sock in sockets or ():

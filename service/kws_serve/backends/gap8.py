@@ -117,7 +117,7 @@ class BoardRuntime:
         return scores
 
     def close(self) -> None:
-        """See patch_model.Runtime."""
+        """Give the board back."""
         give_back, self._give_back = self._give_back, None
         uses.pop(self, None)
         if give_back is not None:

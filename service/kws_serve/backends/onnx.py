@@ -69,7 +69,7 @@ def _compare(whole: PatchModel, described: OnnxFile, what: str) -> None:
 
 
 class OnnxRuntime:
-    """See patch_model.Runtime."""
+    """ONNX Runtime beneath a PatchModel: a batch in the file's axes in, its output out."""
 
     def __init__(self, session: Any, described: OnnxFile, what: str) -> None:
         """`what`: how a refusal begins. Raises BackendError."""
@@ -80,12 +80,12 @@ class OnnxRuntime:
         self._output_names = [session.get_outputs()[0].name]
 
     def run(self, batch: Tensor) -> Tensor:
-        """See patch_model.Runtime."""
+        """The output (n, n_classes) of a batch in the file's axes."""
         scores: Tensor = self._session.run(self._output_names, {self._input_name: batch})[0]
         return scores
 
     def close(self) -> None:
-        """See patch_model.Runtime."""
+        """Drop the session; its memory goes with the last reference."""
         self._session = None
 
 

@@ -52,7 +52,7 @@ class _Rewriter:
         self._n_names = 0
 
     def written(self) -> bytes:
-        """See float_reference."""
+        """The file, its integer products rewritten into float ones."""
         products = {
             "QLinearConv": self._qlinear_conv,
             "QLinearMatMul": self._qlinear_matmul,

@@ -19,7 +19,7 @@ PAST, NEXT = "_past", "_next"
 
 
 class OnnxStep:
-    """See contract.StepBackend."""
+    """A streaming model that computes only what new frames add; whole patches go through another file."""
 
     name = "onnx"
 
@@ -37,11 +37,11 @@ class OnnxStep:
         self._check_against(whole, spec)
 
     def infer(self, patches: Float32Array) -> Float32Array:
-        """See Backend."""
+        """Scores (n, n_classes) of whole patches (n, n_frames, n_coeffs)."""
         return self._whole.infer(patches)
 
     def step(self, frames: Float32Array, states: list[Float32Array], slots: Int64Array) -> Float32Array:
-        """See StepBackend."""
+        """Scores (n, m, n_classes) of m new frames of each stream; the states of `slots` move on in place."""
         n, m, _ = frames.shape
         scores = np.empty((n, m, self._n_classes), np.float32)
         first = 0
@@ -62,7 +62,7 @@ class OnnxStep:
         return as_scores(scores.reshape(-1, self._n_classes), self._output).reshape(scores.shape)
 
     def close(self) -> None:
-        """See Backend."""
+        """Close both sessions."""
         self._session = None
         self._whole.close()
 

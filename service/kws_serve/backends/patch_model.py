@@ -76,7 +76,7 @@ class PatchModel:
         return self._scores(patches, self._runtime)
 
     def close(self) -> None:
-        """See Backend."""
+        """Close the runtime; twice does no harm."""
         if self._runtime is not None:
             self._runtime.close()
             self._runtime = None

@@ -44,7 +44,7 @@ class TfliteRuntime:
         self._interpreters: dict[int, Any] = {}
 
     def run(self, batch: Tensor) -> Tensor:
-        """See patch_model.Runtime."""
+        """The output (n, n_classes) of a batch in the file's axes, by the interpreter of that size."""
         interpreter = self._interpreters.get(len(batch))
         if interpreter is None:
             interpreter = self._interpreters[len(batch)] = self._of_batch(batch.shape)
@@ -54,7 +54,7 @@ class TfliteRuntime:
         return scores
 
     def close(self) -> None:
-        """See patch_model.Runtime."""
+        """Drop the interpreters."""
         self._interpreters.clear()
 
     def _of_batch(self, shape: tuple[int, ...]) -> Any:

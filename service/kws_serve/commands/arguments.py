@@ -15,7 +15,7 @@ class Parser(argparse.ArgumentParser):
     """Errors in one line, without the usage."""
 
     def error(self, message: str) -> Any:
-        """See argparse."""
+        """Exit 2 with one line that names the help."""
         self.exit(2, f"{self.prog}: {message} (see {self.prog} --help)\n")
 
 

@@ -41,7 +41,7 @@ class OneLine(logging.Formatter):
         self.secrets = secrets
 
     def format(self, record: logging.LogRecord) -> str:
-        """See logging.Formatter."""
+        """A line of text for a terminal, secrets masked, without control characters."""
         text = masked(super().format(record), self.secrets)
         return text if record.exc_info else printable(text)
 
@@ -54,7 +54,7 @@ class JsonLine(logging.Formatter):
         self.secrets = secrets
 
     def format(self, record: logging.LogRecord) -> str:
-        """See logging.Formatter."""
+        """A JSON object in one line, secrets masked."""
         at = datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
         fields = {"at": at, "level": record.levelname, "logger": record.name, "message": record.getMessage()}
         if record.exc_info:
@@ -76,7 +76,7 @@ class Sparing(logging.Filter):
         self._lock = threading.RLock()  # a finaliser may log while it is held
 
     def filter(self, record: logging.LogRecord) -> bool:
-        """See logging.Filter."""
+        """Whether the record's kind, its logger and template, has budget left."""
         kind = (record.name, str(record.msg)[:200])
         now_s = self._clock()
         with self._lock:

@@ -74,30 +74,30 @@ class BatchingSelector(selectors.BaseSelector):
         return self._together if self._many and fd in self._streams else self._at_once
 
     def register(self, fileobj: Any, events: int, data: Any = None) -> selectors.SelectorKey:
-        """See selectors."""
+        """Watch a socket, with those of its kind."""
         return self._of(fileobj).register(fileobj, events, data)
 
     def unregister(self, fileobj: Any) -> selectors.SelectorKey:
-        """See selectors."""
+        """Watch a socket no more."""
         key = self._of(fileobj).unregister(fileobj)
         self._doors.discard(key.fd)  # another socket may get its number
         return key
 
     def modify(self, fileobj: Any, events: int, data: Any = None) -> selectors.SelectorKey:
-        """See selectors."""
+        """Watch the socket for other events, where it is watched now."""
         return self._of(fileobj).modify(fileobj, events, data)
 
     def get_key(self, fileobj: Any) -> selectors.SelectorKey:
-        """See selectors."""
+        """The key of a socket that is watched. Raises KeyError."""
         return self._of(fileobj).get_key(fileobj)
 
     def get_map(self) -> Mapping[Any, selectors.SelectorKey]:
-        """See selectors."""
+        """All keys, whichever way their sockets are read."""
         maps: list[Any] = [self._at_once.get_map(), self._together.get_map(), self._resting.get_map()]
         return ChainMap(*maps)
 
     def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
-        """See selectors."""
+        """What is ready within `timeout` s; sockets of many streams are looked at together."""
         self.on_read()
         if self._resting.get_map():
             timeout = self._door_opens(timeout)
@@ -123,7 +123,7 @@ class BatchingSelector(selectors.BaseSelector):
         return timeout
 
     def close(self) -> None:
-        """See selectors."""
+        """Close the selectors beneath."""
         self._at_once.close()
         self._together.close()
         self._resting.close()

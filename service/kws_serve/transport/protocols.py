@@ -80,18 +80,18 @@ class _Reading:
     _unread: asyncio.TimerHandle | None = None
 
     def pause_writing(self) -> None:
-        """See asyncio.Protocol."""
+        """The client does not read: from now on it has a deadline."""
         super().pause_writing()  # type: ignore[misc]
         if self._unread is None:
             self._unread = self.loop.call_later(UNREAD_S, self.transport.abort)
 
     def resume_writing(self) -> None:
-        """See asyncio.Protocol."""
+        """The client reads again: its deadline is forgotten."""
         super().resume_writing()  # type: ignore[misc]
         self._forget_unread()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """See asyncio.Protocol."""
+        """The connection is gone, and with it what is kept of it."""
         self._forget_unread()
         client = _address(self)
         open_connections[client] -= 1
@@ -115,7 +115,7 @@ class Http(_Reading, H11Protocol):
     _full = False
 
     def connection_made(self, transport: Any) -> None:
-        """See asyncio.Protocol."""
+        """A connection begins; it is read in small parts."""
         super().connection_made(transport)
         transport.max_size = READ_BYTES
         self.flow = _Flow(transport, self._holds)
@@ -179,7 +179,7 @@ class _Flow(FlowControl):
         self._holds = holds
 
     def resume_reading(self) -> None:
-        """See FlowControl."""
+        """Read on, unless something still holds it back."""
         if not self._holds():
             super().resume_reading()
 
@@ -203,7 +203,7 @@ class WebSocket(_Reading, WebSocketsSansIOProtocol):
         self._words, self._pieces = Budget(WORDS, now_s), Budget(PIECES, now_s)
 
     def connection_made(self, transport: Any) -> None:
-        """See asyncio.Protocol."""
+        """A WebSocket begins; a read takes a whole message of the largest size."""
         super().connection_made(transport)
         transport.max_size = MAX_MESSAGE_BYTES
 
@@ -242,7 +242,7 @@ class WebSocket(_Reading, WebSocketsSansIOProtocol):
             super().data_received(data)
 
     def handle_connect(self, event: Any) -> None:
-        """See uvicorn."""
+        """Put the connection into the handshake's scope, for the application."""
         super().handle_connect(event)
         if hasattr(self, "scope"):
             extensions: dict[str, Any] = self.scope["extensions"]

@@ -189,7 +189,7 @@ MUTANTS = (
            "tests/integration/test_short_files.py -k full_level"),
     Mutant("standing alone", _S + "core/detector.py", "= found is not None and not found.alone", "= False",
            "tests/core/test_surroundings.py -k one_in_talk"),
-    Mutant("standing alone", _S + "core/surroundings.py", "and speech >= rule.speech", "",
+    Mutant("standing alone", _S + "core/surroundings.py", "and speech >= self.speech", "",
            "tests/core/test_surroundings.py -k television"),
     Mutant("admission", _S + "engine/engine.py", ") > MAX_LOAD:", ") > 1e9:",
            "tests/reliability/test_overload.py -k too_many"),

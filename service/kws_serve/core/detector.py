@@ -22,14 +22,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TypeVar
 
 import numpy as np
-import numpy.typing as npt
 from numpy.lib.stride_tricks import sliding_window_view
 
 from kws_serve.core.detector_rules import Rules
-from kws_serve.core.label_state import BoolArray, LabelState
+from kws_serve.core.label_state import BoolArray, LabelState, keep_last
 from kws_serve.core.resampler import ENGINE_RATE_HZ
 from kws_serve.core.surroundings import Around, Judgement, Surroundings
 from kws_serve.manifest.spec import DetectionSpec
@@ -91,8 +89,8 @@ class Detector:
         self._around.configure(settings)
         after_16k = {c: rule.after * self.patch_hop_16k for c, rule in self._around.rules.items()}
         self._rules = Rules.of([settings.get(label) for label in self.labels], self.patch_hop_16k, after_16k)
-        self._scores = _keep_last(self._scores, len(self._rules.mean) - 1)
-        self._above = _keep_last(self._above, len(self._rules.recent) - 1)
+        self._scores = keep_last(self._scores, len(self._rules.mean) - 1)
+        self._above = keep_last(self._above, len(self._rules.recent) - 1)
 
     def ensure(self, n_streams: int) -> None:
         """Make room for slots 0..n_streams-1."""
@@ -259,14 +257,3 @@ def smoothed(scores: Float32Array, width: int) -> Float32Array:
     """The means that the detector compares with its thresholds: scores (t,) of one label, those before them 0."""
     history = np.concatenate([np.zeros(width - 1, np.float32), scores])
     return np.asarray(sliding_window_view(history, width).mean(axis=1), np.float32)
-
-
-_Any = TypeVar("_Any", np.float32, np.bool_)
-
-
-def _keep_last(history: npt.NDArray[_Any], n: int) -> npt.NDArray[_Any]:
-    """`history` (n_streams, m, c) cut or zero-padded at the front to (n_streams, n, c)."""
-    s, m, c = history.shape
-    if m >= n:
-        return history[:, m - n :].copy()
-    return np.concatenate([np.zeros((s, n - m, c), history.dtype), history], axis=1)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -53,3 +53,14 @@ class LabelState:
         self.active[i, c], self.held[i, c], self.muted[i, c] = True, False, False
         self.start_16k[i, c] = max(0, onset_16k, self.start_16k[i, c] + 1)
         self.peak[i, c] = score
+
+
+_Any = TypeVar("_Any", np.float32, np.bool_)
+
+
+def keep_last(history: npt.NDArray[_Any], n: int) -> npt.NDArray[_Any]:
+    """`history` (n_streams, m, ...) cut or zero-padded at the front to (n_streams, n, ...)."""
+    s, m, *rest = history.shape
+    if m >= n:
+        return history[:, m - n :].copy()
+    return np.concatenate([np.zeros((s, n - m, *rest), history.dtype), history], axis=1)

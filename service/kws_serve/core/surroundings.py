@@ -8,6 +8,7 @@ from math import ceil, log10
 
 import numpy as np
 
+from kws_serve.core.label_state import keep_last
 from kws_serve.manifest.spec import DetectionSpec, IsolationSpec
 from kws_serve.messages import Float32Array, Int64Array
 
@@ -32,7 +33,7 @@ class Judgement:
 
 
 @dataclass(frozen=True, slots=True)
-class _Rule:
+class Rule:
     """An IsolationSpec in patch hops."""
 
     before: int
@@ -41,18 +42,24 @@ class _Rule:
     speech: float
     onset: int  # a label's onset before the first patch above
 
+    def is_talk(self, power: float, speech: float, word: float) -> bool:
+        """Whether somebody talked where this mean power and score of speech were, beside a word of power `word`."""
+        return power > word * self.factor and speech >= self.speech
+
 
 class Surroundings:
     """Rings over all streams, newest last: (n_streams, hops), and the rules of the labels that must stand alone."""
 
     def __init__(self, labels: Sequence[str], settings: Mapping[str, DetectionSpec], patch_hop_ms: float) -> None:
-        """Labels without settings never fire; the first of these with "silence" in its name tells that nobody talks."""
+        """Labels without settings never fire; the first of these with "silence" in its name tells that nobody talks.
+        No label must stand alone until `configure` says so.
+        """
         self.labels = tuple(labels)
         self.patch_hop_ms = patch_hop_ms
         self._silence = next((i for i, x in enumerate(labels) if "silence" in x and x not in settings), None)
-        self._guard, self._loudest = round(GUARD_MS / patch_hop_ms), max(1, round(LOUDEST_MS / patch_hop_ms))
+        self.guard, self._loudest = round(GUARD_MS / patch_hop_ms), max(1, round(LOUDEST_MS / patch_hop_ms))
         self._power = self._speech = np.zeros((0, 0), np.float32)
-        self.configure(settings)
+        self.rules: dict[int, Rule] = {}
 
     def configure(self, settings: Mapping[str, DetectionSpec]) -> None:
         """Take new settings; history is kept as far as they reach."""
@@ -63,12 +70,12 @@ class Surroundings:
         }
         n = max((spec.n for spec in settings.values()), default=1)
         reach = max((r.onset + r.before for r in self.rules.values()), default=0)
-        hops = max(n + reach + self._guard, *(r.after for r in self.rules.values())) if self.rules else 0
-        self._power, self._speech = (_keep_last(ring, hops) for ring in (self._power, self._speech))
+        hops = max(n + reach + self.guard, *(r.after for r in self.rules.values())) if self.rules else 0
+        self._power, self._speech = (keep_last(ring, hops) for ring in (self._power, self._speech))
 
-    def _rule(self, spec: IsolationSpec, onset_offset_ms: float) -> _Rule:
+    def _rule(self, spec: IsolationSpec, onset_offset_ms: float) -> Rule:
         before, after, onset = (x / self.patch_hop_ms for x in (spec.before_ms, spec.after_ms, onset_offset_ms))
-        return _Rule(ceil(before), ceil(after), 10 ** (-spec.margin_db / 10), spec.speech, round(onset))
+        return Rule(ceil(before), ceil(after), 10 ** (-spec.margin_db / 10), spec.speech, round(onset))
 
     def ensure(self, n_streams: int) -> None:
         """Make room for slots 0..n_streams-1."""
@@ -95,11 +102,6 @@ class Surroundings:
         width = min(self._loudest, len(power))
         return float(np.convolve(power, np.full(width, 1 / width), "valid").max())
 
-    @property
-    def guard(self) -> int:
-        """GUARD_MS in patch hops."""
-        return self._guard
-
 
 @dataclass(frozen=True, slots=True)
 class Around:
@@ -124,21 +126,15 @@ class Around:
         power = _mean(self.power[row, max(0, last - rule.before) : last])
         speech = _mean(self.speech[row, max(0, onset - rule.before) : onset])
         margin_db = 10 * log10(max(word, FAINTEST) / max(power, FAINTEST))
-        return Judgement(not (power > word * rule.factor and speech >= rule.speech), word, margin_db, speech)
+        return Judgement(not rule.is_talk(power, speech, word), word, margin_db, speech)
 
     def talk_after(self, row: int, c: int, back: int, word: float) -> bool:
         """Whether somebody talked in the `after` patch hops up to the one that lies `back` before the last."""
         rule = self.rings.rules[c]
         end = self.power.shape[1] - back
         span = slice(max(0, end - rule.after), end)
-        return _mean(self.power[row, span]) > word * rule.factor and _mean(self.speech[row, span]) >= rule.speech
+        return rule.is_talk(_mean(self.power[row, span]), _mean(self.speech[row, span]), word)
 
 
 def _mean(values: Float32Array) -> float:
     return float(values.mean(dtype=np.float64)) if len(values) else 0.0
-
-
-def _keep_last(ring: Float32Array, hops: int) -> Float32Array:
-    """`ring` (n_streams, m) cut or zero-padded at the front to (n_streams, hops)."""
-    m = ring.shape[1]
-    return ring[:, m - hops :].copy() if m >= hops else np.pad(ring, ((0, 0), (hops - m, 0)))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 
 from fastapi import APIRouter, Request
@@ -15,6 +16,7 @@ from kws_serve.api.routes.answers import body_of, error, grant_of, service_of
 from kws_serve.api.routes.operations import BEFORE, LIMIT, NO_DETECTION, PAGE, PAGE_LIMIT, REVIEW_BODY, operation
 from kws_serve.api.schemas.detections import DetectionPage, ReviewMark, Why
 from kws_serve.api.views import why_json
+from kws_serve.sinks.event_log import EventLog
 from kws_serve.sinks.filter import REVIEWS, Filter
 from kws_serve.wire import WireError
 
@@ -28,6 +30,13 @@ def _filtered(request: Request, *more: str) -> tuple[dict[str, str], Filter, int
     found, wanted = detections_query(request.query_params.multi_items(), *_FILTERS, *more)
     after = whole("after", found.get("after", "0"), 0, 2**63 - 1)
     return found, replace(wanted, streams=grant_of(request).streams), after
+
+
+def _export(request: Request, lines: Callable[[EventLog, Filter, int], Iterator[str]], media_type: str) -> Response:
+    """What the log keeps of what is asked for, as `lines` writes it, in slices. Raises WireError 4400."""
+    _, wanted, after = _filtered(request)
+    service = service_of(request)
+    return StreamingResponse(service.slices.each(lines(service.log, wanted, after)), media_type=media_type)
 
 
 @routes.get("/v1/detections", response_model=DetectionPage, openapi_extra=operation(*PAGE, BEFORE, LIMIT))
@@ -46,19 +55,13 @@ async def detections(request: Request) -> Response:
 @routes.get("/v1/detections.csv", response_class=PlainTextResponse, openapi_extra=operation(*PAGE))
 async def detections_csv(request: Request) -> Response:
     """The log as CSV, up to the newest detection at the request."""
-    _, wanted, after = _filtered(request)
-    service = service_of(request)
-    parts = service.slices.each(as_csv(service.log, wanted, after))
-    return StreamingResponse(parts, media_type="text/csv; charset=utf-8")
+    return _export(request, as_csv, "text/csv; charset=utf-8")
 
 
 @routes.get("/v1/detections.jsonl", response_class=PlainTextResponse, openapi_extra=operation(*PAGE))
 async def detections_jsonl(request: Request) -> Response:
     """The log as JSON lines, up to the newest detection at the request."""
-    _, wanted, after = _filtered(request)
-    service = service_of(request)
-    parts = service.slices.each(as_jsonl(service.log, wanted, after))
-    return StreamingResponse(parts, media_type="application/jsonl")
+    return _export(request, as_jsonl, "application/jsonl")
 
 
 @routes.put(

@@ -6,6 +6,7 @@ import json
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,6 +17,9 @@ import pytest
 
 from tests.campaigns.proof import count, record
 from tests.support.virtual_sound_card import CHANNELS, RATE_HZ, VirtualSoundCard, virtual_sound_card
+
+SILENT_S = 60.0
+"""Twice the longest pause between two tries to open a device."""
 
 _CHILD = [sys.executable, "-m", "tests.sources.capture_child"]
 _ROOT = Path(__file__).parents[2]
@@ -68,12 +72,19 @@ class Watched:
         self._lines: IO[str] = self.process.stdout
 
     def wait_for(self, *states: str) -> dict[str, Any]:
-        """The next report of one of these states."""
-        for line in self._lines:
-            report: dict[str, Any] = json.loads(line)
-            if report["state"] in states:
-                return report
-        raise AssertionError(f"the child ended before {states}")
+        """The next report of one of these states. A child that says nothing of them for SILENT_S is ended: PulseAudio's
+        ALSA plugin can deadlock when its server is killed, and the suite would wait for good.
+        """
+        ending = threading.Timer(SILENT_S, self.process.kill)
+        ending.start()
+        try:
+            for line in self._lines:
+                report: dict[str, Any] = json.loads(line)
+                if report["state"] in states:
+                    return report
+        finally:
+            ending.cancel()
+        raise AssertionError(f"the child ended, or was ended, before {states}")
 
 
 @pytest.fixture

@@ -15,8 +15,8 @@ BIN := $(VENV)/bin
 ARGS ?=
 CODE := service models firmware_bridge tests scripts
 GATE := --cov=kws_serve.core --cov-branch --cov-fail-under=95
-# one worker for what must run one after the other, two for the rest (tests/conftest.py)
-SPREAD := --numprocesses=3 --dist=loadscope
+# one worker for what must run alone, one for what only computes (tests/conftest.py)
+SPREAD := --numprocesses=2 --dist=loadscope
 export PY
 
 .PHONY: run test lint check test-train bench parity proof autobahn emulated mutants soak lock clean

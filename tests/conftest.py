@@ -14,9 +14,12 @@ os.environ["KWS_DATA_DIR"] = tempfile.mkdtemp(prefix="kws-tests-")  # no test wr
 IN_CI = os.environ.get("KWS_CI") == "1"
 
 
-ALONE = ("board/test_b", "commands", "integration/test_three", "reliability", "sources", "transport")
-"""Where tests begin that fill a machine, starve it or need it in time: floods, overloads, boards, sound cards. With
-pytest-xdist one worker runs them one after the other, while the others run the rest, which computes or waits."""
+ALONE = (
+    *("api", "board/test_b", "browser", "commands", "host", "integration/test_three", "reliability", "sinks"),
+    *("sources", "transport", "test_"),
+)
+"""Where tests begin that start services, devices or browsers and wait for what these do in real time, beneath `tests`.
+With pytest-xdist one worker runs them one after the other, while the others run what only computes."""
 
 
 @pytest.hookimpl(optionalhook=True)

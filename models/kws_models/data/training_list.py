@@ -2,32 +2,30 @@
 
 A line names one file of keys: `<SHA-256 of the file>.bin <fold> <recordings> <clips known by features>`, one file for
 each fold, so that models that learnt from the same recordings share their files. Such a file lies in the model's
-folder, or in the folder `recordings` beside the shipped models. It holds sorted keys of KEY_BYTES each:
+folder, or in the folder `recordings` beside the shipped models. It holds keys (key_file.py), which are the beginnings
+of digests:
 
-- the beginning of the SHA-1 of a recording's 16-bit PCM; a recording whose file is lossy has two, of the original
-  and of what the file decodes to;
-- the beginning of the SHA-1 of `<word>/<speaker>_nohash_<n>`, the name of a clip of which only published features
-  were used.
+- the SHA-1 of a recording's 16-bit PCM; a recording whose file is lossy has two, of the original and of what the
+  file decodes to;
+- the SHA-1 of `<word>/<speaker>_nohash_<n>`, the name of a clip of which only published features were used.
 """
 
 from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 from kws_models.data.audio_cache import read_pcm
+from kws_models.data.key_file import key_of, pack_keys, unpack_keys
 from kws_models.data.recordings import Recording, described, fold_of
 from kws_serve.manifest.folder import shipped_models_dir
 from kws_serve.messages import Int16Array, KwsError
 
 FILE = "training_recordings.txt"
 SHARED = "recordings"  # beside the shipped models
-# A false match leaves out a clip that was not learnt from. A foreign digest meets one of n keys with a chance of
-# n / 2**64: 1.8e-15 for the 33,534 digests of all shipped models, 3.8e-15 for them and the 36,184 names.
-KEY_BYTES = 8
 # A line may name nothing but a file of this shape, so that it cannot lead out of the two folders.
 _LINE = re.compile(r"([0-9a-f]{64})\.bin ([0-9]{1,4}) ([0-9]{1,9}) ([0-9]{1,9})", re.ASCII)
 _HEAD = "# file of the keys, fold, recordings, clips of which only published features were used"
@@ -36,16 +34,20 @@ _MADE_BY = "kws-models export writes it"
 
 @dataclass(frozen=True)
 class TrainingList:
-    """Keys (hexadecimal) of what was trained on, and how many recordings and clips known by features they stand for."""
+    """Keys of what was trained on, and how many recordings and clips known by features they stand for."""
 
-    keys: frozenset[str] = frozenset()
+    keys: frozenset[int] = frozenset()
     n_recordings: int = 0
     n_features: int = 0
 
     def has(self, recording: Recording, samples: Int16Array) -> bool:
-        """True if this recording, whose file decodes to `samples` at the file's own rate, was trained on."""
+        """True if this recording, whose file decodes to `samples` at the file's own rate, was trained on.
+
+        Raises KwsError for a digest in its manifest that is none.
+        """
+        decoded = pcm_digest(samples)
         name = _name_digest(f"{recording.folder}/{recording.path.stem}")
-        return any(_key(digest) in self.keys for digest in (pcm_digest(samples), recording.sha1_pcm, name))
+        return any(key_of(digest) in self.keys for digest in (decoded, _original_digest(recording) or decoded, name))
 
 
 @dataclass(frozen=True)
@@ -67,7 +69,7 @@ def read_training_list(folder: Path) -> TrainingList:
     Raises KwsError for a line that is none of ours, and for a file of keys that is missing or not the named one.
     """
     path = folder / FILE
-    keys: set[str] = set()
+    keys: set[int] = set()
     n_recordings = n_features = 0
     lines = path.read_text(encoding="utf-8", errors="replace").splitlines() if path.is_file() else []
     for number, line in enumerate(lines, start=1):
@@ -77,15 +79,14 @@ def read_training_list(folder: Path) -> TrainingList:
         if found is None:
             wanted = "<SHA-256>.bin <fold> <recordings> <clips known by features>"
             raise KwsError(f"{path}:{number}: found {line[:60]!r}, wanted {wanted}; {_MADE_BY}")
-        content = _read_keys(path, found[1])
-        keys.update(content[i : i + KEY_BYTES].hex() for i in range(0, len(content), KEY_BYTES))
+        keys.update(_read_keys(path, found[1]))
         n_recordings += int(found[3])
         n_features += int(found[4])
     return TrainingList(frozenset(keys), n_recordings, n_features)
 
 
-def _read_keys(path: Path, digest: str) -> bytes:
-    """The file of keys of this SHA-256, beside the list at `path` or shared. Raises KwsError."""
+def _read_keys(path: Path, digest: str) -> Collection[int]:
+    """The keys in the file of this SHA-256, beside the list at `path` or shared. Raises KwsError."""
     places = (path.parent, shipped_models_dir() / SHARED)
     files = [place / f"{digest}.bin" for place in places]
     file = next((f for f in files if f.is_file()), None)
@@ -96,9 +97,10 @@ def _read_keys(path: Path, digest: str) -> bytes:
     found = hashlib.sha256(content).hexdigest()
     if found != digest:
         raise KwsError(f"{file}: found SHA-256 {found}, wanted {digest} as {path} says; {_MADE_BY}")
-    if len(content) % KEY_BYTES:
-        raise KwsError(f"{file}: found {len(content)} bytes, wanted keys of {KEY_BYTES} bytes; {_MADE_BY}")
-    return content
+    try:
+        return unpack_keys(content)
+    except ValueError as error:
+        raise KwsError(f"{file}: {error}; {_MADE_BY}") from error
 
 
 def training_list(recordings: Iterable[Recording], feature_clips: Iterable[str]) -> ListFiles:
@@ -113,7 +115,7 @@ def training_list(recordings: Iterable[Recording], feature_clips: Iterable[str])
     for fold in sorted({*heard, *named}):
         mine, names = heard.get(fold, []), named.get(fold, [])
         digests = {digest for recording in mine for digest in _pcm_digests(recording)} | set(map(_name_digest, names))
-        content = b"".join(sorted({bytes.fromhex(_key(digest)) for digest in digests}))
+        content = pack_keys(map(key_of, digests))
         name = f"{hashlib.sha256(content).hexdigest()}.bin"
         files[name] = content
         lines.append(f"{name} {fold} {len(mine)} {len(names)}")
@@ -128,18 +130,16 @@ def keys_folder(out: Path) -> Path:
 
 def _pcm_digests(recording: Recording) -> set[str]:
     decoded = pcm_digest(read_pcm(recording.path)[0])
-    original = recording.sha1_pcm or decoded
-    if not re.fullmatch("[0-9a-f]{40}", original):
-        raise KwsError(
-            f"{recording.path}: found sha1_pcm16 {original!r} in its manifest, wanted a SHA-1 in hexadecimal"
-        )
-    return {original, decoded}
+    return {_original_digest(recording) or decoded, decoded}
+
+
+def _original_digest(recording: Recording) -> str:
+    """What its manifest says that a lossy file was made from; empty where it says nothing. Raises KwsError."""
+    digest = recording.sha1_pcm
+    if digest and not re.fullmatch("[0-9a-f]{40}", digest):
+        raise KwsError(f"{recording.path}: found sha1_pcm16 {digest!r} in its manifest, wanted a SHA-1 in hexadecimal")
+    return digest
 
 
 def _name_digest(name: str) -> str:
     return hashlib.sha1(name.encode()).hexdigest()
-
-
-def _key(digest: str) -> str:
-    """The part of a digest in hexadecimal that is kept."""
-    return digest[: 2 * KEY_BYTES]

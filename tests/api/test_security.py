@@ -18,7 +18,8 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 from kws_serve.api.security import Access, check_exposure
 from kws_serve.messages import KwsError
-from kws_serve.transport import protocols
+from kws_serve.transport import http_protocol
+from kws_serve.transport.peer import open_connections
 from tests.api.conftest import TOKEN
 from tests.campaigns.proof import record
 
@@ -302,7 +303,7 @@ async def test_s5_streams_and_connections_are_limited(server, monkeypatch):
             message = json.loads(await ws.recv())
             codes.append(message.get("code"))
         assert codes == [None] * 3 + [4429] * 3
-    monkeypatch.setattr(protocols, "MAX_PER_CLIENT", sum(protocols.open_connections.values()) + 5)
+    monkeypatch.setattr(http_protocol, "MAX_PER_CLIENT", sum(open_connections.values()) + 5)
     async with contextlib.AsyncExitStack() as open_ones:
         answers = []
         for _ in range(12):
@@ -325,12 +326,12 @@ async def test_s6_one_that_does_not_read_its_answer_is_dropped(server):
         s.connect(("127.0.0.1", server.server.port))
         s.sendall(f"GET /v1/detections.jsonl HTTP/1.1\r\nHost: {server.host}\r\n\r\n".encode())
         await asyncio.sleep(0.5)
-        before = sum(protocols.open_connections.values())
+        before = sum(open_connections.values())
         for _ in range(200):
             await asyncio.sleep(0.1)
-            if sum(protocols.open_connections.values()) < before:
+            if sum(open_connections.values()) < before:
                 break
-        assert sum(protocols.open_connections.values()) < before
+        assert sum(open_connections.values()) < before
         with pytest.raises(ConnectionResetError):
             while s.recv(65536):
                 pass

@@ -25,7 +25,7 @@ import pytest
 from kws_serve.api.guard import RATES
 from kws_serve.sinks.store import Store
 from kws_serve.transport.budget import Rate
-from kws_serve.transport.protocols import CONNECTIONS
+from kws_serve.transport.http_protocol import CONNECTIONS
 from tests.campaigns.proof import FULL, count, record
 from tests.sinks.test_event_log import detection
 from tests.support.service import Service, running

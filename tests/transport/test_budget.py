@@ -20,10 +20,12 @@ from websockets.exceptions import ConnectionClosed
 
 from kws_serve.api.guard import RATES
 from kws_serve.api.slices import ROWS, Slices
-from kws_serve.transport import protocols
+from kws_serve.transport import http_protocol, websocket_protocol
 from kws_serve.transport.batching import BatchingSelector
 from kws_serve.transport.budget import Budget, Budgets, Rate, network
-from kws_serve.transport.protocols import BEHIND_BYTES, MAX_MESSAGE_BYTES, READ_BYTES, UNKNOWN_FRAMES
+from kws_serve.transport.connection import MAX_MESSAGE_BYTES
+from kws_serve.transport.http_protocol import BEHIND_BYTES, READ_BYTES
+from kws_serve.transport.websocket_protocol import UNKNOWN_FRAMES
 from tests.api.conftest import TOKEN
 from tests.sinks.test_event_log import detection
 from tests.support.live_server import LiveServer
@@ -36,8 +38,8 @@ KEY += "Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n"
 @pytest.fixture(autouse=True)
 def own_budgets(monkeypatch: pytest.MonkeyPatch) -> None:
     """Each test's own: what others have spent does not count."""
-    monkeypatch.setattr(protocols, "_connecting", Budgets(protocols.CONNECTIONS))
-    monkeypatch.setattr(protocols, "_words", Budgets(protocols.WORDS_OF_ALL))
+    monkeypatch.setattr(http_protocol, "_connecting", Budgets(http_protocol.CONNECTIONS))
+    monkeypatch.setattr(websocket_protocol, "_words", Budgets(websocket_protocol.WORDS_OF_ALL))
 
 
 @given(st.lists(st.tuples(st.floats(0, 5), st.floats(0.1, 20)), max_size=60), st.floats(0, 10))
@@ -133,7 +135,7 @@ def test_a_message_without_end_is_no_way_round(locked):
 
 
 async def test_ten_connections_have_no_more_than_one_address_may(locked, monkeypatch):
-    monkeypatch.setattr(protocols, "_words", Budgets(Rate(0.1, 100)))
+    monkeypatch.setattr(websocket_protocol, "_words", Budgets(Rate(0.1, 100)))
     codes: list[int | None] = []
 
     async def one() -> None:
@@ -198,7 +200,7 @@ def test_a_body_counts_by_its_size(locked):
 
 
 async def test_new_connections_wait_for_their_turn(locked, monkeypatch):
-    monkeypatch.setattr(protocols, "_connecting", Budgets(Rate(10, 5)))
+    monkeypatch.setattr(http_protocol, "_connecting", Budgets(Rate(10, 5)))
     began_s = time.monotonic()
     async with contextlib.AsyncExitStack() as stack:
         first_lines = []
@@ -209,7 +211,7 @@ async def test_new_connections_wait_for_their_turn(locked, monkeypatch):
             first_lines.append(reader.readline())
         assert {line.split()[1] for line in await asyncio.gather(*first_lines)} == {b"200"}
         assert time.monotonic() - began_s > 0.9  # ten of them at 10 a second
-    monkeypatch.setattr(protocols, "_connecting", Budgets(Rate(0.01, 0)))
+    monkeypatch.setattr(http_protocol, "_connecting", Budgets(Rate(0.01, 0)))
     reader, writer = await asyncio.open_connection("127.0.0.1", locked.server.port)
     assert (await reader.readline()).split()[1] == b"429"
     writer.close()
@@ -280,12 +282,12 @@ async def test_slices_take_turns_and_rest_while_there_is_audio():
     assert time.monotonic() - began_s >= 8 * 0.01 * 4  # each rests for three times what it took
 
 
-def http_protocol(server: LiveServer) -> protocols.Http:
-    (found,) = [p for p in server.server._uvicorn.server_state.connections if isinstance(p, protocols.Http)]
+def http_connection(server: LiveServer) -> http_protocol.Http:
+    (found,) = [p for p in server.server._uvicorn.server_state.connections if isinstance(p, http_protocol.Http)]
     return found
 
 
-def sends(server: LiveServer, head: bytes, more: bytes, look: Callable[[protocols.Http], int]) -> tuple[int, int]:
+def sends(server: LiveServer, head: bytes, more: bytes, look: Callable[[http_protocol.Http], int]) -> tuple[int, int]:
     """The most that `look` finds while the same bytes are sent on and on after `head`, and what was sent in all."""
     largest = sent = 0
     with socket.create_connection(("127.0.0.1", server.server.port)) as s:
@@ -300,13 +302,13 @@ def sends(server: LiveServer, head: bytes, more: bytes, look: Callable[[protocol
                 with contextlib.suppress(TimeoutError, BlockingIOError):
                     s.recv(1 << 20, socket.MSG_DONTWAIT)
                 with contextlib.suppress(ValueError):
-                    protocol = protocol or http_protocol(server)
+                    protocol = protocol or http_connection(server)
                 if protocol is not None:
                     largest = max(largest, look(protocol))
     return largest, sent
 
 
-def kept(protocol: protocols.Http) -> int:
+def kept(protocol: http_protocol.Http) -> int:
     """Bytes of requests that it holds."""
     body = protocol.cycle.body if protocol.cycle is not None else b""
     return len(protocol.conn._receive_buffer) + len(body)

@@ -36,7 +36,8 @@ def choose(wanted: str) -> Transport:
     if wanted == "own":
         fault = fault_of_own()
         if not fault:
-            from kws_serve.transport.protocols import Http, WebSocket
+            from kws_serve.transport.http_protocol import Http
+            from kws_serve.transport.websocket_protocol import WebSocket
 
             return Transport(True, Http, WebSocket, StreamLoop, lambda app: app)
         _log.error(
@@ -50,7 +51,7 @@ def choose(wanted: str) -> Transport:
 def fault_of_own() -> str:
     """What of uvicorn, websockets and asyncio our protocols lack; empty: nothing."""
     try:
-        from kws_serve.transport import protocols  # noqa: F401
+        from kws_serve.transport import http_protocol, websocket_protocol  # noqa: F401
         from kws_serve.transport.insides import INSIDES, missing
     except (ImportError, AttributeError, TypeError) as e:  # a module, class or base that is gone
         return str(e)

@@ -71,6 +71,14 @@ def undeclared(folder: Path, allowed: set[str], *, at_start: bool = False) -> se
     return absent
 
 
+def test_no_module_has_the_name_of_a_standard_one():
+    """Also where it lies in a package: a traceback, a search and `from . import` would mean either."""
+    folders = [ROOT / name for name in ("service", "models", "firmware_bridge", "tests", "scripts")]
+    paths = [path for folder in folders for path in sorted(folder.rglob("*.py"))]
+    names = {path: path.parent.name if path.stem == "__init__" else path.stem for path in paths}
+    assert [str(path.relative_to(ROOT)) for path, name in names.items() if name in sys.stdlib_module_names] == []
+
+
 def test_every_dependency_of_the_service_is_explained():
     page = (ROOT / "docs" / "dependencies.md").read_text()
     named = {canonicalize_name(name) for name in re.findall(r"`([\w-]+)`", page)}

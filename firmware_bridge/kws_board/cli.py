@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from kws_board import boards, cost_model, firmware, gvsoc, profile, samples
+from kws_board import boards, cost_model, firmware, gvsoc, layer_table, samples
 from kws_board.compiler import compile_file
 from kws_board.errors import BoardError, ModelUnsupported
 from kws_board.image import BoardImage
@@ -170,14 +170,14 @@ def _profile(
     if log is not None and board != "gvsoc":
         raise BoardError(f"profile: --log: found --board {board}, wanted gvsoc")
     if from_log is not None:
-        found = profile.from_log(from_log, None if name is None else _image_of(name))
+        found = layer_table.from_log(from_log, None if name is None else _image_of(name))
     elif name is None:
         raise BoardError("profile: found no model, wanted NAME, FILE.tflite or --from-log LOG")
     elif estimate:
         image = _image_of(name)
-        found = profile.modelled(image)
+        found = layer_table.modelled(image)
         if not as_json:
-            print(profile.as_table(found))
+            print(layer_table.as_table(found))
             total = cost_model.estimate(image)
             size = f"image {total.image_bytes:,} B and maps {total.arena_bytes:,} B: fits {total.place}"
             print(f"{total.ms:.2f} ms at {cost_model.CLOCK_HZ / 1e6:.0f} MHz; {size}. Energy: no source to cite.")
@@ -186,10 +186,10 @@ def _profile(
         image = _image_of(name)
         opened, _ = boards.open_board(board, log)
         try:
-            found = profile.measured(opened, image, _version(opened.name))
+            found = layer_table.measured(opened, image, _version(opened.name))
         finally:
             opened.close()
-    print(found.as_json() if as_json else profile.as_table(found))
+    print(found.as_json() if as_json else layer_table.as_table(found))
 
 
 def _version(board: str) -> str:

@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kws_board import cost_model, profile, samples
+from kws_board import cost_model, layer_table, samples
 from kws_board.cli import main
 from kws_board.compiler import compile_file
 from kws_board.errors import BoardError
@@ -214,4 +214,4 @@ def test_samples_of_audio_and_back(tmp_path: Path, capsys: pytest.CaptureFixture
     board("samples", "dscnn-s", str(tmp_path / "tone.pgm"))
     printed = capsys.readouterr().out
     assert re.search(r"tone\.pgm: \w+ [01]\.\d\d, ", printed)
-    assert profile.SOURCES["modelled"].startswith("modelled")
+    assert layer_table.SOURCES["modelled"].startswith("modelled")

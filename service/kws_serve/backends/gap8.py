@@ -65,11 +65,11 @@ def open(spec: ModelSpec, *, threads: int = 1, board: str = "auto") -> BoardMode
 
 def _profile(board: Board, image: BoardImage) -> JsonObject:
     """What each layer of one patch takes, as the board counts; modelled where it does not."""
-    from kws_board import profile
+    from kws_board import layer_table
 
-    found = profile.measured(board, image, "")
+    found = layer_table.measured(board, image, "")
     if found.cycle_source == "none":
-        found = profile.modelled(image)
+        found = layer_table.modelled(image)
     layers = [{"layer": row.layer, "cycles": row.cycles, "operations": row.operations} for row in found.rows]
     return {"cycle_source": found.cycle_source, "layers": layers}
 

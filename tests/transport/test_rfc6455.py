@@ -44,8 +44,13 @@ def frame(opcode: int, payload: bytes = b"", *, fin: int = 1, rsv: int = 0, mask
     return head + size + mask + bytes(b ^ mask[i % 4] for i, b in enumerate(payload))
 
 
-def talk(port: int, data: bytes, *, answers: int = 0, chop: int = 0) -> tuple[list[tuple[int, bytes]], int | None]:
-    """Send `data` (in pieces of `chop` bytes), wait for so many answers, close; what came back and the close code."""
+def talk(
+    port: int, data: bytes, *, answers: int = 0, chop: int = 0, closes: bool = True
+) -> tuple[list[tuple[int, bytes]], int | None]:
+    """Send `data` (in pieces of `chop` bytes), wait for so many answers, close; what came back and the close code.
+
+    Without `closes` the server has to.
+    """
     messages: list[tuple[int, bytes]] = []
     code = None
     with socket.create_connection(("127.0.0.1", port), timeout=10) as s:
@@ -60,7 +65,7 @@ def talk(port: int, data: bytes, *, answers: int = 0, chop: int = 0) -> tuple[li
         with contextlib.suppress(ConnectionError):
             for at in range(0, len(data), chop or len(data)):
                 s.sendall(data[at : at + (chop or len(data))])
-            if not answers:
+            if not answers and closes:
                 s.sendall(frame(CLOSE, struct.pack(">H", 1000)))
             while part := s.recv(65536):
                 got += part
@@ -198,7 +203,8 @@ def test_6_what_is_no_utf_8_fails_the_connection(port, payload, split):
     data = frame(TEXT, payload)
     if split:
         data = frame(TEXT, payload[:1], fin=0) + frame(CONT, payload[1:])
-    assert talk(port, data) == ([], 1007)
+    # a close in the same read as the text would be answered first: websockets reads both before uvicorn sees either
+    assert talk(port, data, closes=False) == ([], 1007)
 
 
 @pytest.mark.parametrize("code", [1000, 1001, 1002, 1003, 1007, 1008, 1009, 1010, 1011, 3000, 3999, 4000, 4999])

@@ -13,8 +13,7 @@ import pytest
 from websockets.asyncio.server import ServerConnection, serve
 from websockets.http11 import Request, Response
 
-from kws_serve import client
-from kws_serve.client import KwsClient, ServiceError
+from kws_serve.client import KwsClient, ServiceError, retries
 from tests.support.live_server import live_server
 from tests.support.sending_away import sent_away
 from tests.support.streams import expected, words
@@ -60,7 +59,7 @@ async def serving(refusing: Refusing) -> AsyncIterator[str]:
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(client, "_FIRST_RETRY_S", 0.02)
+    monkeypatch.setattr(retries, "_FIRST_RETRY_S", 0.02)
 
 
 @pytest.mark.parametrize("refusal", REFUSALS)

@@ -198,7 +198,7 @@ async def test_a_slow_subscriber_gets_what_was_queued_and_then_none(tmp_path):
 
 async def test_a_slow_subscriber_is_closed_4408_with_its_last_id(server):
     """A client that does not read, while far more is published than sockets buffer."""
-    from kws_serve.client import connect
+    from websockets.asyncio.client import connect
 
     ws = await connect(f"{server.ws}/v1/detections", max_queue=1, compression=None)
     await ws.recv()

@@ -1,190 +1,24 @@
-"""The Python client: connect, authenticate, iterate detections, send audio. The JavaScript twin speaks the same.
-
-async with KwsClient("http://127.0.0.1:8000") as client:
-    async for detection in client.detections():
-        print(detection["stream"], detection["label"], detection["score"])
-"""
+"""One open stream of a client: samples out, messages in, through lost connections."""
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import json
-import random
 from collections import deque
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from ssl import SSLCertVerificationError, SSLContext
-from types import TracebackType
+from collections.abc import AsyncIterator, Awaitable, Callable
+from ssl import SSLCertVerificationError
 from typing import Any
-from urllib.parse import urlencode, urlsplit, urlunsplit
 
 import numpy as np
 import numpy.typing as npt
-from websockets.asyncio.client import ClientConnection, connect
-from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidStatus
+from websockets.asyncio.client import ClientConnection
+from websockets.exceptions import ConnectionClosed
 
-from kws_serve.messages import JsonObject, KwsError
-
-_FIRST_RETRY_S, _LAST_RETRY_S = 0.25, 10.0
-_FINAL = frozenset({4400, 4401, 4403})
-"""Close codes that another try would meet again."""
-
-_TOO_MUCH = 1008  # close code: too much that is not audio
-_REFUSED = 4400  # the service's own close codes begin here
+from kws_serve.client.retries import FINAL, Backoff, ServiceError, refusal, sent_away
+from kws_serve.messages import JsonObject
 
 RING_S = 10.0
 """What a sender keeps for a service that has to be told again."""
-
-
-class ServiceError(KwsError):
-    """The service refused: its close code and message."""
-
-    def __init__(self, code: int, message: str) -> None:
-        super().__init__(f"{code}: {message}")
-        self.code = code
-
-
-class Backoff:
-    """Pauses between tries: 0.25 s doubling to 10 s, with jitter so that clients do not return in step."""
-
-    def __init__(self) -> None:
-        self._wait_s = _FIRST_RETRY_S
-
-    async def pause(self) -> None:
-        """Wait; the next time longer."""
-        await asyncio.sleep(self._wait_s * (0.5 + random.random() / 2))
-        self._wait_s = min(_LAST_RETRY_S, 2 * self._wait_s)
-
-    def broken(self, code: int | None) -> None:
-        """A connection that stood has ended with this close code: begin anew, unless the service sent us away."""
-        if not _sent_away(code):
-            self._wait_s = _FIRST_RETRY_S
-
-
-class KwsClient:
-    """A service at `url` (http://, https://, ws:// or wss://), with its token where it wants one."""
-
-    def __init__(self, url: str, token: str | None = None, ssl: SSLContext | None = None) -> None:
-        """`ssl`: for https, where the certificate is not one that this machine trusts; without it the certificate is
-        verified as usual. Raises ValueError: the URL.
-        """
-        parts = urlsplit(url)
-        schemes = {"http": "ws", "https": "wss", "ws": "ws", "wss": "wss"}
-        if parts.scheme not in schemes or not parts.netloc:
-            raise ValueError(f"url: found {url!r}, wanted http://HOST:PORT, https://, ws:// or wss://")
-        self._base = urlunsplit((schemes[parts.scheme], parts.netloc, parts.path.rstrip("/"), "", ""))
-        self._headers = {"Authorization": f"Bearer {token}"} if token else {}
-        secure = schemes[parts.scheme] == "wss"
-        if ssl and not secure:
-            raise ValueError(f"ssl: found a context for {url!r}, wanted https://HOST:PORT")
-        self._ssl = ssl or True if secure else None  # True: a default context
-        self._open: set[ClientConnection] = set()
-        self.log_id: str | None = None
-        self.last_id: int | None = None  # of the last detection seen without a filter's help
-
-    async def __aenter__(self) -> KwsClient:
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        for connection in list(self._open):
-            await connection.close()
-
-    async def _connect(self, path: str, query: dict[str, Any]) -> ClientConnection:
-        wanted = {k: str(v) for k, v in query.items() if v is not None}
-        url = f"{self._base}{path}" + (f"?{urlencode(wanted)}" if wanted else "")
-        try:
-            connection = await connect(
-                url,
-                additional_headers=self._headers,
-                compression=None,
-                proxy=None,
-                close_timeout=2.0,  # waited out where messages lie unread
-                ssl=self._ssl,
-            )
-        except InvalidStatus as e:
-            if e.response.status_code >= 500 or e.response.status_code == 429:
-                # it is stopping, a proxy in between has nobody behind it, or too many come at once
-                raise ConnectionError(f"HTTP {e.response.status_code}") from e
-            raise ServiceError(4403, f"refused with HTTP {e.response.status_code}") from e
-        except InvalidHandshake as e:  # it broke off in the middle
-            raise ConnectionError(str(e)) from e
-        self._open = {c for c in self._open if c.close_code is None} | {connection}
-        return connection
-
-    async def detections(
-        self, after: int | None = None, stream: str | None = None, label: str | None = None
-    ) -> AsyncIterator[JsonObject]:
-        """Detections as they come, each once, through lost connections; with `after`, first what is kept after it.
-
-        `log_gap` messages are yielded too: they say what the log no longer has. Raises ServiceError where trying
-        again is useless (bad token, bad parameter), SSLCertVerificationError where the certificate is not trusted.
-        """
-        backoff = Backoff()
-        while True:
-            try:
-                connection = await self._connect("/v1/detections", {"after": after, "stream": stream, "label": label})
-            except SSLCertVerificationError:
-                raise
-            except OSError:
-                await backoff.pause()
-                continue
-            error: JsonObject = {}
-            stood = False
-            try:
-                async for text in connection:
-                    message = json.loads(text)
-                    if message["type"] == "hello":
-                        if after is not None and self.log_id not in (None, message["log_id"]):
-                            after = 0  # another log: its ids begin anew
-                            self.log_id = message["log_id"]
-                            break
-                        self.log_id = message["log_id"]
-                        after = message["last_id"] if after is None else after
-                        stood = True
-                    elif message["type"] == "error":
-                        error = message
-                    else:
-                        after = self.last_id = message.get("id", message.get("to", after))
-                        yield message
-            except ConnectionClosed:
-                pass
-            finally:
-                self._open.discard(connection)
-                await connection.close()
-            if connection.close_code in _FINAL:
-                raise ServiceError(connection.close_code, error.get("message") or connection.close_reason or "refused")
-            if stood:
-                backoff.broken(connection.close_code)
-            await backoff.pause()
-
-    @contextlib.asynccontextmanager
-    async def audio(
-        self,
-        stream: str,
-        rate: int = 16000,
-        *,
-        channels: int = 1,
-        channel: int = 0,
-        models: Sequence[str] | None = None,
-        scores: bool = False,
-        dtype: str = "int16",
-    ) -> AsyncIterator[AudioSender]:
-        """A stream to feed. `dtype` of the samples: int16 or float32. Raises ServiceError: refused, now or for good."""
-        formats = {"int16": "s16le", "float32": "f32le"}
-        if dtype not in formats:
-            raise ValueError(f"dtype: found {dtype!r}, wanted int16 or float32")
-        query = {"stream": stream, "rate": rate, "format": formats[dtype], "channels": channels, "channel": channel}
-        query |= {"models": ",".join(models) if models is not None else None, "scores": int(scores)}
-        sender = AudioSender(lambda: self._connect("/v1/audio", query), np.dtype(dtype), rate, channels)
-        try:
-            await sender.open()
-            yield sender
-        finally:
-            connection = await sender.close()
-            if connection is not None:
-                self._open.discard(connection)
 
 
 class AudioSender:
@@ -223,7 +57,7 @@ class AudioSender:
         try:
             answer = json.loads(await self.connection.recv())
         except ConnectionClosed:
-            raise _refusal(self.connection) from None
+            raise refusal(self.connection) from None
         if answer["type"] == "error":
             raise ServiceError(answer["code"], answer["message"])
         self.ready = answer
@@ -308,7 +142,7 @@ class AudioSender:
                 continue
             if message["type"] != "error":
                 return message
-            if message["code"] in _FINAL:
+            if message["code"] in FINAL:
                 raise ServiceError(message["code"], message["message"])  # else the close follows
 
     async def __aiter__(self) -> AsyncIterator[JsonObject]:
@@ -339,10 +173,10 @@ class AudioSender:
         """Connect again and find out where to go on. Raises ServiceError where that is useless. With the lock held."""
         assert self.connection is not None
         code = self.connection.close_code
-        if code in _FINAL | {1000}:
-            raise _refusal(self.connection)
+        if code in FINAL | {1000}:
+            raise refusal(self.connection)
         self._backoff.broken(code)
-        if _sent_away(code):
+        if sent_away(code):
             await self._backoff.pause()
         oldest = self._ring[0][0] if self._ring else self._next
         while (found := await self._resumed(oldest)) is None:
@@ -371,22 +205,12 @@ class AudioSender:
         except SSLCertVerificationError:
             raise
         except (OSError, ConnectionClosed):
-            if connection is not None and connection.close_code in _FINAL:
-                raise _refusal(connection) from None
+            if connection is not None and connection.close_code in FINAL:
+                raise refusal(connection) from None
             return None
         if answer["type"] == "ready":
             return connection, answer
         await connection.close()
-        if answer["code"] in _FINAL:
+        if answer["code"] in FINAL:
             raise ServiceError(answer["code"], answer["message"])
         return None
-
-
-def _sent_away(code: int | None) -> bool:
-    """Whether a connection with this close code was ended by the service for what its client did or wanted."""
-    return code == _TOO_MUCH or (code or 0) >= _REFUSED
-
-
-def _refusal(connection: ClientConnection) -> ServiceError:
-    """What a closed connection was closed with."""
-    return ServiceError(connection.close_code or 1006, connection.close_reason or "the connection is gone")

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
 import threading
 import time
-import zlib
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
@@ -14,60 +12,25 @@ from typing import TypeVar
 import numpy as np
 
 from kws_board import protocol
+from kws_board.board_counts import BoardCounts
 from kws_board.errors import BoardError
 from kws_board.image import BoardImage
 from kws_board.integer_model import Int8Array
-from kws_board.link import BITS_A_BYTE, Link, LinkError, Transport
-from kws_board.packets import OVERHEAD
+from kws_board.link import Link, LinkError, Transport
+from kws_board.link_rate import BAUDS, needed_baud
 from kws_board.protocol import Code, Hello, Refused, Request, Result
+from kws_board.slots import Slots
 
-BAUDS = (115_200, 230_400, 460_800, 921_600)  # bits a second that usual USB bridges can do; a board starts at the first
 HEARTBEAT_S = 1.0  # of silence after which the board is asked whether it is there
 MISSES = 3  # heartbeats in a row without an answer, after which the port is reopened: one may be lost on a bad link
 _REOPENINGS = 3  # for one request; then the caller is told, who may compute elsewhere
 _REOPENED_S = 0.1  # waited before the second try, twice as long before the third: an adapter that was pulled comes back
-_CHUNK_BYTES, _LEAST_CHUNK_BYTES = 2048, 64  # of an image in one packet; halved while the link damages them
-_MOST_REPEATS = 1  # of one chunk, before its size is halved
-_FIRST_INFERENCE_S = 10.0  # nothing is known of its time yet; of a simulator it is times slow_factor, as all
-_LOST_AFTER, _LEAST_WAIT_S = 5.0, 0.5  # times the slowest inference so far, and at least as long: then it is lost
-_TRIES = 2  # of an inference: a repeated patch costs its whole time on the link
-_LINK_SHARE = 0.8  # of the time that the link may be busy: the rest is for repeats and heartbeats
 _BAUD_SETTLES_S = 0.02  # for a UART to take its new rate, on both sides
 _BAUD_ANSWER_S, _BEAT_ANSWER_S = 0.3, 0.5  # that a ping may take, times slow_factor
 _RESETS_KEPT = 16  # times, the last ones: the service looks for three in a minute
-_FRAMES_BYTES, _RESULT_BYTES = 6, 14  # of a payload before its values: protocol.frames, Result
-_WIRE_BYTES = OVERHEAD + 3  # of a packet beside its payload: COBS adds one in each 254 bytes, and the zero
 
 OpenTransport = Callable[[], Transport]
 T = TypeVar("T")
-
-
-@dataclass
-class _Resident:
-    """An image on the board, and what its slot's ring holds."""
-
-    slot: int
-    patch: Int8Array | None = None
-    slowest_s: float | None = None  # of its inferences
-
-
-@dataclass
-class BoardCounts:
-    """What happened since the board was opened."""
-
-    inferences: int = 0
-    frames_sent: int = 0  # inferences for which only new frames went over the link
-    reopenings: int = 0
-    resets: int = 0  # the board had lost its models
-    requests: int = 0
-    repeats: int = 0
-    bad_packets: int = 0
-    stray_packets: int = 0
-
-
-def _with_link(counts: BoardCounts, link: Link) -> BoardCounts:
-    names = ("requests", "repeats", "bad_packets", "stray_packets")
-    return replace(counts, **{name: getattr(counts, name) + getattr(link.counts, name) for name in names})
 
 
 @dataclass
@@ -85,12 +48,11 @@ class Board:
     def __post_init__(self) -> None:
         self._lock = threading.RLock()
         self._link: Link | None = None
-        self._resident: dict[bytes, _Resident] = {}
+        self._slots = Slots(self._asked, self._opened, self.counts)
         self._baud: int | None = None
         self._closed = threading.Event()
         self._used_s = 0.0  # monotonic time of the last answer or beat
         self._misses = 0  # heartbeats in a row
-        self._chunk_bytes = _CHUNK_BYTES
         self._heart: threading.Thread | None = None
 
     @property
@@ -113,7 +75,7 @@ class Board:
         self._closed.set()
         with self._lock:
             if self._link is not None:
-                self._count(self._link)
+                self.counts.add_link(self._link.counts)
                 self._link.transport.close()
                 self._link = None
 
@@ -125,7 +87,7 @@ class Board:
         patch = np.ascontiguousarray(patch, np.int8).reshape(-1)
         if patch.size != image.model.input.size:
             raise BoardError(f"board: patch: found {patch.size} values, wanted {image.model.input.size}")
-        return self._surviving(lambda: self._infer(image, patch, layers))
+        return self._surviving(lambda: self._slots.infer(image, patch, layers))
 
     def timed(self, image: BoardImage, patch: Int8Array) -> float:
         """Seconds that the patch takes, link included, once the board is free. Raises BoardError."""
@@ -136,7 +98,7 @@ class Board:
 
     def load(self, image: BoardImage) -> int:
         """Send the image where the board lacks it; its slot. Raises BoardError."""
-        return self._surviving(lambda: self._load(image).slot)
+        return self._surviving(lambda: self._slots.load(image))
 
     def ping(self, payload: bytes = b"") -> float:
         """Seconds until the same bytes came back. Raises BoardError."""
@@ -153,8 +115,8 @@ class Board:
         """Make the board forget its models. Raises BoardError."""
         with self._lock:
             self._asked(Request.RESET)
-            self._resident.clear()
             self.hello = Hello.parse(self._asked(Request.HELLO))
+            self._slots.greeted(self.hello)
 
     def carry(self, image: BoardImage, patch_hop_ms: float, new_frames: int) -> int | None:
         """Choose the lowest rate at which a patch with `new_frames` new frames fits every `patch_hop_ms`.
@@ -165,8 +127,7 @@ class Board:
             link = self._opened()
             if link.transport.baud is None:
                 return None
-            # bits of one inference / patch hop = bits a second that must go through in _LINK_SHARE of the time
-            needed = link_bits(image, new_frames) / (patch_hop_ms / 1000.0) / _LINK_SHARE
+            needed = needed_baud(image, new_frames, patch_hop_ms)
             fitting = [baud for baud in BAUDS if baud >= needed]
             if not fitting:
                 found = f"a patch hop of {patch_hop_ms:g} ms, which needs {needed:.0f} baud"
@@ -220,7 +181,7 @@ class Board:
 
     def _drop_link(self) -> None:
         if self._link is not None:
-            self._count(self._link)
+            self.counts.add_link(self._link.counts)
             self._link.transport.close()
             self._link = None
             self.counts.reopenings += 1
@@ -228,11 +189,10 @@ class Board:
 
     def all_counts(self) -> BoardCounts:
         """The counts, with those of the link that is open."""
-        link = self._link
-        return _with_link(self.counts, link) if link is not None else replace(self.counts)
-
-    def _count(self, link: Link) -> None:
-        self.counts = _with_link(self.counts, link)
+        link, counts = self._link, replace(self.counts)
+        if link is not None:
+            counts.add_link(link.counts)
+        return counts
 
     def _open_link(self) -> Hello:
         link = Link(self.open_transport())
@@ -259,70 +219,8 @@ class Board:
         if self.hello is not None and hello.boot_id != self.hello.boot_id:
             self.counts.resets += 1
         self.hello = hello
-        self._resident = {digest: _Resident(slot) for slot, digest in enumerate(hello.digests)}
+        self._slots.greeted(hello)
         return hello
-
-    def _load(self, image: BoardImage) -> _Resident:
-        """Where the image lies on the board, sent first where it is not there.
-
-        Raises BoardError; what was sent stays on the board, and BEGIN says from which offset to go on.
-        """
-        digest = hashlib.sha256(image.content).digest()[: protocol.DIGEST_BYTES]
-        self._opened()
-        if digest in self._resident:
-            return self._resident[digest]
-        assert self.hello is not None
-        if image.plan.arena_bytes > self.hello.arena_bytes:
-            found, has = image.plan.arena_bytes, self.hello.arena_bytes
-            raise BoardError(f"board: {image.model.name}: maps: found {found} bytes, wanted at most {has}")
-        answer = self._asked(Request.BEGIN, protocol.begin(image.content, zlib.crc32(image.content), digest))
-        slot, offset = answer[0], protocol.number(answer, 1)
-        # The board's answer says how much it has: an image half sent is gone on with, a repeated chunk counts once.
-        #     image   |======== on the board ========|-- part --|                |
-        #                                            ^ offset                    ^ len(content): COMMIT gives the slot
-        while slot == protocol.NO_SLOT and offset < len(image.content):
-            part, repeats = image.content[offset : offset + self._chunk_bytes], self._opened().counts.repeats
-            try:
-                offset = protocol.number(self._asked(Request.CHUNK, protocol.chunk(offset, part)))
-            finally:
-                if self._opened().counts.repeats > repeats + _MOST_REPEATS:
-                    self._chunk_bytes = max(_LEAST_CHUNK_BYTES, self._chunk_bytes // 2)
-        if slot == protocol.NO_SLOT:
-            slot = self._asked(Request.COMMIT)[0]
-        self._resident[digest] = _Resident(slot)
-        return self._resident[digest]
-
-    def _infer(self, image: BoardImage, patch: Int8Array, layers: bool) -> Result:
-        """Only the frames that are new go over the link where the slot's ring has the others.
-
-        Raises BoardError; then nobody knows what the ring holds, and the next patch is sent whole.
-        """
-        resident = self._load(image)
-        new = new_values(resident.patch, patch, image.model.frame_size)
-        resident.patch = None  # until the board has answered
-        # the first inference may take what it takes
-        timeout_s = (
-            _FIRST_INFERENCE_S if resident.slowest_s is None else max(_LEAST_WAIT_S, _LOST_AFTER * resident.slowest_s)
-        )
-        began = time.monotonic()
-        if new < patch.size:
-            payload = protocol.frames(resident.slot, zlib.crc32(patch.tobytes()), patch[patch.size - new :], layers)
-            try:
-                result = Result.parse(self._asked(Request.FRAMES, payload, timeout_s, _TRIES))
-                self.counts.frames_sent += 1
-            except Refused as refusal:
-                if refusal.code != Code.OTHER_PATCH:
-                    raise
-                new = patch.size
-        if new == patch.size:
-            payload = protocol.infer(resident.slot, patch, layers)
-            result = Result.parse(self._asked(Request.INFER, payload, timeout_s, _TRIES))
-        if result.slot != resident.slot or result.scores.size != image.model.output.size:
-            raise LinkError(f"board: result: found {result.scores.size} scores of slot {result.slot}")
-        resident.patch = patch
-        resident.slowest_s = max(resident.slowest_s or 0.0, time.monotonic() - began)
-        self.counts.inferences += 1
-        return result
 
     def _beat(self) -> None:
         """Ask an idle board whether it is there; after MISSES times without an answer the port is reopened."""
@@ -344,28 +242,3 @@ class Board:
                     self._misses = 0
             finally:
                 self._lock.release()
-
-
-def new_values(old: Int8Array | None, patch: Int8Array, frame_bytes: int) -> int:
-    """How many values at the patch's end are new against the one before: whole frames; all where nothing fits."""
-    if old is None or old.size != patch.size:
-        return int(patch.size)
-    # A stream's patch is the one before it moved on by `shift` frames. Only where the old one has the new one's first
-    # frame can that be so; the smallest shift that fits is taken, so that a patch that stands still sends nothing.
-    #
-    #     known      | 0 | 1 | 2 | 3 | 4 |
-    #     rows               | 2 | 3 | 4 | 5 | 6 |        shift 2: rows[: n - 2] == known[2:], two frames are new
-    n_frames = patch.size // frame_bytes
-    rows, known = patch.reshape(n_frames, frame_bytes), old.reshape(n_frames, frame_bytes)
-    starts = np.flatnonzero((known == rows[0]).all(1))
-    for shift in starts:
-        if np.array_equal(known[shift:], rows[: n_frames - shift]):
-            return int(shift) * frame_bytes
-    return int(patch.size)
-
-
-def link_bits(image: BoardImage, new_frames: int) -> int:
-    """Bits of one inference on the wire, both ways, where `new_frames` of the patch are new."""
-    sent = _FRAMES_BYTES + min(image.model.input.size, new_frames * image.model.frame_size)
-    received = _RESULT_BYTES + image.model.output.size
-    return BITS_A_BYTE * (sent + received + 2 * _WIRE_BYTES)

@@ -15,13 +15,15 @@ import numpy as np
 import pytest
 
 from kws_board import boards
-from kws_board.board import BAUDS, Board, new_values
+from kws_board.board import Board
 from kws_board.compiler import compile_file
 from kws_board.errors import BoardError
 from kws_board.image import BoardImage
 from kws_board.integer_ops import run
 from kws_board.link import LinkError, ProcessTransport, SerialTransport
+from kws_board.link_rate import BAUDS
 from kws_board.protocol import Request
+from kws_board.slots import new_values
 from kws_serve.manifest.folder import shipped_models_dir
 from tests.board.fake_gvsoc import sdk_programs, write_gapy, write_launcher
 from tests.board.faulty import Faulty, Resetting, Silent, on_a_pty

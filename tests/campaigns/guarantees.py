@@ -249,7 +249,7 @@ DELIVERY = (
         "`sources/supervisor.py`", (f"{_MIC}::test_unplugged_again_and_again_leaks_nothing",
                                     f"{_MIC}::test_an_unplugged_device_is_noticed_and_comes_back_as_a_new_epoch")),
     Row("board reset", "Resent; on the CPU after 3 resets a minute, said aloud",
-        "`kws_board/board.py`, `backends/gap8.py`",
+        "`kws_board/board.py`, `kws_board/slots.py`, `backends/gap8.py`",
         ("tests/board/test_board.py::test_resets_lose_no_result",)),
     Row("clock jump", "Samples are the truth, wall time an annotation", "`engine/stream.py`, `sinks/writer.py`",
         (f"{_REL}/test_clock.py::test_the_wall_clock_jumps_an_hour",)),

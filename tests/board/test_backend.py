@@ -172,7 +172,7 @@ def close_all(loaded: list[LoadedModel]) -> None:
     assert board_use.states() == []
 
 
-def test_a_fast_board_keeps_the_models_own_hops(board: str) -> None:
+def test_a_fast_board_keeps_the_models_own_patch_hops(board: str) -> None:
     loaded = load_models(settings_of(board, "dscnn-s"), live=True)
     assert [m.spec.patch_hop_ms for m in loaded] == [20.0] and board_use.notice() == ""
     close_all(loaded)
@@ -216,7 +216,7 @@ def test_a_board_too_slow_to_be_of_use_is_refused(board: str, monkeypatch: pytes
     close_all(loaded)
 
 
-def test_the_backend_that_publishes_keeps_its_hop(
+def test_the_backend_that_publishes_keeps_its_patch_hop(
     board: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     slow(monkeypatch, dscnn_s=33.0)
@@ -230,12 +230,12 @@ def test_the_backend_that_publishes_keeps_its_hop(
     close_all(loaded)
 
 
-def test_a_reloaded_model_keeps_the_hop_in_force(board: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_reloaded_model_keeps_the_patch_hop_in_force(board: str, monkeypatch: pytest.MonkeyPatch) -> None:
     slow(monkeypatch, dscnn_s=24.0, resnetse=20.0)
     settings = settings_of(board, "dscnn-s", "resnetse")
     engine = Engine(load_models(settings, live=True))
     assert engine.models["dscnn-s"].patch_hop_ms == 40.0
-    slow(monkeypatch, dscnn_s=36.0, resnetse=20.0)  # slower, but not too slow for the hop
+    slow(monkeypatch, dscnn_s=36.0, resnetse=20.0)  # slower, but not too slow for the patch hop
     group = reload_model("dscnn-s", settings)
     done = engine.swap(group)
     engine.tick()

@@ -24,9 +24,9 @@ def sounds(took_ms: float) -> Demand:
     ([words(24), sounds(52)], [2, 26]), ([words(12), sounds(50)], [1, 25]),
     ([words(212)], [14]), ([words(300)], None), ([words(1), sounds(600)], None), ([sounds(500)], [63]),
     ([words(1, frame_ms=16.5)], None),  # the link alone takes more than there is
-    ([words(5, frame_ms=15)], [5]),  # and what a patch takes grows with its hop
+    ([words(5, frame_ms=15)], [5]),  # and what a patch takes grows with its patch hop
 ])  # fmt: skip
-def test_hops_are_stretched_as_little_as_will_do(demands: list[Demand], wanted: list[int] | None) -> None:
+def test_patch_hops_are_stretched_as_little_as_will_do(demands: list[Demand], wanted: list[int] | None) -> None:
     assert fitted(demands) == wanted
 
 
@@ -38,16 +38,16 @@ demand = st.builds(
 
 @given(st.lists(demand, min_size=1, max_size=4))
 def test_what_is_fitted_keeps_its_promises(demands: list[Demand]) -> None:
-    hops = fitted(demands)
-    if hops is None:
+    patch_hops = fitted(demands)
+    if patch_hops is None:
         assert sum(d.share(d.longest_frames) for d in demands) > SHARE
         assert "wanted at most 80 %; try " in refusal(demands)
         return
-    assert sum(d.share(n) for d, n in zip(demands, hops, strict=True)) <= SHARE
-    assert all(d.hop_frames <= n <= d.longest_frames for d, n in zip(demands, hops, strict=True))
-    for i, shortest in enumerate(d.hop_frames for d in demands):
-        shorter = [n - (j == i) for j, n in enumerate(hops)]
-        assert hops[i] == shortest or sum(d.share(n) for d, n in zip(demands, shorter, strict=True)) > SHARE
+    assert sum(d.share(n) for d, n in zip(demands, patch_hops, strict=True)) <= SHARE
+    assert all(d.patch_hop_frames <= n <= d.longest_frames for d, n in zip(demands, patch_hops, strict=True))
+    for i, shortest in enumerate(d.patch_hop_frames for d in demands):
+        shorter = [n - (j == i) for j, n in enumerate(patch_hops)]
+        assert patch_hops[i] == shortest or sum(d.share(n) for d, n in zip(demands, shorter, strict=True)) > SHARE
 
 
 def test_a_refusal_says_what_would_fit() -> None:

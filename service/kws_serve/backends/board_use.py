@@ -106,12 +106,12 @@ def share_out() -> dict[str, float]:
     """The patch hop in ms at which the board keeps up, per open model. Raises BackendError: there is none of use."""
     every = list(uses.values())
     demands = [use.demand for use in every]
-    hops = fitted(demands)
-    if hops is None:
+    patch_hops = fitted(demands)
+    if patch_hops is None:
         raise BackendError(f"board {every[0].board.name}: {refusal(demands)}")
-    for use, frames in zip(every, hops, strict=True):
+    for use, frames in zip(every, patch_hops, strict=True):
         use.frames, use.fitted = frames, True
-    return {use.model: use.demand.hop_ms(use.frames) for use in every}
+    return {use.model: use.demand.patch_hop_ms(use.frames) for use in every}
 
 
 def take_over(spec: ModelSpec) -> float:
@@ -126,22 +126,24 @@ def take_over(spec: ModelSpec) -> float:
     new.frames, new.fitted = before[-1].frames, before[-1].fitted
     others = sum(use.demand.share(use.frames) for use in list(uses.values()) if use.model != spec.name)
     if new.fitted and others + new.demand.share(new.frames) > 1.0:
-        found = f"found {new.demand.took_ms(new.frames):.0f} ms a patch every {new.demand.hop_ms(new.frames):g} ms"
+        found = (
+            f"found {new.demand.took_ms(new.frames):.0f} ms a patch every {new.demand.patch_hop_ms(new.frames):g} ms"
+        )
         rest = f" and {100 * others:.0f} % of its time taken by other models" if others else ""
         raise BackendError(
             f"board {new.board.name}: {spec.name}: {found}{rest}, wanted at most 100 %; a restart may fit it"
         )
-    return new.demand.hop_ms(new.frames)
+    return new.demand.patch_hop_ms(new.frames)
 
 
 def notice() -> str:
     """What was stretched, for the user to know; empty: nothing."""
     every = list(uses.values())
     stretched = [
-        f"{use.model} every {use.demand.hop_ms(use.frames):g} ms, not {use.demand.hop_ms(use.demand.hop_frames):g}"
-        f" ({use.demand.took_ms(use.frames):.0f} ms a patch)"
-        for use in every
-        if use.frames != use.demand.hop_frames
+        f"{use.model} every {d.patch_hop_ms(use.frames):g} ms, not {d.patch_hop_ms(d.patch_hop_frames):g}"
+        f" ({d.took_ms(use.frames):.0f} ms a patch)"
+        for use, d in ((use, use.demand) for use in every)
+        if use.frames != d.patch_hop_frames
     ]
     if not stretched:
         return ""
@@ -152,15 +154,15 @@ def notice() -> str:
 def warn_if_slow() -> None:
     """Say so where one stream of all models keeps the board busy for longer than the stream lasts."""
     demands = [use.demand for use in list(uses.values())]
-    load = sum(d.share(d.hop_frames) for d in demands)
+    load = sum(d.share(d.patch_hop_frames) for d in demands)
     if load > 1.0:
-        each = ", ".join(f"{d.model} takes {d.took_ms(d.hop_frames):.0f} ms a patch" for d in demands)
+        each = ", ".join(f"{d.model} takes {d.took_ms(d.patch_hop_frames):.0f} ms a patch" for d in demands)
         why = f"{each}; a stream would take {100 * load:.0f} % of its time at the patch hops of the backend before it"
         log.warning("board: %s: it cannot keep up, not every patch will be compared; try --backend gap8 first", why)
 
 
 def share_of(model: str) -> float:
-    """Of the board's time that one stream of the model takes, where its hop was chosen for that; else 0."""
+    """Of the board's time that one stream of the model takes, where its patch hop was chosen for that; else 0."""
     found = [use.demand.share(use.frames) for use in list(uses.values()) if use.model == model and use.fitted]
     return found[-1] if found else 0.0
 
@@ -185,8 +187,8 @@ def _state(use: Use) -> JsonObject:
     demand = use.demand
     return use.profile | {
         "patch_ms": round(demand.took_ms(use.frames), 2),
-        "patch_hop_ms": demand.hop_ms(use.frames),
-        "model_hop_ms": demand.hop_ms(demand.hop_frames),
+        "patch_hop_ms": demand.patch_hop_ms(use.frames),
+        "model_hop_ms": demand.patch_hop_ms(demand.patch_hop_frames),
         "share": round(demand.share(use.frames), 4),
     }
 

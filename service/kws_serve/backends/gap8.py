@@ -47,10 +47,10 @@ def open(spec: ModelSpec, *, threads: int = 1, board: str = "auto") -> BoardMode
     image = compile_tflite(content, spec.name)
     opened, how = borrow(board)
     try:
-        hop = spec.frames_per_patch_hop
+        frames = spec.frames_per_patch_hop
         opened.load(image)
-        opened.carry(image, spec.patch_hop_ms, spec.n_frames if per_patch(spec) else hop)
-        use = Use(spec.name, opened, demand_of(spec, opened, image), _profile(opened, image), hop)
+        opened.carry(image, spec.patch_hop_ms, spec.n_frames if per_patch(spec) else frames)
+        use = Use(spec.name, opened, demand_of(spec, opened, image), _profile(opened, image), frames)
         runtime = BoardRuntime(opened, image, how, lambda: _cpu(content, threads, spec.name), lambda: give_back(board))
         uses[runtime] = use
     except BackendError:

@@ -14,9 +14,6 @@ VENV := .venv
 BIN := $(VENV)/bin
 ARGS ?=
 CODE := service models firmware_bridge tests scripts
-GATE := --cov=kws_serve.core --cov-branch --cov-fail-under=95
-# one worker for what must run alone, one for what only computes (tests/conftest.py)
-SPREAD := --numprocesses=2 --dist=loadscope
 export PY
 
 .PHONY: run test lint check test-train bench parity proof autobahn emulated mutants soak lock clean
@@ -34,7 +31,7 @@ $(VENV)/test.stamp: pyproject.toml requirements.lock
 	@touch $@ $(VENV)/run.stamp
 
 test: $(VENV)/test.stamp
-	$(BIN)/python -m pytest --ignore=tests/training $(or $(ARGS),$(SPREAD) $(GATE))
+	@scripts/test.sh $(BIN)/python $(ARGS)
 
 lint: $(VENV)/test.stamp
 	$(BIN)/ruff format --check $(CODE)

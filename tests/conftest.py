@@ -14,22 +14,19 @@ os.environ["KWS_DATA_DIR"] = tempfile.mkdtemp(prefix="kws-tests-")  # no test wr
 IN_CI = os.environ.get("KWS_CI") == "1"
 
 
-ALONE = (
-    *("api", "board/test_b", "browser", "commands", "host", "integration/test_three", "reliability", "sinks"),
-    *("sources", "transport", "test_"),
-)
-"""Where tests begin that start services, devices or browsers and wait for what these do in real time, beneath `tests`.
-With pytest-xdist one worker runs them one after the other, while the others run what only computes."""
+ONE_BY_ONE = ("board/test_b", "commands", "integration/test_three", "reliability", "sources", "transport")
+"""Where tests begin that start many processes, or boards, or sound cards, beneath `tests`. With pytest-xdist one worker
+runs them, while the others run the rest, which computes or waits. What fills the machine is marked `alone`."""
 
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> object:
-    """The largest scope is handed out first: what must be alone."""
+    """The largest scope is handed out first: what runs one by one."""
     from xdist.scheduler import LoadScopeScheduling
 
     class Spread(LoadScopeScheduling):
         def _split_scope(self, nodeid: str) -> str:
-            return "alone" if nodeid.removeprefix("tests/").startswith(ALONE) else nodeid
+            return "one by one" if nodeid.removeprefix("tests/").startswith(ONE_BY_ONE) else nodeid
 
     return Spread(config, log)
 

@@ -29,6 +29,8 @@ from tests.support.service import Service, running
 from tests.support.streams import RATE, raw_stream, words
 from tests.support.tiny_model import write_level_model
 
+pytestmark = pytest.mark.alone
+
 
 def write_heavy_model(folder: Path, name: str, ms: float) -> Path:
     """The level model, with matrix products in it that take about `ms` on this machine's core."""
@@ -159,8 +161,10 @@ async def test_too_many_are_refused_and_the_others_do_not_suffer(heavy_model, tm
     service = Service(heavy_model.parent, free_port, tmp_path / "log")
     with running(service):
         os.sched_setaffinity(service.process.pid, {sorted(os.sched_getaffinity(0))[0]})
-        before = [await well_behaved(service.ws, 0, seconds)]
-        await asyncio.sleep(3.0)
+        before = []
+        if FULL:  # to compare with
+            before = [await well_behaved(service.ws, 0, seconds)]
+            await asyncio.sleep(3.0)
         refused: list[int] = []
         stopping = False
 
@@ -186,12 +190,13 @@ async def test_too_many_are_refused_and_the_others_do_not_suffer(heavy_model, tm
     assert status["unaccounted_samples"] == 0
     for _, faults in after:
         assert not faults
-    record(
-        "admission",
-        f"{seconds:.0f} s, a stream and 11 that want in where 4 fit",
-        f"{len(refused)} refused with 4429, no gap in the first; its p99 {p99(before):.0f} ms before, "
-        f"{p99(after):.0f} ms during",
-    )
+    if FULL:
+        record(
+            "admission",
+            f"{seconds:.0f} s, a stream and 11 that want in where 4 fit",
+            f"{len(refused)} refused with 4429, no gap in the first; its p99 {p99(before):.0f} ms before, "
+            f"{p99(after):.0f} ms during",
+        )
 
 
 async def test_one_hot_stream_harms_no_other(server):
@@ -260,19 +265,20 @@ async def test_500_hostile_connections(level_model, tmp_path, free_port):
             return latencies, [m for m in messages if m["type"] == "gap"]
 
         seconds = 60.0 if FULL else 10.0
-        before = await witness(seconds)
+        before = await witness(seconds) if FULL else ([], [])  # to compare with
         attack = [asyncio.create_task(slow(i % 4)) for i in range(n)]
         during = await witness(seconds)
         await asyncio.wait_for(asyncio.gather(*attack), 60)
         httpx.get(f"{service.http}/healthz").raise_for_status()
     assert not during[1]
     assert len(dropped) == n
-    record(
-        "S6",
-        f"{n} hostile connections at once",
-        f"all dropped, the last after {max(dropped):.1f} s; latency p99 {p99([before]):.1f} ms before, "
-        f"{p99([during]):.1f} ms during",
-    )
+    if FULL:
+        record(
+            "S6",
+            f"{n} hostile connections at once",
+            f"all dropped, the last after {max(dropped):.1f} s; latency p99 {p99([before]):.1f} ms before, "
+            f"{p99([during]):.1f} ms during",
+        )
 
 
 async def test_latecomers_are_sent_away_where_the_estimate_was_wrong(heavy_model, monkeypatch):

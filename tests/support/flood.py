@@ -15,7 +15,7 @@ import time
 from collections import Counter
 from collections.abc import Callable
 
-from tests.transport.test_rfc6455 import CLOSE, PING, TEXT, frame, unpacked
+from tests.support.websocket_frames import CLOSE, PING, TEXT, frame, unpacked
 
 MANY = 500
 """Frames or requests in one write."""

@@ -29,7 +29,7 @@ from kws_serve.transport.websocket_protocol import UNKNOWN_FRAMES
 from tests.api.conftest import TOKEN
 from tests.sinks.test_event_log import detection
 from tests.support.live_server import LiveServer
-from tests.transport.test_rfc6455 import BINARY, CLOSE, CONT, PING, PONG, TEXT, frame, unpacked
+from tests.support.websocket_frames import BINARY, CLOSE, CONT, PING, PONG, TEXT, frame, unpacked
 
 KEY = "Upgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\n"
 KEY += "Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n"

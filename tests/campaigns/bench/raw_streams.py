@@ -18,7 +18,7 @@ from functools import partial
 import numpy as np
 from websockets.frames import Frame, Opcode
 
-from tests.transport.test_rfc6455 import unpacked
+from tests.support.websocket_frames import unpacked
 
 RATE_HZ = 16_000
 

@@ -8,6 +8,7 @@ import random
 from collections.abc import Callable
 
 import httpx
+import numpy as np
 import pytest
 import websockets
 
@@ -129,23 +130,36 @@ async def test_a_bad_resume_is_refused(server, bad):
         assert json.loads(await ws.recv())["code"] == 4400
 
 
-async def test_a_client_cut_off_behind_its_end_says_it_again_and_gets_done(server):
-    """The engine has not got there when it comes back: it hears the rest on the new connection."""
+async def cut_off_behind_its_end(server: LiveServer, name: str, audio: np.ndarray) -> tuple[str, Callable[[], None]]:
+    """A client that has sent `audio` (n,) int16, its end too, and is gone before the engine looks at any of it; the
+    stream's epoch, and what lets the engine look.
+    """
     tick = server.engine.tick
-    server.engine.tick = list  # it finds nothing until the client is back
-    async with websockets.connect(f"{server.ws}/v1/audio?stream=ended") as ws:
+    server.engine.tick = list  # it finds nothing
+    async with websockets.connect(f"{server.ws}/v1/audio?stream={name}") as ws:
         epoch = json.loads(await ws.recv())["epoch"]
-        stream = server.engine.streams["ended"]
-        await ws.send(words(1).tobytes())
+        stream = server.engine.streams[name]
+        if len(audio):
+            await ws.send(audio.tobytes())
         await ws.send('{"type":"end"}')
         await until(lambda: stream.ending)
         ws.transport.abort()
     await until(lambda: not stream.connected)
+
+    def go_on() -> None:
+        server.engine.tick = tick
+
+    return epoch, go_on
+
+
+async def test_a_client_cut_off_behind_its_end_says_it_again_and_gets_done(server):
+    """The engine has not got there when it comes back: it hears the rest on the new connection."""
+    epoch, go_on = await cut_off_behind_its_end(server, "ended", words(1))
     async with websockets.connect(f"{server.ws}/v1/audio?stream=ended") as ws:
         await ws.send(json.dumps({"type": "resume", "epoch": epoch, "first_sample": RATE}))
         assert json.loads(await ws.recv())["next_sample"] == RATE
         await ws.send('{"type":"end"}')
-        server.engine.tick = tick
+        go_on()
         messages = [json.loads(text) async for text in ws]
     assert messages[-1] == {"type": "done", "samples": RATE}
     assert [m["type"] for m in messages if m["type"] != "ack"] == ["detection"] * 2 + ["done"]
@@ -153,17 +167,8 @@ async def test_a_client_cut_off_behind_its_end_says_it_again_and_gets_done(serve
 
 async def test_a_client_cut_off_behind_its_end_gets_what_was_found_meanwhile(server):
     """The stream has come to its end when it comes back: nothing is heard twice, and `done` is told."""
-    tick = server.engine.tick
-    server.engine.tick = list
-    async with websockets.connect(f"{server.ws}/v1/audio?stream=late") as ws:
-        epoch = json.loads(await ws.recv())["epoch"]
-        stream = server.engine.streams["late"]
-        await ws.send(words(1).tobytes())
-        await ws.send('{"type":"end"}')
-        await until(lambda: stream.ending)
-        ws.transport.abort()
-    await until(lambda: not stream.connected)
-    server.engine.tick = tick
+    epoch, go_on = await cut_off_behind_its_end(server, "late", words(1))
+    go_on()
     await until(lambda: "late" not in server.engine.streams and server.log.last_id)
     assert server.log.flush(10)
     async with websockets.connect(f"{server.ws}/v1/audio?stream=late") as ws:
@@ -175,22 +180,14 @@ async def test_a_client_cut_off_behind_its_end_gets_what_was_found_meanwhile(ser
 
 
 async def test_audio_behind_an_end_on_another_connection_is_refused(server):
-    tick = server.engine.tick
-    server.engine.tick = list
-    async with websockets.connect(f"{server.ws}/v1/audio?stream=more") as ws:
-        epoch = json.loads(await ws.recv())["epoch"]
-        stream = server.engine.streams["more"]
-        await ws.send('{"type":"end"}')
-        await until(lambda: stream.ending)
-        ws.transport.abort()
-    await until(lambda: not stream.connected)
+    epoch, go_on = await cut_off_behind_its_end(server, "more", words(0))
     async with websockets.connect(f"{server.ws}/v1/audio?stream=more") as ws:
         await ws.send(json.dumps({"type": "resume", "epoch": epoch, "first_sample": 0}))
         assert json.loads(await ws.recv())["type"] == "ready"
         await ws.send(b"\0" * 320)
         while (answer := json.loads(await ws.recv()))["type"] == "ack":
             pass
-    server.engine.tick = tick
+    go_on()
     assert answer["code"] == 4400
 
 

@@ -29,6 +29,7 @@ from numpy.lib.stride_tricks import sliding_window_view
 from kws_serve.core.detector_rules import Rules
 from kws_serve.core.label_state import BoolArray, LabelState, keep_last
 from kws_serve.core.resampler import ENGINE_RATE_HZ
+from kws_serve.core.rows import grown
 from kws_serve.core.surroundings import Around, Judgement, Surroundings
 from kws_serve.manifest.spec import DetectionSpec
 from kws_serve.messages import Float32Array, Int64Array, Phase
@@ -94,15 +95,9 @@ class Detector:
 
     def ensure(self, n_streams: int) -> None:
         """Make room for slots 0..n_streams-1."""
-        more = n_streams - len(self._scores)
-        if more <= 0:
-            return
         self._around.ensure(n_streams)
-        fresh = LabelState.fresh(more, len(self.labels))
-        self._state = LabelState(*map(np.concatenate, zip(self._state.arrays, fresh.arrays, strict=True)))
-        self._scores, self._above = (
-            np.concatenate([old, np.zeros((more, *old.shape[1:]), old.dtype)]) for old in (self._scores, self._above)
-        )
+        self._state = self._state.grown(n_streams)
+        self._scores, self._above = grown(self._scores, n_streams), grown(self._above, n_streams)
 
     def reset(self, slot: int, at_16k: int) -> list[Firing]:
         """Forget stream `slot`; an event that is on ends at its last patch, told whole where its start was held, and

@@ -8,6 +8,7 @@ from typing import Any, TypeAlias, TypeVar
 import numpy as np
 import numpy.typing as npt
 
+from kws_serve.core.rows import grown
 from kws_serve.messages import Float32Array, Int64Array
 
 BoolArray: TypeAlias = npt.NDArray[np.bool_]
@@ -33,6 +34,13 @@ class LabelState:
         no, zero = np.zeros((n, c), bool), np.zeros((n, c), np.int64)
         real = np.zeros((n, c), np.float32)
         return cls(no, zero, zero - 1, zero.copy(), real, no.copy(), no.copy(), zero.copy(), real.copy())
+
+    def grown(self, n_streams: int) -> LabelState:
+        """With rows for at least so many streams; the new ones have not begun."""
+        if n_streams <= len(self.active):
+            return self
+        new = LabelState.fresh(1, self.active.shape[1])
+        return LabelState(*(grown(a, n_streams, b[0]) for a, b in zip(self.arrays, new.arrays, strict=True)))
 
     @property
     def arrays(self) -> tuple[npt.NDArray[Any], ...]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from kws_serve.core.rows import grown
 from kws_serve.messages import Float32Array, Int64Array
 
 
@@ -17,10 +18,7 @@ class ScoreRing:
 
     def ensure(self, n_streams: int) -> None:
         """Make room for slots 0..n_streams-1."""
-        more = n_streams - len(self._n)
-        if more > 0:
-            self._scores = np.concatenate([self._scores, np.zeros((more, *self._scores.shape[1:]), np.float32)])
-            self._n = np.concatenate([self._n, np.zeros(more, np.int64)])
+        self._scores, self._n = grown(self._scores, n_streams), grown(self._n, n_streams)
 
     def reset(self, slot: int) -> None:
         """Forget stream `slot`."""

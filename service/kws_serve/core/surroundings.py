@@ -9,6 +9,7 @@ from math import ceil, log10
 import numpy as np
 
 from kws_serve.core.label_state import keep_last
+from kws_serve.core.rows import grown
 from kws_serve.manifest.spec import DetectionSpec, IsolationSpec
 from kws_serve.messages import Float32Array, Int64Array
 
@@ -79,8 +80,7 @@ class Surroundings:
 
     def ensure(self, n_streams: int) -> None:
         """Make room for slots 0..n_streams-1."""
-        more = max(0, n_streams - len(self._power))
-        self._power, self._speech = (np.pad(ring, ((0, more), (0, 0))) for ring in (self._power, self._speech))
+        self._power, self._speech = grown(self._power, n_streams), grown(self._speech, n_streams)
 
     def reset(self, slot: int) -> None:
         """Forget stream `slot`: digital silence was before it."""

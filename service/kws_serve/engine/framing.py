@@ -23,6 +23,7 @@ from kws_serve.core.front_end import FrontEnd
 from kws_serve.core.label_state import BoolArray
 from kws_serve.core.resampler import ENGINE_RATE_HZ
 from kws_serve.core.ring import SampleRing
+from kws_serve.core.rows import grown
 from kws_serve.manifest.spec import ModelSpec
 from kws_serve.messages import Float32Array, Int64Array
 
@@ -71,11 +72,9 @@ class Framing:
 
     def ensure(self, n_streams: int) -> None:
         """Make room for slots 0..n_streams-1."""
-        more = n_streams - len(self._done)
-        if more > 0:
-            self._done = np.concatenate([self._done, np.zeros(more, np.int64)])
-            if self.ring_8k:
-                self.ring_8k.ensure(n_streams)
+        self._done = grown(self._done, n_streams)
+        if self.ring_8k:
+            self.ring_8k.ensure(n_streams)
 
     def reset(self, slot: int) -> None:
         """Begin stream `slot` anew."""

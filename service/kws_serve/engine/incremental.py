@@ -20,6 +20,7 @@ from numpy.lib.stride_tricks import sliding_window_view
 
 from kws_serve.backends.contract import Backend, StepBackend, new_states
 from kws_serve.core.front_end import FrontEnd
+from kws_serve.core.rows import grown
 from kws_serve.engine.scorer import Scorer, Tails, WholePatch
 from kws_serve.manifest.spec import ModelSpec
 from kws_serve.messages import Float32Array, Int64Array
@@ -38,11 +39,8 @@ class Incremental(Tails):
     def ensure(self, n_streams: int) -> None:
         """Make room for slots 0..n_streams-1."""
         super().ensure(n_streams)
-        more = n_streams - len(self._stale)
-        if more > 0:
-            new = new_states(self.backend.state_shapes, more)
-            self._states = [np.concatenate(both) for both in zip(self._states, new, strict=True)]
-            self._stale = np.concatenate([self._stale, np.ones(more, bool)])
+        self._states = [grown(state, n_streams) for state in self._states]
+        self._stale = grown(self._stale, n_streams, True)
 
     def reset(self, slots: Int64Array) -> None:
         """Begin these streams anew."""

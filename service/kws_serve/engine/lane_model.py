@@ -13,6 +13,7 @@ import numpy as np
 from kws_serve.backends.contract import LoadedModel
 from kws_serve.core.detector import Detector, Firing
 from kws_serve.core.label_state import BoolArray
+from kws_serve.core.rows import grown
 from kws_serve.core.score_ring import ScoreRing
 from kws_serve.engine.framing import Framing
 from kws_serve.engine.incremental import goes_on, make_scorer
@@ -112,9 +113,7 @@ class LaneModel:
 
     def ensure(self, n_streams: int) -> None:
         """Make room for slots 0..n_streams-1."""
-        more = n_streams - len(self.enabled)
-        if more > 0:
-            self.enabled = np.concatenate([self.enabled, np.zeros(more, bool)])
+        self.enabled = grown(self.enabled, n_streams)
         for part in (self.scorer, self.detector, self.recent):
             part.ensure(n_streams)
         if self.previous is not None:

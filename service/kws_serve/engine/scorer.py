@@ -15,6 +15,7 @@ import numpy as np
 
 from kws_serve.backends.contract import Backend
 from kws_serve.core.front_end import FrontEnd
+from kws_serve.core.rows import grown
 from kws_serve.manifest.spec import ModelSpec
 from kws_serve.messages import Float32Array, Int64Array
 
@@ -59,10 +60,7 @@ class Tails:
 
     def ensure(self, n_streams: int) -> None:
         """Make room for slots 0..n_streams-1, which have heard digital zeros."""
-        more = n_streams - len(self.tail)
-        if more > 0:
-            silent = np.broadcast_to(self._silence, (more, *self.tail.shape[1:]))
-            self.tail = np.concatenate([self.tail, silent])
+        self.tail = grown(self.tail, n_streams, self._silence)
 
     def reset(self, slots: Int64Array) -> None:
         """Digital zeros are all that these streams have heard."""

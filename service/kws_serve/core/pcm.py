@@ -6,7 +6,7 @@ whichever way it comes: NaN is silence, an infinity full scale, and what lies be
 
 from __future__ import annotations
 
-from typing import NamedTuple, TypeAlias
+from typing import NamedTuple, TypeAlias, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -14,11 +14,13 @@ import numpy.typing as npt
 from kws_serve.messages import Float32Array, Int16Array
 
 Samples: TypeAlias = Int16Array | Float32Array
+T = TypeVar("T", np.int16, np.float32)
 
 MIN_RATE_HZ, MAX_RATE_HZ = 4_000, 384_000
 """Source rates, in Hz: half of telephony's 8 kHz, below which a model hears next to nothing, to the highest that sound
 cards have; soxr takes them all."""
 
+_INT, _FLOAT = np.dtype("<i2"), np.dtype("<f4")  # as they come: made once, for each message takes one
 _FULL = np.float32(1.0)
 _UNIT = 1 / 32768  # a power of two: int16 -> [-1, 1) is exact
 _HIGHEST, _LOWEST = 32767, -32768  # of int16: a sample there has very likely been cut off
@@ -50,9 +52,9 @@ def decoded(data: bytes | npt.NDArray[np.uint8], sample_bytes: int, channels: in
     The samples may share the memory of `data`. Raises ValueError where `data` ends within a value.
     """
     if sample_bytes == 4:
-        return clean(np.frombuffer(data, "<f4")[channel::channels].astype(np.float32, copy=False))
-    samples = np.frombuffer(data, "<i2")[channel::channels].astype(np.int16, copy=False)
-    peak = peak_of(samples)
+        return clean(_picked(np.frombuffer(data, _FLOAT), channels, channel))
+    samples = _picked(np.frombuffer(data, _INT), channels, channel)
+    peak = _highest(samples) * _UNIT if len(samples) else 0.0
     if peak < _CLIPPED:  # nothing at full scale: so it is nearly always
         return Pcm(samples, peak)
     return Pcm(samples, peak, clipped=int(np.count_nonzero((samples == _HIGHEST) | (samples == _LOWEST))))
@@ -73,5 +75,16 @@ def peak_of(samples: Samples) -> float:
     """The highest magnitude of samples (n,), 1.0 full scale; NaN where one is; 0.0 where n is 0."""
     if not len(samples):
         return 0.0
-    highest = max(float(np.maximum.reduce(samples)), -float(np.minimum.reduce(samples)))
-    return highest * _UNIT if samples.dtype == np.int16 else highest
+    return _highest(samples) * _UNIT if samples.dtype == np.int16 else _highest(samples)
+
+
+def _picked(values: npt.NDArray[T], channels: int, channel: int) -> npt.NDArray[T]:
+    """One channel, in this machine's byte order; a view of `values` where that is little-endian."""
+    if channels > 1:
+        values = values[channel::channels]
+    return values if values.dtype.isnative else values.astype(values.dtype.newbyteorder("="))
+
+
+def _highest(samples: Samples) -> float:
+    """The highest magnitude of samples (n,), n >= 1, in their own unit; NaN where one is."""
+    return max(float(np.maximum.reduce(samples)), -float(np.minimum.reduce(samples)))

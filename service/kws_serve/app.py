@@ -78,32 +78,18 @@ def build_app(engine: Engine, runner: EngineRunner, log: EventLog, options: Serv
     check_exposure(options.host, options.token, options.insecure, options.tokens)
     access = Access(options.host, options.token, options.tls_cert is not None, options.tokens, options.insecure)
     ingest = Ingest(engine, log)
+    address = f"{options.host}:{options.port}"
     service = Service(
-        engine,
-        runner,
-        log,
-        ingest,
-        f"{options.host}:{options.port}",
-        options.sources,
-        options.load_model,
-        options.watched,
-        note=options.note,
+        engine, runner, log, ingest, address, options.sources, options.load_model, options.watched, note=options.note
     )
     log.positions.source = engine.positions
-
-    @contextlib.asynccontextmanager
-    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        loop = asyncio.get_running_loop()
-        log.bind(loop)
-        if isinstance(loop, StreamLoop):
-            runner.read_by_this_thread()
-            loop.streams.on_read = runner.release
-        shedding = asyncio.create_task(shed(ingest))
-        yield
-        shedding.cancel()
-
     app = FastAPI(
-        title="kws-serve", version=__version__, lifespan=lifespan, docs_url=None, redoc_url=None, redirect_slashes=False
+        title="kws-serve",
+        version=__version__,
+        lifespan=lambda _: _while_served(runner, log, ingest),
+        docs_url=None,
+        redoc_url=None,
+        redirect_slashes=False,
     )
     app.state.service = service
     app.include_router(make_router())
@@ -129,6 +115,19 @@ def build_app(engine: Engine, runner: EngineRunner, log: EventLog, options: Serv
         app.mount("/", StaticFiles(directory=page, html=True))
     app.add_middleware(Guard, access=access, public=files | {"/"})
     return app
+
+
+@contextlib.asynccontextmanager
+async def _while_served(runner: EngineRunner, log: EventLog, ingest: Ingest) -> AsyncIterator[None]:
+    """The server's loop hears from the log and tells the engine what it has read, until the server ends."""
+    loop = asyncio.get_running_loop()
+    log.bind(loop)
+    if isinstance(loop, StreamLoop):
+        runner.read_by_this_thread()
+        loop.streams.on_read = runner.release
+    shedding = asyncio.create_task(shed(ingest))
+    yield
+    shedding.cancel()
 
 
 async def _http_error(_: Request, e: Exception) -> JSONResponse:

@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import Future
 from dataclasses import replace
+from functools import partial
 
 from kws_serve.backends.contract import LoadedModel
 from kws_serve.core.pcm import check_rate
@@ -69,23 +70,10 @@ class Engine:
             grid = self._models.grid_samples(rate_hz)
             resumed = replace(resumed, first_sample=-(-resumed.first_sample // grid) * grid)  # the next one on it
 
-        def make(slot: int) -> Stream:
-            return Stream(
-                name,
-                rate_hz,
-                wanted,
-                slot=slot,
-                kind=kind,
-                channels=channels,
-                scores=scores,
-                live=live,
-                wake=self._woken,
-                resumed=resumed,
-            )
-
+        make = partial(Stream, name, rate_hz, wanted, kind=kind, channels=channels, scores=scores, live=live)
         with self._slots.lock:
             self._check_room(name, kind, instead_of)
-            stream = self._slots.join(make)
+            stream = self._slots.join(lambda slot: make(slot=slot, wake=self._woken, resumed=resumed))
             self.load.joined()
         if resumed:
             stream.skip(resumed.first_sample - stream.base_sample, "restart")

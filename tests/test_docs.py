@@ -10,6 +10,7 @@ import shlex
 import subprocess
 import sys
 import tomllib
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -179,3 +180,21 @@ def test_guarantees_name_real_files_and_what_has_changed_since_is_stale(monkeypa
     guarantees.seal()
     assert guarantees.stale() == [] and "| 3 | fine |" in guarantees.page()
     assert guarantees.PAGE.read_text().count("\n") > len(guarantees.ROWS)
+
+
+def test_a_guarantee_tried_again_is_noted_only_where_its_tests_pass(monkeypatch, tmp_path):
+    proof, tried = tmp_path / "proof.jsonl", tmp_path / "test_tried.py"
+    proof.write_text("".join(json.dumps({"row": r, "n": "3", "figure": "old"}) + "\n" for r in ("S1", "S2")))
+    tried.write_text(
+        "from tests.campaigns.proof import FULL, record\n"
+        "def test_good():\n    record('S1', 'all' if FULL else 'few', 'new')\n"
+        "def test_bad():\n    record('S2', 'all', 'new')\n    assert False\n"
+    )
+    monkeypatch.setattr(guarantees, "PROOF", proof)
+    rows = {row.row: row for row in guarantees.ROWS}
+    good, bad = (replace(rows[name], tests=(f"{tried}::test_{how}",)) for name, how in (("S1", "good"), ("S2", "bad")))
+    assert guarantees.again([good, bad]) == [bad]
+    found = guarantees.noted()[1]
+    assert found["S2"] == {"row": "S2", "n": "3", "figure": "old"}
+    assert (found["S1"]["n"], found["S1"]["figure"], found["S1"]["guards"]) == ("all", "new", good.digest)
+    assert [row.row for row in guarantees.stale()] == ["S2"]

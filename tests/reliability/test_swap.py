@@ -19,6 +19,8 @@ from tests.support.live_server import LiveServer, live_server
 from tests.support.streams import RATE, expected, raw_stream, words
 from tests.support.tiny_model import write_level_model
 
+pytestmark = pytest.mark.alone
+
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:

@@ -25,6 +25,8 @@ from tests.api.test_streams import WORD, say
 from tests.support.live_server import LiveServer, live_server
 from tests.support.streams import expected, words
 
+pytestmark = pytest.mark.alone
+
 
 @pytest.fixture(scope="module")
 def plain(level_model: Path) -> Iterator[LiveServer]:

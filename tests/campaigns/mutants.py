@@ -42,6 +42,7 @@ _TERMINAL = "tests/commands/test_terminal.py"
 _RETRIES = "tests/api/test_client_retries.py"
 _RESUME = "tests/reliability/test_resume.py"
 _WATCH = "tests/host/test_watch.py"
+_OWNERS = "tests/reliability/test_owners.py"
 
 MUTANTS = (
     Mutant("S1", _S + "api/security.py", "if not is_loopback(host) and not", "if False and not",
@@ -207,6 +208,12 @@ MUTANTS = (
            f"{_RESUME} -k comes_back"),
     Mutant("resume, refused", _S + "api/audio_socket.py", "while len(self.earlier) > MOST_EARLIER:", "while False:",
            f"{_RESUME} -k so_many"),
+    Mutant("owners", _S + "api/audio_socket.py", "if waits and waits.owner != self.owner:", "if False:",
+           f"{_OWNERS} -k for_another"),
+    Mutant("owners", _S + "api/audio_socket.py", "if old.owner != self.owner and not old.life.waiting:", "if False:",
+           f"{_OWNERS} -k overheard"),
+    Mutant("owners", _S + "engine/engine.py", 'if kind == "websocket" and name in self.reserved:', "if False:",
+           f"{_OWNERS} -k unplugged"),
     Mutant("kill -9", _S + "engine/resumed.py", "        if not self.decided_s:\n            return False",
            "        return False",
            "tests/reliability/test_restart.py -k kill"),

@@ -15,7 +15,7 @@ from kws_serve.core.pcm import Pcm
 from kws_serve.engine.engine import Engine
 from kws_serve.engine.resumed import Resumed
 from kws_serve.engine.stream import Stream
-from kws_serve.messages import Event, StreamDone
+from kws_serve.messages import Event, StreamDone, StreamRefused
 from kws_serve.sinks.event_log import EventLog
 from kws_serve.transport.connection import CONNECTION, Connection
 from kws_serve.wire import Resume, WireError, ack_json, dumps, event_json, ready_json
@@ -70,14 +70,22 @@ class AudioSocket:
     """One client feeding one stream."""
 
     def __init__(
-        self, ingest: Ingest, ws: WebSocket, query: AudioQuery, resume: Resume | None, resumed: Resumed | None
+        self,
+        ingest: Ingest,
+        ws: WebSocket,
+        query: AudioQuery,
+        owner: str,
+        resume: Resume | None,
+        resumed: Resumed | None,
     ) -> None:
-        """Open the stream, or go on with it: `resume` as the client asks, `resumed` as the log knows it.
+        """Open the stream, or go on with it: `resume` as the client asks, `resumed` as the log knows it. `owner`: the
+        name of the client's token; empty: of the service's own, or there is none.
 
         Raises StreamRefused, and nothing has changed: a stream that is fed, or waits for its client, goes on so.
         """
         self.ingest = ingest
         self.query = query
+        self.owner = owner
         self.life = Life()
         self.outbox = Outbox(ws, ws.scope["extensions"][CONNECTION])
         self._ws = ws
@@ -97,6 +105,8 @@ class AudioSocket:
         q = self.query
         old = self.ingest.feeding.get(q.stream)
         waits = old if old is not None and old.life.waiting else None
+        if waits and waits.owner != self.owner:
+            raise StreamRefused(4409, f"stream: {q.stream!r} waits for its client to resume it; wanted another name")
         stream = self.ingest.engine.open_stream(
             q.stream,
             q.rate_hz,
@@ -113,9 +123,15 @@ class AudioSocket:
         return stream
 
     def _taken_over(self, resume: Resume | None) -> Stream | None:
-        """The stream of the same name and epoch, whose old connection is gone or set aside."""
+        """The stream of the same name and epoch, whose old connection is gone or set aside.
+
+        The epoch alone does for a stream that waits: its token may have been made anew. It stands in each detection, so
+        a connection that stands is set aside for its own token only.
+        """
         old = self.ingest.feeding.get(self.query.stream)
         if resume is None or old is None or old.stream.epoch != resume.epoch or old.query.rate_hz != self.query.rate_hz:
+            return None
+        if old.owner != self.owner and not old.life.waiting:
             return None
         finished = old.life.finished
         resumed = "stream: found a new connection that resumes it, wanted one at a time"

@@ -1,7 +1,8 @@
 """`WS /v1/audio`: binary PCM in; ready, ack, detection, scores, gap and done out.
 
 A connection that breaks off without a word leaves its stream waiting for RESUME_S: a client that comes back with
-`resume` goes on at the next sample, as if nothing had happened. After a restart of the service the log knows the epoch,
+`resume` goes on at the next sample, as if nothing had happened. Meanwhile nobody else has its name, but who holds the
+token that opened it. After a restart of the service the log knows the epoch,
 and so it does where a stream has ended because its client was late, or was sent away for a while.
 """
 
@@ -38,7 +39,7 @@ async def audio(ws: WebSocket, ingest: Ingest, access: Access) -> None:
                 first = await first_message(ws, RESUME_WAIT_S)
             resume = _resume(first)
         resumed = await _earlier(ingest, query.stream, resume)
-        await AudioSocket(ingest, ws, query, resume, resumed).run(first if resume is None else None)
+        await AudioSocket(ingest, ws, query, grant.name, resume, resumed).run(first if resume is None else None)
 
     await converse(ws, access, "ingest", serve)
 

@@ -35,6 +35,7 @@ class Engine:
 
     def __init__(self, models: Sequence[LoadedModel], *, max_streams: int = 4096) -> None:
         self.max_streams = max_streams
+        self.reserved: set[str] = set()  # names of the service's own sources, whether these are there or not
         self.on_input: Callable[[], None] = lambda: None
         self.load = Load()
         self.evidence = EvidenceBook()
@@ -94,6 +95,8 @@ class Engine:
 
     def _check_room(self, name: str, kind: str, instead_of: Stream | None) -> None:
         """Whether one more can be carried. Raises StreamRefused. With the lock held."""
+        if kind == "websocket" and name in self.reserved:
+            raise StreamRefused(4409, f"stream: {name!r} is the name of a source of this server; wanted another name")
         old = self.streams.get(name)
         if old is not None and old is not instead_of:
             raise StreamRefused(4409, f"stream: {name!r} is in use; wanted a name of its own")

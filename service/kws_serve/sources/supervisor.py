@@ -190,10 +190,14 @@ class Sources:
         loop: bool = False,
         on_change: Callable[[SourceState], None] = lambda _: None,
     ) -> None:
-        """`on_change` is told each new state, from the source's thread. Raises SourceError: see Source.prepare."""
+        """`on_change` is told each new state, from the source's thread. The names are the sources' own from now on.
+
+        Raises SourceError: see Source.prepare.
+        """
         self._sources = [Source(spec, engine, loop=loop, on_change=on_change) for spec in specs]
         for source in self._sources:
             source.prepare()
+        engine.reserved |= {spec.name for spec in specs}
 
     def start(self) -> None:
         """Begin to feed the engine."""

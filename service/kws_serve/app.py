@@ -25,10 +25,10 @@ from starlette.responses import JSONResponse
 from starlette.staticfiles import StaticFiles
 
 from kws_serve import __version__
-from kws_serve.api.audio_socket import Ingest
 from kws_serve.api.audio_ws import audio
 from kws_serve.api.detections_ws import detections
 from kws_serve.api.guard import Guard
+from kws_serve.api.ingest import Ingest
 from kws_serve.api.live_ws import live
 from kws_serve.api.routes import error, make_router, wire_error
 from kws_serve.api.security import Access, check_exposure
@@ -99,7 +99,7 @@ def build_app(engine: Engine, runner: EngineRunner, log: EventLog, options: Serv
 
     @app.websocket("/v1/detections")
     async def detections_socket(ws: AppWebSocket) -> None:
-        await detections(ws, log, access, service.slices)
+        await detections(ws, log, access, service.slices, service.subscribers)
 
     @app.websocket("/v1/audio")
     async def audio_socket(ws: AppWebSocket) -> None:
@@ -107,7 +107,7 @@ def build_app(engine: Engine, runner: EngineRunner, log: EventLog, options: Serv
 
     @app.websocket("/v1/live")
     async def live_socket(ws: AppWebSocket) -> None:
-        await live(ws, engine, access)
+        await live(ws, engine, access, service.viewers)
 
     page = data_path("frontend")
     files = frozenset(f"/{p.relative_to(page).as_posix()}" for p in page.rglob("*") if p.is_file())

@@ -98,7 +98,7 @@ async def test_wrong_queries_are_refused(served, query):
 
 
 async def test_viewers_are_limited_and_leave(served, monkeypatch):
-    monkeypatch.setattr(live_ws, "MAX_VIEWERS", 2)
+    monkeypatch.setattr(served.app.state.service.viewers, "most", 4)
     url = f"{served.ws}/v1/live?stream=a"
     async with websockets.connect(url) as one, websockets.connect(url) as two:
         await one.recv(), await two.recv()

@@ -33,6 +33,7 @@ TYPES = {
     "kws_detections": "counter",
     "kws_patches_failed": "counter",
     "kws_audio_bad_samples": "counter",
+    "kws_refused": "counter",
     "kws_detection_latency_seconds": "histogram",
 }
 """Families, as Prometheus's parser names them: a counter's sample ends in _total. Dashboards lean on them."""
@@ -43,6 +44,7 @@ LABELS = {
     "kws_detections_total": {"model", "label"},
     "kws_patches_failed_total": {"model"},
     "kws_audio_bad_samples_total": {"kind"},
+    "kws_refused_total": {"kind"},
     "kws_detection_latency_seconds_bucket": {"le"},
 }
 OPENMETRICS = "application/openmetrics-text; version=1.0.0"

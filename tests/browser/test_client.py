@@ -12,7 +12,6 @@ import httpx
 import numpy as np
 import pytest
 
-from kws_serve.api import detections_ws
 from kws_serve.messages import Detection
 from tests.support.certificate import self_signed, spki_sha256
 from tests.support.live_server import live_server
@@ -118,10 +117,11 @@ def test_audio_goes_on_after_a_restart_to_the_sample(pages, level_model, free_po
     assert len({d["epoch"] for d in items}) == 1
 
 
-def test_the_pauses_grow_while_it_is_refused(pages, level_model, monkeypatch):
+def test_the_pauses_grow_while_it_is_refused(pages, level_model):
     """0.25 s doubling makes at most 6 tries in 4 s, however the jitter falls."""
-    monkeypatch.setattr(detections_ws, "MAX_SUBSCRIBERS", 0)
     with live_server([level_model]) as server:
+        places = server.app.state.service.subscribers
+        most, places.most = places.most, 0
         page = pages.open(f"{server.http}/healthz")
         tries: list[str] = []
         page.on("websocket", lambda ws: tries.append(ws.url))
@@ -129,7 +129,7 @@ def test_the_pauses_grow_while_it_is_refused(pages, level_model, monkeypatch):
         page.wait_for_timeout(4000)
         assert 1 <= len(tries) <= 6
         server.log.publish([found(0)])
-        monkeypatch.setattr(detections_ws, "MAX_SUBSCRIBERS", 1000)
+        places.most = most
         assert page.evaluate("window.collecting") == [["detection", 1, "w0"]]
 
 

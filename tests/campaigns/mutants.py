@@ -42,6 +42,7 @@ _TERMINAL = "tests/commands/test_terminal.py"
 _RETRIES = "tests/api/test_client_retries.py"
 _RESUME = "tests/reliability/test_resume.py"
 _WATCH = "tests/host/test_watch.py"
+_PLACES = "tests/api/test_places.py"
 _OWNERS = "tests/reliability/test_owners.py"
 
 MUTANTS = (
@@ -206,8 +207,14 @@ MUTANTS = (
            f"{_RESUME} -k outlives"),
     Mutant("resume, refused", _S + "api/audio_socket.py", "            if comes_back:", "            if False:",
            f"{_RESUME} -k comes_back"),
-    Mutant("resume, refused", _S + "api/audio_socket.py", "while len(self.earlier) > MOST_EARLIER:", "while False:",
+    Mutant("resume, refused", _S + "api/ingest.py", "while len(self.earlier) > MOST_EARLIER:", "while False:",
            f"{_RESUME} -k so_many"),
+    Mutant("places", _S + "api/places.py", "if mine >= free:", "if not free:", f"{_PLACES} -k leaves"),
+    Mutant("places", _S + "api/live_ws.py", "places.one(grant.name,", 'places.one("",', f"{_PLACES} -k leaves"),
+    Mutant("places", _S + "engine/slots.py", "            self._load.left(stream)", "            pass",
+           f"{_PLACES} -k locks_nobody"),
+    Mutant("places", _S + "api/audio_socket.py", "if self.ingest.opened_too_often(self.owner, q.stream):", "if False:",
+           f"{_PLACES} -k locks_nobody"),
     Mutant("owners", _S + "api/audio_socket.py", "if waits and waits.owner != self.owner:", "if False:",
            f"{_OWNERS} -k for_another"),
     Mutant("owners", _S + "api/audio_socket.py", "if old.owner != self.owner and not old.life.waiting:", "if False:",

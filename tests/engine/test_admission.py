@@ -36,13 +36,24 @@ def test_streams_that_have_just_joined_are_reckoned_in(monkeypatch):
     busy.of_one = 0.1
     for n in range(5):
         assert busy.expected(n) == pytest.approx(0.1 * (2 * n + 1))
-        busy.joined()
+        busy.joined(n)
     now += 20 * MEAN_S
     busy.share = 0.45
     assert busy.expected(5) == pytest.approx(0.55)  # few: the estimate, unless more was measured
     busy.share = 0.6
     assert busy.expected(5) == pytest.approx(0.72)
     assert busy.expected(60) == pytest.approx(0.61)  # many: as measured
+
+
+def test_a_stream_that_has_left_is_forgotten_at_once(monkeypatch):
+    monkeypatch.setattr(load.time, "monotonic", lambda: 100.0)
+    busy = Load()
+    busy.of_one = 0.1
+    busy.joined("stays")
+    for n in range(200):
+        busy.joined(n)
+        busy.left(n)
+    assert busy.expected(1) == pytest.approx(0.3)
 
 
 @given(st.floats(0.002, 0.3), st.floats(0.65, 1.2), st.integers(1, 600))
@@ -60,7 +71,7 @@ def test_a_crowd_at_the_door_never_fills_the_engine(cost, guess, crowd):
                 for _ in range(crowd - streams):
                     if busy.expected(streams) > MAX_LOAD:
                         break
-                    busy.joined()
+                    busy.joined((step, streams))
                     streams += 1
             busy.note(0.02 * min(1.0, streams * cost), 0.02)
             assert streams * cost <= 1.0

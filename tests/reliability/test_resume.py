@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import websockets
 
-from kws_serve.api import audio_socket
+from kws_serve.api import audio_socket, ingest
 from kws_serve.client import KwsClient
 from tests.support.live_server import LiveServer, live_server
 from tests.support.proxy import Proxy
@@ -273,11 +273,11 @@ async def test_one_that_comes_back_after_its_stream_has_ended_goes_on(level_mode
 
 async def test_of_streams_that_have_ended_so_many_are_known(server, monkeypatch):
     monkeypatch.setattr(audio_socket, "RESUME_S", 0.01)
-    monkeypatch.setattr(audio_socket, "MOST_EARLIER", 3)
-    ingest = server.app.state.service.ingest
+    monkeypatch.setattr(ingest, "MOST_EARLIER", 3)
+    earlier = server.app.state.service.ingest.earlier
     for i in range(5):
         async with websockets.connect(f"{server.ws}/v1/audio?stream=ended-{i}") as ws:
             await ws.recv()
             ws.transport.abort()
-        await until(lambda i=i: f"ended-{i}" in ingest.earlier)
-    assert [name for name in ingest.earlier if name.startswith("ended-")] == ["ended-2", "ended-3", "ended-4"]
+        await until(lambda i=i: f"ended-{i}" in earlier)
+    assert [name for name in earlier if name.startswith("ended-")] == ["ended-2", "ended-3", "ended-4"]

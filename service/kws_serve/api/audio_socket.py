@@ -8,15 +8,13 @@ from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from kws_serve.api.audio_door import Door
 from kws_serve.api.audio_states import Life, State, What
+from kws_serve.api.ingest import OPENINGS, Ingest
 from kws_serve.api.outbox import Outbox
 from kws_serve.api.query import AudioQuery
 from kws_serve.api.sockets import end
-from kws_serve.core.pcm import Pcm
-from kws_serve.engine.engine import Engine
 from kws_serve.engine.resumed import Resumed
 from kws_serve.engine.stream import Stream
 from kws_serve.messages import Event, StreamDone, StreamRefused
-from kws_serve.sinks.event_log import EventLog
 from kws_serve.transport.connection import CONNECTION, Connection
 from kws_serve.wire import Resume, WireError, ack_json, dumps, event_json, ready_json
 
@@ -32,38 +30,8 @@ BROKEN = frozenset({1005, 1006, 1012})
 POLITE = frozenset({1000, 1001})
 """Close codes of a client that has left and will not go on."""
 
-MOST_EARLIER = 4096
-"""Streams that have ended and may be gone on with, known at once: as many as may be open; the oldest are forgotten."""
-
 OUTBOX_MESSAGES = 4096
 """Unread messages of one client, about 0.6 MB: 80 s of the scores of a model that has 50 patches a second."""
-
-
-class Ingest:
-    """All connections of the server that feed streams: which feeds which, and what was wrong with the samples."""
-
-    def __init__(self, engine: Engine, log: EventLog) -> None:
-        self.engine = engine
-        self.log = log
-        self.feeding: dict[str, AudioSocket] = {}  # stream -> its connection, those let in last at the end
-        self.earlier = log.earlier_streams()
-        """Streams that an earlier run had, or that have ended and whose clients may come back: name -> epoch -> how far
-        it got. What is told of them is in the log.
-        """
-        self.bad_samples = 0  # not a number
-        self.clipped_samples = 0
-
-    def remember(self, stream: Stream) -> None:
-        """Its client may come back: what was received is processed, and is not told twice."""
-        self.earlier.pop(stream.name, None)
-        self.earlier[stream.name] = {stream.epoch: stream.received_samples}
-        while len(self.earlier) > MOST_EARLIER:
-            del self.earlier[next(iter(self.earlier))]
-
-    def count(self, found: Pcm) -> None:
-        """Add what was wrong with a message's samples."""
-        self.bad_samples += found.bad
-        self.clipped_samples += found.clipped
 
 
 class AudioSocket:
@@ -103,6 +71,9 @@ class AudioSocket:
 
     def _opened(self, resumed: Resumed | None) -> Stream:
         q = self.query
+        if self.ingest.opened_too_often(self.owner, q.stream):
+            found = f"stream: found {q.stream!r} opened anew too often"
+            raise StreamRefused(4429, f"{found}, wanted at most {OPENINGS.per_s:g} a second; try again later")
         old = self.ingest.feeding.get(q.stream)
         waits = old if old is not None and old.life.waiting else None
         if waits and waits.owner != self.owner:

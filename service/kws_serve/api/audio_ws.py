@@ -13,7 +13,8 @@ import contextlib
 
 from starlette.websockets import WebSocket
 
-from kws_serve.api.audio_socket import AudioSocket, Ingest
+from kws_serve.api.audio_socket import AudioSocket
+from kws_serve.api.ingest import Ingest
 from kws_serve.api.query import audio_query
 from kws_serve.api.security import Access
 from kws_serve.api.sockets import converse, first_message

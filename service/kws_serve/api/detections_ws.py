@@ -8,36 +8,29 @@ from dataclasses import replace
 from starlette.websockets import WebSocket
 
 from kws_serve import __version__
+from kws_serve.api.places import Places
 from kws_serve.api.query import detections_query, whole
 from kws_serve.api.security import Access
 from kws_serve.api.slices import ROWS, Slices
-from kws_serve.api.sockets import converse, send_only
+from kws_serve.api.sockets import address_of, converse, send_only
 from kws_serve.api.tokens import Grant
 from kws_serve.sinks.event_log import EventLog
 from kws_serve.sinks.filter import Filter
 from kws_serve.sinks.reader import REPLAY_ROWS
 from kws_serve.wire import WireError, dumps, hello_json
 
-MAX_SUBSCRIBERS = 1000
-"""At once: the queue of each holds up to 1 MiB (sinks/subscribers.py), all of them 1 GiB at the very worst."""
 
-
-async def detections(ws: WebSocket, log: EventLog, access: Access, slices: Slices) -> None:
+async def detections(ws: WebSocket, log: EventLog, access: Access, slices: Slices, places: Places) -> None:
     """Serve one subscriber until it leaves or is too slow."""
 
     async def serve(ws: WebSocket, grant: Grant) -> None:
         found, wanted = detections_query(ws.query_params.multi_items())
         wanted = replace(wanted, streams=grant.streams)
         after = whole("after", found["after"], 0, 2**63 - 1) if "after" in found else None
-        await _feed(ws, log, wanted, after, slices)
+        with places.one(grant.name, address_of(ws)):
+            await send_only(ws, _send(ws, log, wanted, after, slices))
 
     await converse(ws, access, "listen", serve)
-
-
-async def _feed(ws: WebSocket, log: EventLog, wanted: Filter, after: int | None, slices: Slices) -> None:
-    if log.subscribers >= MAX_SUBSCRIBERS:
-        raise WireError(4429, f"subscribers: {log.subscribers} listen, the limit is {MAX_SUBSCRIBERS}")
-    await send_only(ws, _send(ws, log, wanted, after, slices))
 
 
 async def _send(ws: WebSocket, log: EventLog, wanted: Filter, after: int | None, slices: Slices) -> None:

@@ -7,32 +7,29 @@ from collections import deque
 
 from starlette.websockets import WebSocket
 
+from kws_serve.api.places import Places
 from kws_serve.api.query import LIVE, once_each, stream_name
 from kws_serve.api.security import Access
-from kws_serve.api.sockets import converse, send_only
+from kws_serve.api.sockets import address_of, converse, send_only
 from kws_serve.api.tokens import Grant
 from kws_serve.engine.engine import Engine
 from kws_serve.engine.viewers import Viewer
 from kws_serve.messages import Gap, JsonObject, StreamState, View
 from kws_serve.wire import WireError, dumps, skipped_json, view_json
 
-MAX_VIEWERS = 64
-"""At once: for each, features and scores are copied in the engine's thread and written as JSON, 50 times a second."""
-
 QUEUE_MESSAGES = 512
 """Of one viewer: some 3 s of features, scores and levels at a patch hop of 20 ms. It is told how many it has missed."""
 
 
-async def live(ws: WebSocket, engine: Engine, access: Access) -> None:
+async def live(ws: WebSocket, engine: Engine, access: Access, places: Places) -> None:
     """Serve one viewer until it leaves."""
 
     async def serve(ws: WebSocket, grant: Grant) -> None:
         stream, model = _query(ws, engine)
         if not grant.may_touch(stream):
             raise WireError(4403, f"stream: found {stream!r}, wanted one that the token allows")
-        if len(engine.viewers) >= MAX_VIEWERS:
-            raise WireError(4429, f"viewers: {len(engine.viewers)} look, the limit is {MAX_VIEWERS}")
-        await send_only(ws, _send(ws, engine, stream, model))
+        with places.one(grant.name, address_of(ws)):
+            await send_only(ws, _send(ws, engine, stream, model))
 
     await converse(ws, access, "view", serve)
 

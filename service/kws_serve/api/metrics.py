@@ -64,6 +64,12 @@ class _ServiceCollector(Collector):
         bad.add_metric(("nan",), ingest.bad_samples)
         bad.add_metric(("clipped",), ingest.clipped_samples)
         yield bad
+        text = "Refused because a client had too many already, or came too often."
+        refused = CounterMetricFamily("kws_refused", text, labels=("kind",))
+        refused.add_metric(("viewers",), self._service.viewers.refused)
+        refused.add_metric(("subscribers",), self._service.subscribers.refused)
+        refused.add_metric(("openings",), ingest.refused_openings)
+        yield refused
 
     def _engine(self) -> Iterator[Metric]:
         engine = self._service.engine

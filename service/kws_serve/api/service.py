@@ -8,7 +8,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from kws_serve.api.audio_socket import Ingest
+from kws_serve.api.ingest import Ingest
+from kws_serve.api.places import MAX_SUBSCRIBERS, MAX_VIEWERS, Places
 from kws_serve.api.slices import Slices
 from kws_serve.backends.contract import LoadedModel
 from kws_serve.engine.engine import Engine
@@ -30,6 +31,8 @@ class Service:
     load_model: Callable[[str], list[LoadedModel]] = lambda _: []  # reads a model's folder again
     watched: Callable[[], list[JsonObject]] = list  # a row for each server that this one watches
     note: str = ""
+    viewers: Places = field(default_factory=lambda: Places("viewers", MAX_VIEWERS))
+    subscribers: Places = field(default_factory=lambda: Places("subscribers", MAX_SUBSCRIBERS))
     began_s: float = field(default_factory=time.monotonic)
     reloading: asyncio.Lock = field(default_factory=asyncio.Lock)  # one model at a time
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 
-from kws_serve.api.audio_socket import Ingest
+from kws_serve.api.ingest import Ingest
 from kws_serve.engine.admission import MAX_LOAD
 from kws_serve.wire import WireError
 

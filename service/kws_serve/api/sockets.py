@@ -33,7 +33,7 @@ async def converse(
     connection: Connection = ws.scope["extensions"][CONNECTION]
     grant, fault = None, None
     try:
-        grant = access.admit(token, _address(ws))
+        grant = access.admit(token, address_of(ws))
     except TooManyGuesses:
         fault = _too_many_guesses()
     connection.wait_for_token(grant is None)
@@ -123,7 +123,7 @@ async def _authenticate(ws: WebSocket, access: Access) -> tuple[str, Grant]:
         raise WireError(4401, f"token: found another message, {wanted}") from None
     token = auth.get("token")
     try:
-        grant = access.admit(token, _address(ws)) if auth["type"] == "auth" and isinstance(token, str) else None
+        grant = access.admit(token, address_of(ws)) if auth["type"] == "auth" and isinstance(token, str) else None
     except TooManyGuesses:
         raise _too_many_guesses() from None
     if grant is None:
@@ -135,7 +135,8 @@ def _too_many_guesses() -> WireError:
     return WireError(4429, TOO_MANY_GUESSES)
 
 
-def _address(ws: WebSocket) -> str:
+def address_of(ws: WebSocket) -> str:
+    """Of the client; empty: unknown."""
     return ws.client.host if ws.client else ""
 
 

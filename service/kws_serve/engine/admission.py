@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from functools import partial
 
 import numpy as np
@@ -46,16 +45,20 @@ class Load:
     def __init__(self) -> None:
         self.share = 0.0  # a mean over the last MEAN_S
         self.of_one = 0.0  # an estimate of what one stream takes among many, for as long as few are open
-        self._joined_s: deque[float] = deque()
+        self._joined_s: dict[Hashable, float] = {}  # of those that are open, in the order in which they came
 
     def note(self, busy_s: float, elapsed_s: float) -> None:
         """A tick took `busy_s` of the `elapsed_s` since the last one ended."""
         share = min(1.0, busy_s / elapsed_s) if elapsed_s > 0 else 1.0
         self.share += (1 - math.exp(-elapsed_s / MEAN_S)) * (share - self.share)
 
-    def joined(self) -> None:
+    def joined(self, stream: Hashable) -> None:
         """A stream has joined."""
-        self._joined_s.append(time.monotonic())
+        self._joined_s[stream] = time.monotonic()
+
+    def left(self, stream: Hashable) -> None:
+        """It has ended: from now on it counts as far as the mean shows it."""
+        self._joined_s.pop(stream, None)
 
     def expected(self, streams: int) -> float:
         """The share with one more than `streams`, those reckoned in that joined too lately to show."""
@@ -63,9 +66,9 @@ class Load:
         #   share   = measured of `seen` = streams - unseen
         #   expected = share + (_DOUBT * unseen + 1) * of_one
         now_s = time.monotonic()
-        while self._joined_s and now_s - self._joined_s[0] > _FORGOTTEN_S:
-            self._joined_s.popleft()
-        unseen = sum(math.exp((s - now_s) / MEAN_S) for s in self._joined_s)  # what the mean does not show of them
+        while self._joined_s and now_s - self._joined_s[first := next(iter(self._joined_s))] > _FORGOTTEN_S:
+            del self._joined_s[first]
+        unseen = sum(math.exp((s - now_s) / MEAN_S) for s in self._joined_s.values())  # what the mean does not show
         seen = streams - unseen
         measured = self.share / seen if seen > 0.5 else 0.0
         few = seen < _SETTLED  # and so the estimate, though of the best case, unless more was measured

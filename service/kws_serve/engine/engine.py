@@ -43,7 +43,7 @@ class Engine:
         self._models = Models(models)
         self.models = self._models.specs  # by name; a reload changes it in place
         self.lanes = self._models.lanes
-        self._slots = Slots()
+        self._slots = Slots(self.load)
         self.streams = self._slots.by_name  # the open ones
         self._accounts = Accounts(self._slots)
         self._tick = Tick(self._slots, self._models, self._accounts, self.evidence, self.viewers)
@@ -75,7 +75,6 @@ class Engine:
         with self._slots.lock:
             self._check_room(name, kind, instead_of)
             stream = self._slots.join(lambda slot: make(slot=slot, wake=self._woken, resumed=resumed))
-            self.load.joined()
         if resumed:
             stream.skip(resumed.first_sample - stream.base_sample, "restart")
         self.viewers.opened(stream)

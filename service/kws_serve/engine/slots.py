@@ -5,13 +5,15 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 
+from kws_serve.engine.admission import Load
 from kws_serve.engine.stream import Stream
 
 
 class Slots:
     """The open streams. Any thread opens one; only the engine's thread lets one go."""
 
-    def __init__(self) -> None:
+    def __init__(self, load: Load) -> None:
+        self._load = load
         self.by_name: dict[str, Stream] = {}
         self.by_slot: list[Stream | None] = []  # one that was abandoned keeps its slot until it is finished
         self.lock = threading.Lock()  # who is open, and the sums of those that were, change together
@@ -28,6 +30,7 @@ class Slots:
         else:
             self.by_slot[slot] = stream
         self._joining.append(stream)
+        self._load.joined(stream)
         return stream
 
     def joined(self) -> tuple[list[Stream], int]:
@@ -51,6 +54,7 @@ class Slots:
         with self.lock:
             if self.by_name.get(stream.name) is stream:
                 del self.by_name[stream.name]
+            self._load.left(stream)
 
     def leave(self, stream: Stream) -> None:
         """Another may have its slot. With the lock held."""

@@ -73,12 +73,13 @@ class Http(Reading, H11Protocol):
         if self.transport.get_protocol() is not self:
             return  # it is a WebSocket now
         reading_body = self.conn.their_state is h11.SEND_BODY
-        if self.cycle is not self._counted or (self.cycle.response_complete and not reading_body):
+        answered = self.cycle is None or self.cycle.response_complete  # None: the first head has not all come
+        if self.cycle is not self._counted or (answered and not reading_body):
             self._counted, self._taken = self.cycle, 0
         self._taken += len(data)
         if self._taken > BEHIND_BYTES:
             self._full = True
-            if self.cycle.response_complete:
+            if answered:
                 linger(self)
             else:
                 self.cycle.keep_alive = False

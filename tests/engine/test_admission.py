@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -12,6 +13,7 @@ from kws_serve.backends import open_backend
 from kws_serve.backends.contract import LoadedModel
 from kws_serve.engine import admission as load
 from kws_serve.engine.admission import MAX_LOAD, MEAN_S, Load, share_of_one
+from kws_serve.engine.engine import Engine
 from kws_serve.manifest.folder import load_model
 from tests.support.tiny_model import write_level_model
 
@@ -54,6 +56,21 @@ def test_a_stream_that_has_left_is_forgotten_at_once(monkeypatch):
         busy.joined(n)
         busy.left(n)
     assert busy.expected(1) == pytest.approx(0.3)
+
+
+@pytest.mark.parametrize("end", ["end", "close"])
+def test_streams_that_come_and_go_by_and_by_are_no_load(tmp_path, end):
+    spec = load_model(write_level_model(tmp_path))
+    engine = Engine([LoadedModel(spec, open_backend("onnx", spec), "onnx")])
+    engine.load.of_one = 0.01
+    for n in range(200):  # without a pause they would fill the engine twice over
+        stream = engine.open_stream(f"s{n}", 16000)
+        stream.push(np.zeros(100, np.int16), 0.0)
+        getattr(stream, end)()
+        while engine.busy:
+            engine.tick()
+    assert engine.load.expected(0) == pytest.approx(0.01)
+    engine.close()
 
 
 @given(st.floats(0.002, 0.3), st.floats(0.65, 1.2), st.integers(1, 600))

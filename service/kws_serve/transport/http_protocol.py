@@ -13,9 +13,9 @@ import h11
 from uvicorn.protocols.http.flow_control import FlowControl
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-from kws_serve.transport.budget import Budgets, Rate
+from kws_serve.transport.budget import Budgets, Rate, network
 from kws_serve.transport.connection import REQUEST_S
-from kws_serve.transport.peer import Reading, address_of, linger, open_connections
+from kws_serve.transport.peer import Reading, linger, open_connections
 
 CHECK_S = 1.0
 
@@ -52,7 +52,9 @@ class Http(Reading, H11Protocol):
         transport.max_size = READ_BYTES
         self.flow = _Flow(transport, self._holds)
         self._waiting_since_s = self.loop.time()
-        client = address_of(self)
+        name = transport.get_extra_info("peername")  # as accept() told it: the kernel forgets it at a reset
+        self.client = name[:2] if isinstance(name, tuple) else None
+        client = self.peer = network(self.client[0]) if self.client else ""
         open_connections[client] += 1
         wait_s = _connecting.of(client, self.loop.time()).spend(1, self.loop.time(), CONNECT_WAIT_S)
         if open_connections[client] > MAX_PER_CLIENT or wait_s is None:

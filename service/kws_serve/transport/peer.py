@@ -10,8 +10,6 @@ import asyncio
 from collections import Counter
 from typing import Any
 
-from kws_serve.transport.budget import network
-
 UNREAD_S = 8.0
 """How long a peer may leave a full send buffer unread."""
 
@@ -26,6 +24,7 @@ class Reading:
 
     transport: Any
     loop: asyncio.AbstractEventLoop
+    peer: str | None = None  # as it was counted; None: it was not
     _unread: asyncio.TimerHandle | None = None
 
     def pause_writing(self) -> None:
@@ -42,10 +41,11 @@ class Reading:
     def connection_lost(self, exc: Exception | None) -> None:
         """The connection is gone, and with it what is kept of it."""
         self._forget_unread()
-        client = address_of(self)
-        open_connections[client] -= 1
-        if open_connections[client] <= 0:
-            del open_connections[client]
+        if self.peer is not None:
+            open_connections[self.peer] -= 1
+            if open_connections[self.peer] <= 0:
+                del open_connections[self.peer]
+            self.peer = None
         super().connection_lost(exc)  # type: ignore[misc]
 
     def _forget_unread(self) -> None:
@@ -62,8 +62,3 @@ def linger(protocol: Any) -> asyncio.TimerHandle:
     transport.pause_reading()
     handle: asyncio.TimerHandle = protocol.loop.call_later(LINGER_S, transport.abort)
     return handle
-
-
-def address_of(protocol: Any) -> str:
-    """Whose connections are counted together; empty for a socket without addresses."""
-    return network(protocol.client[0]) if protocol.client else ""

@@ -17,7 +17,7 @@ from websockets.protocol import State
 from kws_serve.transport.batching import StreamLoop
 from kws_serve.transport.budget import Budget, Budgets, Rate
 from kws_serve.transport.connection import CONNECTION, MAX_MESSAGE_BYTES
-from kws_serve.transport.peer import Reading, address_of, linger
+from kws_serve.transport.peer import Reading, linger
 from kws_serve.transport.splitter import FrameSplitter, Payload
 
 CLOSE_S = 3.0
@@ -62,8 +62,10 @@ class WebSocket(Reading, WebSocketsSansIOProtocol):
         self._words, self._pieces = Budget(WORDS, now_s), Budget(PIECES, now_s)
 
     def connection_made(self, transport: Any) -> None:
-        """A WebSocket begins; a read takes a whole message of the largest size."""
+        """A WebSocket begins, which is whose the connection was; a read takes a whole message of the largest size."""
         super().connection_made(transport)
+        http = transport.get_protocol()
+        self.client, self.peer, http.peer = http.client, http.peer, None
         transport.max_size = MAX_MESSAGE_BYTES
 
     def wait_for_token(self, waiting: bool) -> None:
@@ -83,7 +85,7 @@ class WebSocket(Reading, WebSocketsSansIOProtocol):
                 return self._over("before the token", "one auth message and no ping")
         if self._fragments > MAX_FRAGMENTS:
             return self._over(f"a message in more than {MAX_FRAGMENTS} fragments", "fewer")
-        crowded = _words.of(address_of(self), now_s).spend(1, now_s) is None
+        crowded = _words.of(self.peer or "", now_s).spend(1, now_s) is None
         if budget.spend(1, now_s) is None or (crowded and budget.left(now_s) < budget.rate.burst / 2):
             rate = budget.rate
             return self._over("too many frames that are not audio", f"at most {rate.per_s:g} a second")

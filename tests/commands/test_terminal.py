@@ -30,7 +30,7 @@ from tests.support.tiny_model import write_level_model
 
 CASES = [("ctrl-s", "both"), ("pty", "both"), ("pipe", "stdout"), ("pipe", "stderr")]
 CASE = pytest.mark.parametrize(("kind", "which"), CASES, ids=[f"{kind} on {which}" for kind, which in CASES])
-LINES_ENOUGH = CASE if FULL else pytest.mark.parametrize(("kind", "which"), [CASES[0], CASES[3]], ids=str)
+LINES_ENOUGH = pytest.mark.parametrize(("kind", "which"), CASES[:3] if FULL else [CASES[0], CASES[2]], ids=str)
 """Each takes half a minute to fill what a printer keeps."""
 
 SECONDS, LOUD_S = 2.0, 0.4
@@ -115,18 +115,13 @@ async def test_detections_go_on_and_sigterm_ends_it(model, free_port, kind, whic
 
 @LINES_ENOUGH
 async def test_read_again_it_says_how_many_lines_were_dropped(model, free_port, kind, which):
+    """On stdout: of the log's lines few are of one kind, and so many as are kept do not come."""
     with blocked_service(model, free_port, kind, which) as (service, out):
-        clients, nonsense = {"stdout": (240, 0), "stderr": (8, 1300), "both": (120, 700)}[which]
-        await work(service, clients, nonsense=nonsense)
+        await work(service, 240, nonsense=0)
         await asyncio.to_thread(out.read_until, "lines were dropped")
-        if which == "stderr":
-            lines = [json.loads(line) for line in out.text.splitlines()[:-1]]
-            (dropped,) = [m["message"] for m in lines if "dropped" in m["message"]]
-        else:
-            dropped = out.text
-        assert int(re.search(r"(\d+) lines were dropped", dropped)[1]) > 100
+        assert int(re.search(r"(\d+) lines were dropped", out.text)[1]) > 100
         await asyncio.to_thread(say_nonsense, service)
-        await asyncio.to_thread(out.read_until, {"stderr": "Invalid HTTP request"}.get(which, "door  loud"))
+        await asyncio.to_thread(out.read_until, "door  loud")
         out.block()
         service.process.send_signal(signal.SIGTERM)
         assert await asyncio.to_thread(service.process.wait, 10) == 0

@@ -58,6 +58,23 @@ def test_a_stream_that_has_left_is_forgotten_at_once(monkeypatch):
     assert busy.expected(1) == pytest.approx(0.3)
 
 
+def test_what_those_did_that_have_left_is_not_laid_on_who_is_there(monkeypatch):
+    """A hundred short streams have kept the engine half busy; two others are there."""
+    now = 100.0
+    monkeypatch.setattr(load.time, "monotonic", lambda: now)
+    busy = Load()
+    busy.of_one = 0.005
+    busy.joined(1), busy.joined(2)
+    now += 5 * MEAN_S
+    for n in range(100):
+        now += 0.03
+        busy.joined(("short", n))
+        busy.left(("short", n))
+        busy.note(0.015, 0.03)
+    assert busy.share > 0.3
+    assert busy.expected(2) < busy.share + 0.02
+
+
 @pytest.mark.parametrize("end", ["end", "close"])
 def test_streams_that_come_and_go_by_and_by_are_no_load(tmp_path, end):
     spec = load_model(write_level_model(tmp_path))

@@ -46,6 +46,8 @@ class Load:
         self.share = 0.0  # a mean over the last MEAN_S
         self.of_one = 0.0  # an estimate of what one stream takes among many, for as long as few are open
         self._joined_s: dict[Hashable, float] = {}  # of those that are open, in the order in which they came
+        self._gone = 0.0  # those that have left, each less e^(-s / MEAN_S): what they did is in the mean still
+        self._gone_s = 0.0  # when that was so
 
     def note(self, busy_s: float, elapsed_s: float) -> None:
         """A tick took `busy_s` of the `elapsed_s` since the last one ended."""
@@ -57,8 +59,13 @@ class Load:
         self._joined_s[stream] = time.monotonic()
 
     def left(self, stream: Hashable) -> None:
-        """It has ended: from now on it counts as far as the mean shows it."""
+        """It has ended."""
         self._joined_s.pop(stream, None)
+        now_s = time.monotonic()
+        self._gone, self._gone_s = self._gone_at(now_s) + 1, now_s
+
+    def _gone_at(self, now_s: float) -> float:
+        return self._gone * math.exp((self._gone_s - now_s) / MEAN_S)
 
     def expected(self, streams: int) -> float:
         """The share with one more than `streams`, those reckoned in that joined too lately to show."""
@@ -70,8 +77,9 @@ class Load:
             del self._joined_s[first]
         unseen = sum(math.exp((s - now_s) / MEAN_S) for s in self._joined_s.values())  # what the mean does not show
         seen = streams - unseen
-        measured = self.share / seen if seen > 0.5 else 0.0
-        few = seen < _SETTLED  # and so the estimate, though of the best case, unless more was measured
+        known = seen - self._gone_at(now_s)  # of how many the mean tells more than of those that have left
+        measured = self.share / seen if known > 0.5 else 0.0
+        few = known < _SETTLED  # and so the estimate, though of the best case, unless more was measured
         of_one = max(self.of_one, measured if self.share > _SOME_LOAD else 0.0) if few else measured
         return self.share + of_one * (_DOUBT * unseen + 1)
 

@@ -39,6 +39,7 @@ EXAMPLES: dict[str, tuple[str, str, Any]] = {
     "keep_mb": ("20", "20", 20.0),
     "tls_cert": ("/tmp/cert.pem", '"/tmp/cert.pem"', Path("/tmp/cert.pem")),
     "tls_key": ("/tmp/key.pem", '"/tmp/key.pem"', Path("/tmp/key.pem")),
+    "token_file": ("/run/secrets/kws_token", '"/run/secrets/kws_token"', Path("/run/secrets/kws_token")),
     "transport": ("plain", '"plain"', "plain"),
     "watch": ("http://lab:8000", '["http://lab:8000"]', ("http://lab:8000",)),
     "watch_token": ("secret", '["secret"]', ("secret",)),

@@ -34,7 +34,7 @@ from kws_serve.api.routes import error, make_router, wire_error
 from kws_serve.api.security import Access, check_exposure
 from kws_serve.api.service import Service
 from kws_serve.api.shedding import shed
-from kws_serve.api.tokens import TokenFile
+from kws_serve.api.tokens import OwnToken, TokenFile
 from kws_serve.backends.contract import LoadedModel
 from kws_serve.engine.engine import Engine
 from kws_serve.engine.runner import EngineRunner
@@ -61,7 +61,7 @@ class ServerOptions:
 
     host: str = "127.0.0.1"
     port: int = 8000
-    token: str | None = None
+    token: str | OwnToken | None = None
     insecure: bool = False
     tokens: TokenFile | None = None
     tls_cert: Path | None = None

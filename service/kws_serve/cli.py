@@ -8,11 +8,13 @@ from typing import Any
 
 from kws_serve.host import log_format
 from kws_serve.host.log_format import printable
+from kws_serve.host.secrecy import forbid_dumps
 from kws_serve.messages import KwsError
 
 
 def serve(argv: Sequence[str] | None = None) -> None:
     """`kws-serve`: exits 0 after SIGINT or SIGTERM, 2 where a setting, model, source or port is wrong."""
+    forbid_dumps()
     words = list(sys.argv[1:] if argv is None else argv)
     if words[:1] == ["token"]:
         from kws_serve.commands import tokens

@@ -42,6 +42,7 @@ _TERMINAL = "tests/commands/test_terminal.py"
 _RETRIES = "tests/api/test_client_retries.py"
 _RESUME = "tests/reliability/test_resume.py"
 _WATCH = "tests/host/test_watch.py"
+_SECRECY = "tests/api/test_secrecy.py"
 _PLACES = "tests/api/test_places.py"
 _OWNERS = "tests/reliability/test_owners.py"
 
@@ -74,9 +75,9 @@ MUTANTS = (
     Mutant("S3 guesses", _S + "api/security.py", "if key not in self._known and", "if",
            f"{_GUESSES} -k bounded"),
     Mutant("S3 guesses", _S + "api/sockets.py",
-           'access.admit(token, _address(ws)) if auth["type"]', 'access.grant(token) if auth["type"]',
+           'access.admit(token, address_of(ws)) if auth["type"]', 'access.grant(token) if auth["type"]',
            f"{_GUESSES} -k every_door"),
-    Mutant("S3 guesses", _S + "api/security.py", "len(own) < MIN_TOKEN_CHARS", "False", f"{_GUESSES} -k be_guessed"),
+    Mutant("S3 guesses", _S + "api/security.py", "own.n_chars < MIN_TOKEN_CHARS", "False", f"{_GUESSES} -k be_guessed"),
     Mutant("S3 file", _S + "api/token_advice.py", "mode & _OTHERS", "False", f"{_GUESSES} -k remarked"),
     Mutant("S3 file", _S + "api/security.py", "            for text in advice(self.tokens):",
            "            for text in ():",
@@ -106,6 +107,12 @@ MUTANTS = (
            f"{_GUESSES} -k half"),
     Mutant("S12 garbage", _S + "host/log_format.py", "    handler.addFilter(Sparing())", "    pass",
            "tests/host/test_log_format.py -k few_lines"),
+    Mutant("secrecy", _S + "cli.py", "    forbid_dumps()", "    pass", f"{_SECRECY} -k hash_only and file"),
+    Mutant("secrecy", _S + "host/secrecy.py", "prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0)", "getpid()", f"{_SECRECY} -k root"),
+    Mutant("secrecy", _S + "commands/own_token.py", '    wipe_variable("KWS_TOKEN")', "    pass",
+           f"{_SECRECY} -k hash_only and variable"),
+    Mutant("secrecy", _S + "api/tokens.py", "        found, at = \"\", 0\n", "        return text\n",
+           f"{_SECRECY} -k masked"),
     Mutant("S13", _S + "api/guard.py", "headers = HEADERS if kept else [*HEADERS, NO_STORE]", "headers = HEADERS",
            f"{_GUESSES} -k not_kept"),
     Mutant("S4", _S + "api/guard.py", "if not grant.may(needed):", "if False:", f"{_TOKENS} -k s4"),

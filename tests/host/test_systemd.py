@@ -29,6 +29,51 @@ from tests.support.tiny_model import write_level_model
 UNIT = Path(__file__).resolve().parents[2] / "service" / "kws-serve.service"
 
 
+WANTED = {
+    "LimitCORE": ["0"],
+    "MemoryMax": ["1536M"],
+    "DevicePolicy": ["closed"],
+    "DeviceAllow": ["char-alsa rw", "char-ttyACM rw", "char-ttyUSB rw"],
+    "ProtectProc": ["invisible"],
+    "SystemCallFilter": ["@system-service", "~@privileged"],
+    "NoNewPrivileges": ["yes"],
+    "ProtectSystem": ["strict"],
+    "CapabilityBoundingSet": [""],
+}
+"""What keeps a service that was taken over from doing more than it should."""
+
+
+def test_s15_the_unit_allows_what_the_service_needs_and_no_more():
+    found: dict[str, list[str]] = {}
+    for line in UNIT.read_text().splitlines():
+        key, equals, value = line.partition("=")
+        if equals and not line.startswith("#"):
+            found.setdefault(key, []).append(value)
+    assert {key: found.get(key) for key in WANTED} == WANTED
+    if tool := shutil.which("systemd-analyze"):
+        said = subprocess.run(
+            [tool, "security", "--offline=true", "--threshold=20", UNIT], capture_output=True, text=True
+        )
+        assert said.returncode == 0, said.stdout[-2000:]
+
+
+def test_s15_the_container_is_limited():
+    """No core dumps, bounded memory and processes; the image it is made of is the builder's to name."""
+    compose = (UNIT.parents[1] / "docker" / "compose.yaml").read_text()
+    for wanted in (
+        "core: 0",
+        "mem_limit: 1536m",
+        "memswap_limit: 1536m",
+        "pids_limit: 512",
+        "read_only: true",
+        "- ALL",
+    ):
+        assert f" {wanted}" in compose
+    dockerfile = (UNIT.parents[1] / "docker" / "Dockerfile").read_text()
+    assert "\nARG BASE=debian:12-slim\n" in dockerfile
+    assert [line.split()[1] for line in dockerfile.splitlines() if line.startswith("FROM ")] == ["${BASE}"] * 2
+
+
 @pytest.fixture
 def level_model(tmp_path: Path) -> Path:
     return write_level_model(tmp_path / "models")

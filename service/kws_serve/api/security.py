@@ -9,10 +9,10 @@ import logging
 import socket
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import InitVar, dataclass
 
 from kws_serve.api.token_advice import advice
-from kws_serve.api.tokens import EVERYTHING, Grant, TokenFile, TokenRow, digest, find_grant
+from kws_serve.api.tokens import EVERYTHING, Grant, OwnToken, TokenFile, TokenRow, digest, find_grant
 from kws_serve.messages import KwsError
 from kws_serve.transport.budget import Budgets, Rate, network
 
@@ -40,6 +40,14 @@ def clean_token(text: str | None) -> str | None:
     return token or None
 
 
+def own_token(token: str | OwnToken | None) -> OwnToken | None:
+    """What is kept of it; None: there is none. Raises KwsError: see clean_token."""
+    if isinstance(token, OwnToken):
+        return token
+    clean = clean_token(token)
+    return OwnToken(digest(clean), len(clean)) if clean else None
+
+
 MIN_TOKEN_CHARS = 16
 """Of the service's own token beyond this machine: 64 bits even where it is hexadecimal, and no word or PIN."""
 
@@ -58,12 +66,12 @@ class TooManyGuesses(Exception):
     """No token of this address is looked at for now."""
 
 
-def check_exposure(host: str, token: str | None, insecure: bool, tokens: TokenFile | None = None) -> None:
+def check_exposure(host: str, token: str | OwnToken | None, insecure: bool, tokens: TokenFile | None = None) -> None:
     """Refuse to listen beyond this machine without a token or with one that can be guessed. Raises KwsError."""
-    own = clean_token(token)
-    if own and not is_loopback(host) and len(own) < MIN_TOKEN_CHARS:
+    own = own_token(token)
+    if own and not is_loopback(host) and own.n_chars < MIN_TOKEN_CHARS:
         raise KwsError(
-            f"token: found one of {len(own)} characters for {host!r}, which others can reach, wanted at least "
+            f"token: found one of {own.n_chars} characters for {host!r}, which others can reach, wanted at least "
             f"{MIN_TOKEN_CHARS}, such as `openssl rand -hex 16` prints"
         )
     if not is_loopback(host) and not own and not insecure and not (tokens and tokens.rows()):
@@ -80,15 +88,15 @@ class Access:
     """
 
     host: str = "127.0.0.1"
-    token: str | None = field(default=None, repr=False)  # allows everything
+    token: InitVar[str | OwnToken | None] = None  # allows everything
     tls: bool = False
     tokens: TokenFile | None = None
     insecure: bool = False
 
-    def __post_init__(self) -> None:
+    def __post_init__(self, token: str | OwnToken | None) -> None:
         """Raises KwsError: a token that nobody could present."""
-        self.token = clean_token(self.token)
-        self._open = self.token is None and (self.insecure or is_loopback(self.host))
+        self._own = own_token(token)
+        self._open = self._own is None and (self.insecure or is_loopback(self.host))
         self._file_at_start: object = None
         self._said = ""
         self._guesses = Budgets(GUESSES)
@@ -144,7 +152,7 @@ class Access:
             return EVERYTHING
         if presented is None:
             return None
-        if self.token is not None and hmac.compare_digest(digest(self.token), digest(presented)):
+        if self._own is not None and hmac.compare_digest(self._own.sha256, digest(presented)):
             return EVERYTHING
         row = find_grant(presented, self._rows())
         return row.grant if row else None

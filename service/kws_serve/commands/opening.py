@@ -6,11 +6,12 @@ import socket
 import ssl
 import sys
 
-from kws_serve.api.security import check_exposure, clean_token
-from kws_serve.api.tokens import TokenFile
+from kws_serve.api.security import check_exposure
+from kws_serve.api.tokens import OwnToken, TokenFile
 from kws_serve.app import ServerOptions, bound_socket
 from kws_serve.backends.contract import devices
 from kws_serve.commands.loading import apply_thresholds, load_models, reload_model
+from kws_serve.commands.own_token import read_own_token
 from kws_serve.commands.running import Running, restore_settings
 from kws_serve.config import Settings
 from kws_serve.engine.engine import Engine
@@ -28,9 +29,10 @@ _MICROPHONE_HELP = "open the page to use the browser's, or name a file with --so
 
 def open_service(settings: Settings, printer: Printer) -> Running:
     """A service that is ready to run. Raises KwsError."""
-    token = clean_token(settings.token.get_secret_value() if settings.token else None)
+    token = read_own_token(settings)
+    settings = settings.model_copy(update={"token": None})
     watch_tokens = tuple(secret.get_secret_value() for secret in settings.watch_token)
-    log_format.set_up((*((token,) if token else ()), *watch_tokens))
+    log_format.set_up((*((token.hidden_in,) if token else ()), *watch_tokens))
     tokens = TokenFile(settings.data_folder / "tokens.json")
     check_exposure(settings.host, token, settings.insecure, tokens)
     _check_tls(settings)
@@ -55,7 +57,7 @@ def open_service(settings: Settings, printer: Printer) -> Running:
     )
 
 
-def _options(settings: Settings, token: str | None, tokens: TokenFile, note: str) -> ServerOptions:
+def _options(settings: Settings, token: OwnToken | None, tokens: TokenFile, note: str) -> ServerOptions:
     return ServerOptions(
         settings.host,
         settings.port,

@@ -6,6 +6,7 @@ import argparse
 from collections.abc import Sequence
 
 from kws_serve.api.status import STATUS_COLUMNS
+from kws_serve.commands.own_token import read_token
 from kws_serve.config import check_url, load_settings
 from kws_serve.host.log_format import printable
 from kws_serve.host.watch import StatusError, get_json
@@ -29,7 +30,7 @@ def status(words: Sequence[str]) -> int:
         url = check_url(found["url"] or f"{scheme}://127.0.0.1:{settings.port}")
     except ValueError as e:
         raise KwsError(f"url: found {found['url']!r}, wanted {e}") from None
-    token = settings.token.get_secret_value() if settings.token else None
+    token = read_token(settings)
     try:
         rows = get_json(url, "/v1/servers", token)["items"]
         print("\n".join(table(rows)))

@@ -88,8 +88,14 @@ class Settings(BaseSettings):
     port: int = _setting(8000, "the port to listen on, 0 for any free one (default: 8000)", metavar="PORT")
     token: SecretStr | None = _setting(
         None,
-        "what clients must present; better as KWS_TOKEN, since other users can read flags in `ps`",
+        "what clients must present; better by --token-file, since other users can read flags in `ps`",
         metavar="TOKEN",
+    )
+    token_file: Path | None = _setting(
+        None,
+        "a file with what clients must present, which stays out of the environment; better than --token and KWS_TOKEN "
+        "(default: systemd's credential kws_token, where there is one)",
+        metavar="FILE",
     )
     data_dir: Path = _setting(
         Path("~/.local/state/kws-serve"),

@@ -21,10 +21,14 @@ SAME_LINES = Rate(0.1, 20)
 """Lines that differ in their values only: enough to see what goes on, and 9,000 a day at most."""
 
 
-def masked(text: str, secrets: tuple[str, ...] = ()) -> str:
+Secret = str | Callable[[str], str]
+"""What no line may show, or what hides it in a text where only its hash is known."""
+
+
+def masked(text: str, secrets: tuple[Secret, ...] = ()) -> str:
     """`text` without tokens."""
     for secret in secrets:
-        text = text.replace(secret, "***")
+        text = text.replace(secret, "***") if isinstance(secret, str) else secret(text)
     return _CREDENTIAL.sub(lambda m: (m[2] or m[3] or "") + "***", text)
 
 
@@ -36,7 +40,7 @@ def printable(text: str) -> str:
 class OneLine(logging.Formatter):
     """For people: level, logger and message. A traceback, our own words, keeps its lines."""
 
-    def __init__(self, secrets: tuple[str, ...] = ()) -> None:
+    def __init__(self, secrets: tuple[Secret, ...] = ()) -> None:
         super().__init__("%(levelname)s %(name)s: %(message)s")
         self.secrets = secrets
 
@@ -49,7 +53,7 @@ class OneLine(logging.Formatter):
 class JsonLine(logging.Formatter):
     """For machines: one JSON object a line, a traceback inside it."""
 
-    def __init__(self, secrets: tuple[str, ...] = ()) -> None:
+    def __init__(self, secrets: tuple[Secret, ...] = ()) -> None:
         super().__init__()
         self.secrets = secrets
 
@@ -89,7 +93,7 @@ class Sparing(logging.Filter):
         return True
 
 
-def set_up(secrets: tuple[str, ...] = ()) -> None:
+def set_up(secrets: tuple[Secret, ...] = ()) -> None:
     """Log to stderr: as text on a terminal, else as JSON lines."""
     handler = logging.StreamHandler()
     handler.addFilter(Sparing())

@@ -20,7 +20,7 @@ from onnx import TensorProto, helper
 from kws_models.export.tflite_file import TfliteModel
 from kws_serve.backends import model_bytes, open_backend
 from kws_serve.backends.onnx_file import OnnxFile
-from kws_serve.backends.protobuf_wire import NotOnnx
+from kws_serve.backends.protobuf_wire import NotOnnx, written
 from kws_serve.backends.tflite import LIBRARIES
 from kws_serve.manifest.spec import ModelSpec
 from kws_serve.messages import BackendError
@@ -227,3 +227,20 @@ def test_nodes_that_feed_each_other_do_not_hang_the_reader() -> None:
     model.graph.node.insert(0, helper.make_node("Identity", ["x"], ["z"]))
     model.graph.node.insert(1, helper.make_node("Identity", ["z"], ["x"]))
     assert OnnxFile(model.SerializeToString()).input_quantisation("x") is None
+
+
+@pytest.mark.parametrize(
+    "field",
+    [
+        bytes([0xEA, 0x80, 0x80, 0x80, 0x10, 0]),  # external_data (13): its tag, and 2**32
+        bytes([0xF0, 0x80, 0x80, 0x80, 0x10, 1]),  # data_location (14) = EXTERNAL, likewise
+        bytes([0x70, 0x81, 0x80, 0x80, 0x80, 0x10]),  # data_location = 2**32 + 1, which is 1 in 32 bits
+        bytes([0x70, 2]),  # a location that nobody knows yet
+    ],
+    ids=["external_data", "data_location", "of 33 bits", "unknown"],
+)
+def test_external_data_in_other_spellings_is_refused(field: bytes) -> None:
+    """Readers that keep 32 bits of a number take these for what they are."""
+    tensor = written(8, "w") + field
+    with pytest.raises(NotOnnx, match=r"wanted all data inside the file|of more than 32 bits"):
+        OnnxFile(written(7, written(5, tensor)))

@@ -130,6 +130,25 @@ async def test_a_bad_resume_is_refused(server, bad):
         assert json.loads(await ws.recv())["code"] == 4400
 
 
+@pytest.mark.parametrize("ended", [False, True])
+async def test_a_gap_that_is_beyond_belief_is_refused(server, monkeypatch, ended):
+    """It would count as received and dropped, in sums that other streams share. The stream goes on waiting."""
+    monkeypatch.setattr(audio_socket, "RESUME_S", 0.01 if ended else 10.0)
+    name, before_s = f"far-{ended}".lower(), server.engine.totals_s()[0]
+    async with websockets.connect(f"{server.ws}/v1/audio?stream={name}") as ws:
+        epoch = json.loads(await ws.recv())["epoch"]
+        await ws.send(b"\0" * 320)
+        stream = server.engine.streams[name]
+        await until(lambda: stream.received_samples == 160)
+        ws.transport.abort()
+    await until(lambda: (name not in server.engine.streams) if ended else not stream.connected)
+    for first_sample, code in ((2**53 - 1, 4400), (160 + 86401 * RATE, 4400), (160 + RATE, None)):
+        async with websockets.connect(f"{server.ws}/v1/audio?stream={name}") as ws:
+            await ws.send(json.dumps({"type": "resume", "epoch": epoch, "first_sample": first_sample}))
+            assert json.loads(await ws.recv()).get("code") == code
+    assert server.engine.totals_s()[0] - before_s < 2
+
+
 async def cut_off_behind_its_end(server: LiveServer, name: str, audio: np.ndarray) -> tuple[str, Callable[[], None]]:
     """A client that has sent `audio` (n,) int16, its end too, and is gone before the engine looks at any of it; the
     stream's epoch, and what lets the engine look.

@@ -8,7 +8,7 @@ from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from kws_serve.api.audio_door import Door
 from kws_serve.api.audio_states import Life, State, What
-from kws_serve.api.ingest import OPENINGS, Ingest
+from kws_serve.api.ingest import MAX_GAP_S, OPENINGS, Ingest
 from kws_serve.api.outbox import Outbox
 from kws_serve.api.query import AudioQuery
 from kws_serve.api.sockets import end
@@ -49,7 +49,7 @@ class AudioSocket:
         """Open the stream, or go on with it: `resume` as the client asks, `resumed` as the log knows it. `owner`: the
         name of the client's token; empty: of the service's own, or there is none.
 
-        Raises StreamRefused, and nothing has changed: a stream that is fed, or waits for its client, goes on so.
+        Raises StreamRefused or WireError, and nothing has changed: a stream that is fed, or waits for its client, goes on so.
         """
         self.ingest = ingest
         self.query = query
@@ -71,6 +71,8 @@ class AudioSocket:
 
     def _opened(self, resumed: Resumed | None) -> Stream:
         q = self.query
+        if resumed is not None:
+            self._check_gap(resumed.first_sample, resumed.heard_sample)
         if self.ingest.opened_too_often(self.owner, q.stream):
             found = f"stream: found {q.stream!r} opened anew too often"
             raise StreamRefused(4429, f"{found}, wanted at most {OPENINGS.per_s:g} a second; try again later")
@@ -104,6 +106,7 @@ class AudioSocket:
             return None
         if old.owner != self.owner and not old.life.waiting:
             return None
+        self._check_gap(resume.first_sample, old.stream.received_samples)
         finished = old.life.finished
         resumed = "stream: found a new connection that resumes it, wanted one at a time"
         if not old.end_with(What.REPLACE, WireError(4409, resumed)):
@@ -116,6 +119,13 @@ class AudioSocket:
         self._say_ready(stream)
         self.outbox.take_over(old.outbox)  # what was found meanwhile
         return stream
+
+    def _check_gap(self, first_sample: int, received: int) -> None:
+        """What a client says that it has lost counts as received and dropped. Raises WireError 4400: beyond belief."""
+        lost_s = (first_sample - received) / self.query.rate_hz
+        if lost_s > MAX_GAP_S:
+            found = f"found first_sample {first_sample}, {lost_s:.0f} s beyond what was received"
+            raise WireError(4400, f"resume: {found}, wanted at most {MAX_GAP_S:.0f} s")
 
     def give_up(self) -> None:
         """Nobody came back in time: the stream ends here."""

@@ -18,6 +18,9 @@ OPENINGS = Rate(2, 20)
 """Beginnings of one stream, by the holders of one token: a button that is talked to at each press, pressed as fast as
 it goes. The end of each costs a patch of zeros in every model. Going on with a stream is none."""
 
+MAX_GAP_S = 86400.0
+"""Lost at once at most, in s: as long as the log knows a stream (a laptop may sleep over night)."""
+
 MOST_EARLIER = 4096
 """Streams that have ended and may be gone on with, known at once: as many as may be open; the oldest are forgotten."""
 

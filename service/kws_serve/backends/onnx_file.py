@@ -141,7 +141,7 @@ def _refuse_external_data(data: memoryview, kind: str, depth: int) -> None:
         raise NotOnnx(f"found messages nested deeper than {MAX_DEPTH}, wanted a plain model")
     inner = _MESSAGES[kind]
     for number, value in fields(data):
-        if kind == "Tensor" and (number == 13 or (number == 14 and value == 1)):
+        if kind == "Tensor" and (number == 13 or (number == 14 and value != 0)):
             raise NotOnnx(
                 f"found external data of tensor {text_field(data, 8)[:80]!r}, wanted all data inside the file"
             )

@@ -6,6 +6,9 @@ from collections.abc import Iterator
 
 Value = int | memoryview
 
+MAX_TAG = 2**32 - 1
+"""Protobuf's own readers drop what is above: to them such a tag is another field than to one who does not."""
+
 
 class NotOnnx(ValueError):
     """The bytes are not an ONNX model, or one that a service does not load."""
@@ -16,6 +19,8 @@ def fields(data: memoryview) -> Iterator[tuple[int, Value]]:
     at, end = 0, len(data)
     while at < end:
         tag, at = varint(data, at)
+        if tag > MAX_TAG:
+            raise NotOnnx(f"found a tag of more than 32 bits before byte {at}, wanted an ONNX model")
         wire = tag & 7
         if wire == 0:
             value, at = varint(data, at)

@@ -43,6 +43,7 @@ _RETRIES = "tests/api/test_client_retries.py"
 _RESUME = "tests/reliability/test_resume.py"
 _WATCH = "tests/host/test_watch.py"
 _SECRECY = "tests/api/test_secrecy.py"
+_TRIAL = "tests/reliability/test_trial.py"
 _PLACES = "tests/api/test_places.py"
 _OWNERS = "tests/reliability/test_owners.py"
 
@@ -176,6 +177,11 @@ MUTANTS = (
            "tests/reliability/test_swap.py -k s8"),
     Mutant("S8", _S + "engine/lane.py", "if model.previous is None:", "if True:",
            "tests/reliability/test_swap.py -k rolled"),
+    Mutant("S8 trial", _S + "commands/trial.py", "            timeout=TRIAL_S,\n", "", f"{_TRIAL} -k never_returns_is"),
+    Mutant("S8 trial", _S + "manifest/regular_file.py", "flags | os.O_NONBLOCK", "flags", f"{_TRIAL} -k regular"),
+    Mutant("S8 trial", _S + "manifest/regular_file.py", "        if not stat.S_ISREG", "        if False and stat.S_ISREG",
+           f"{_TRIAL} -k regular"),
+    Mutant("S8 trial", _S + "api/routes/models.py", "daemon=True", "daemon=False", f"{_TRIAL} -k sigterm"),
     Mutant("S9", "firmware_bridge/kws_board/packets.py", "if zlib.crc32(body[:-4]) != struct",
            "if False and 1 != struct", "tests/board/test_packets.py"),
     Mutant("S12", _S + "host/log_format.py", "return _CREDENTIAL.sub(", "return text or _CREDENTIAL.sub(",

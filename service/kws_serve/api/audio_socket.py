@@ -49,7 +49,8 @@ class AudioSocket:
         """Open the stream, or go on with it: `resume` as the client asks, `resumed` as the log knows it. `owner`: the
         name of the client's token; empty: of the service's own, or there is none.
 
-        Raises StreamRefused or WireError, and nothing has changed: a stream that is fed, or waits for its client, goes on so.
+        Raises StreamRefused, WireError; then nothing has changed: a stream that is fed, or waits for its client, goes
+        on so.
         """
         self.ingest = ingest
         self.query = query

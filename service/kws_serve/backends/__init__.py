@@ -28,12 +28,13 @@ class Entry:
     module: str  # with open(spec, *, threads, board) -> Backend
     file: str
     beside: tuple[str, ...] = ()  # kinds that it reads, too, where a model has them
+    device: bool = False  # computes on one that only one process can have
 
 
 BACKENDS: dict[str, Entry] = {
     "onnx": Entry("kws_serve.backends.onnx", "onnx", ("onnx_step",)),
     "tflite": Entry("kws_serve.backends.tflite", "tflite"),
-    "gap8": Entry("kws_serve.backends.gap8", "tflite"),
+    "gap8": Entry("kws_serve.backends.gap8", "tflite", device=True),
 }
 """By name, as --backend takes it."""
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 
+from kws_serve.manifest.regular_file import read_regular
 from kws_serve.manifest.spec import FileSpec, ModelSpec
 from kws_serve.messages import BackendError
 
@@ -23,8 +24,7 @@ def read_model(file: FileSpec) -> bytes:
     """The file's bytes, whose SHA-256 is the manifest's. Raises BackendError."""
     name = file.path.name
     try:
-        with file.path.open("rb") as f:
-            data = f.read(MAX_MODEL_BYTES + 1)
+        data = read_regular(file.path, MAX_MODEL_BYTES + 1)
     except OSError as error:
         raise BackendError(f"{name}: found no readable file ({error.strerror}), wanted {file.path}") from error
     if len(data) > MAX_MODEL_BYTES:

@@ -7,9 +7,10 @@ from dataclasses import replace
 
 from kws_serve.backends import open_backend
 from kws_serve.backends.contract import DeviceBackend, LoadedModel, devices
+from kws_serve.commands.trial import model_folders, tried
 from kws_serve.config import Settings
 from kws_serve.engine.engine import Engine
-from kws_serve.manifest.folder import find_model, shipped_models_dir
+from kws_serve.manifest.folder import find_model
 from kws_serve.messages import KwsError
 
 
@@ -35,8 +36,14 @@ def load_models(settings: Settings, *, live: bool = False) -> list[LoadedModel]:
 
 
 def reload_model(name: str, settings: Settings) -> list[LoadedModel]:
-    """A model opened again beside the one that runs, with its patch hop where a device computes. Raises KwsError."""
+    """A model opened again beside the one that runs, with its patch hop where a device computes; tried by a process of
+    its own before. Raises KwsError.
+    """
+    files = tried(name, settings)
     group = load_model(name, settings)
+    if {kind: file.sha256 for kind, file in group[0].spec.files.items()} != files:
+        _close(group)
+        raise KwsError(f"model {name}: found other files than a moment ago, wanted a folder that stays as it is")
     if not isinstance(publishing := group[0].backend, DeviceBackend):
         return group
     try:
@@ -58,7 +65,7 @@ def _close(models: Sequence[LoadedModel]) -> None:
 
 def load_model(name: str, settings: Settings) -> list[LoadedModel]:
     """A model on every backend asked for, self-tested. Raises KwsError; then nothing stays open."""
-    spec = find_model(name, [*([settings.model_dir] if settings.model_dir else []), shipped_models_dir()])
+    spec = find_model(name, model_folders(settings))
     group: list[LoadedModel] = []
     try:
         for kind in settings.backend:

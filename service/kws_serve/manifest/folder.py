@@ -9,6 +9,7 @@ from typing import Any
 from kws_serve.manifest.consistency import check_patch, parse_detection, parse_front_end, patch_hop_ms_of
 from kws_serve.manifest.fields import Faults, read_object, refuse
 from kws_serve.manifest.package_data import data_path
+from kws_serve.manifest.regular_file import read_regular
 from kws_serve.manifest.spec import FileSpec, ModelSpec
 from kws_serve.manifest.strict_json import parse_json
 from kws_serve.manifest.tables import MODEL
@@ -119,8 +120,7 @@ def _file(entry: dict[str, str], where: str, folder: Path) -> FileSpec:
 
 def _read_bytes(path: Path) -> bytes:
     try:
-        with path.open("rb") as f:
-            data = f.read(MAX_MANIFEST_BYTES + 1)
+        data = read_regular(path, MAX_MANIFEST_BYTES + 1)
     except OSError as error:
         raise ManifestError(f"model.json: found no readable file ({error.strerror}), wanted {path}") from error
     if len(data) > MAX_MANIFEST_BYTES:

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import sqlite3
+import threading
+from collections.abc import Callable
+from typing import Any
 
 from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse, Response
@@ -74,11 +78,30 @@ async def reload(name: str, request: Request) -> Response:
         return error(409, "reload: found another one under way, wanted one at a time")
     async with service.reloading:
         try:
-            group = await asyncio.to_thread(service.load_model, name)
+            group = await _aside(lambda: service.load_model(name))
             await swapped(service.engine, group)
         except (KwsError, ValueError) as e:
             return error(422, str(e))
     return JSONResponse(next(item for item in models_json(service.engine) if item["name"] == name))
+
+
+async def _aside(load: Callable[[], list[LoadedModel]]) -> list[LoadedModel]:
+    """What `load` returns or raises, run by a thread that the end of the service does not wait for."""
+    loop = asyncio.get_running_loop()
+    done: asyncio.Future[list[LoadedModel]] = loop.create_future()
+
+    def tell(set_it: Callable[[Any], None], value: Any) -> None:
+        with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits any more
+            loop.call_soon_threadsafe(lambda: None if done.done() else set_it(value))
+
+    def run() -> None:
+        try:
+            tell(done.set_result, load())
+        except Exception as e:
+            tell(done.set_exception, e)
+
+    threading.Thread(target=run, name="reload", daemon=True).start()
+    return await done
 
 
 async def swapped(engine: Engine, group: list[LoadedModel]) -> None:

@@ -27,7 +27,7 @@ from kws_board.protocol import Refused
 from kws_serve.manifest.folder import shipped_models_dir
 from tests.board.conftest import board_of, needs
 from tests.board.test_integer_reference import BOARD_MODELS, count_of, random_patches
-from tests.campaigns.proof import FULL
+from tests.campaigns.proof import FULL, record
 from tests.support.random_tflite import keyword_like
 
 
@@ -342,3 +342,53 @@ def test_too_many_classes_are_refused() -> None:
     maps = tuple(wide if i == model.layers[-1].output else m for i, m in enumerate(model.maps))
     with pytest.raises(BoardError, match="classes: found 300"):
         make_image(replace(model, maps=maps))
+
+
+CONV, DEPTHWISE, LINEAR, AVERAGE_POOL, MEAN, ADD, MUL, LOOKUP, SOFTMAX = range(9)
+WEIGHT_BYTES, N_TABLES, FIRST_CHANNEL, END_CHANNEL, BAND_ROWS, BAND_BYTES, QUICK, SPARE = 22, 29, 30, 31, 32, 33, 34, 35
+NOT_ITS_OWN = {
+    WEIGHT_BYTES: {AVERAGE_POOL, MEAN, ADD, MUL, SOFTMAX},
+    N_TABLES: {AVERAGE_POOL, LOOKUP, SOFTMAX},
+    FIRST_CHANNEL: set(range(9)), END_CHANNEL: set(range(9)), BAND_BYTES: set(range(9)), SPARE: set(range(9)),
+}  # fmt: skip
+"""Word of a layer's record -> kinds that have none of it."""
+
+
+@pytest.mark.parametrize("near_bytes", [0, 3000, 44 << 10])
+def test_what_a_layer_does_not_have_is_not_brought_near(
+    near_bytes: int, sanitized: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Under sanitizers: sizes of weights and tables for layers that have none are refused, whatever the kind."""
+    monkeypatch.setenv("KWS_NEAR_BYTES", str(near_bytes))
+    board = board_of(sanitized)
+    board.open()
+    tried = set()
+    try:
+        shipped = [compile_file(folder / "model.int8.tflite") for folder in BOARD_MODELS]
+        for image in [*shipped, *map(image_of, range(8))]:
+            for i in range(len(image.steps)):
+                record_at = 4 * (HEADER_WORDS + LAYER_WORDS * i)
+                (kind,) = struct.unpack_from("<I", image.content, record_at)
+                words = struct.unpack_from(f"<{LAYER_WORDS}I", image.content, record_at)
+                for word, kinds in NOT_ITS_OWN.items():
+                    if kind not in kinds or (kind, word) in tried or (word == BAND_BYTES and words[BAND_ROWS]):
+                        continue
+                    tried.add((kind, word))
+                    content = bytearray(image.content)
+                    struct.pack_into("<I", content, record_at + 4 * word, 1 << 15)
+                    with pytest.raises(Refused, match="damaged layer"):
+                        board.load(damaged(image, with_checksum(bytes(content))))
+                        board.infer(image, np.zeros(image.model.input.size, np.int8))
+    finally:
+        board.close()
+    assert len(tried) >= 20
+    record("S9 images", f"{len(tried)} fields of {len({k for k, _ in tried})} kinds of layers", "each refused")
+
+
+@pytest.mark.parametrize("word", range(12, 16))
+def test_words_of_the_header_without_a_meaning_are_zero(word: int, host_board: Board) -> None:
+    image = image_of(3)
+    content = bytearray(image.content)
+    struct.pack_into("<I", content, 4 * word, 1)
+    with pytest.raises(Refused, match="damaged layer"):
+        host_board.load(damaged(image, with_checksum(bytes(content))))

@@ -6,10 +6,13 @@ import itertools
 import json
 import os
 import random
+import struct
 import subprocess
+import zlib
 from pathlib import Path
 
 import pytest
+from cobs import cobs
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -102,3 +105,16 @@ def test_random_bytes_do_not_confuse_the_board(sanitized: list[str]) -> None:
     )  # fmt: skip
     assert PacketReader().feed(done.stdout)[-1] == Packet(Request.PING | ANSWER, 7, b"alive")
     record("S9", f"{len(noise):,} random bytes", "the next valid packet is answered")
+
+
+@pytest.mark.parametrize("n", [8192, 8193, 8200, 8224])
+def test_a_payload_beyond_the_largest_is_refused(n: int, sanitized: list[str]) -> None:
+    """Zeros take hardly more room encoded than decoded: more of them than a payload has fit the board's buffer."""
+    body = bytes([Request.PING, 7]) + bytes(n)  # longer than Packet takes
+    body += struct.pack("<I", zlib.crc32(body))
+    asked = cobs.encode(body) + b"\0" + encode_packet(Packet(Request.PING, 8, b"alive"))
+    done = subprocess.run(sanitized, input=asked, capture_output=True, timeout=60)
+    assert done.returncode == 0, done.stderr[-2000:]
+    first, last = PacketReader().feed(done.stdout)
+    assert isinstance(first, Packet) and first.type == (Request.PING | ANSWER if n <= 8192 else Request.ERROR)
+    assert last == Packet(Request.PING | ANSWER, 8, b"alive")

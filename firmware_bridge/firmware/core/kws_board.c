@@ -345,6 +345,11 @@ int kws_board_byte(kws_board *board, uint8_t byte) {
     }
     int32_t size = overflown ? -1 : kws_cobs_decode(board->buffer, n);
     int32_t payload = kws_packet_check(board->buffer, size);
+    if (payload > (int32_t)KWS_MAX_PAYLOAD) { /* zeros take no more room encoded than decoded */
+        board->last_size = 0;
+        refuse(board, board->buffer[1], KWS_BAD_SIZE, KWS_MAX_PAYLOAD);
+        return 0;
+    }
     if (payload < 0) {
         board->last_size = 0; /* the answer kept is no longer the last */
         refuse(board, 0, KWS_BAD_PACKET, n);

@@ -87,6 +87,14 @@ static int band_fits(const kws_layer *l, const kws_image *image) {
     return volume((uint32_t)rows, l->out_w, l->out_c) <= l->band_bytes;
 }
 
+/* Sizes of what its kind does not have are zero: who brings constants near goes by the sizes alone. */
+static int owns_no_more(const kws_layer *l) {
+    int weights = l->kind == KWS_CONV || l->kind == KWS_DEPTHWISE || l->kind == KWS_LINEAR || l->kind == KWS_LOOKUP;
+    int tables = l->kind != KWS_AVERAGE_POOL && l->kind != KWS_LOOKUP && l->kind != KWS_SOFTMAX;
+    return (weights || l->weight_bytes == 0) && (tables || l->n_tables == 0) && l->first_channel == 0 &&
+           l->end_channel == 0 && l->quick <= 1u && (l->band_rows != 0 || l->band_bytes == 0) && l->spare == 0;
+}
+
 static int layer_fits(const kws_layer *l, const kws_image *image, uint32_t size, uint32_t scratch_bytes) {
     const uint32_t dimensions[] = {l->in_h,  l->in_w,     l->in_c,     l->out_h,    l->out_w,
                                    l->out_c, l->kernel_h, l->kernel_w, l->stride_h, l->stride_w};
@@ -105,7 +113,7 @@ static int layer_fits(const kws_layer *l, const kws_image *image, uint32_t size,
     } else if (l != image->layers && l[-1].band_rows != 0) {
         in_held = l[-1].band_bytes; /* band_fits has seen that this is the depthwise layer meant */
     }
-    if (l->kind >= KWS_KINDS || !inside(l->in0, in_held, image->arena_bytes) || l->in0 % 4u || l->out % 4u ||
+    if (l->kind >= KWS_KINDS || !owns_no_more(l) || !inside(l->in0, in_held, image->arena_bytes) || l->in0 % 4u || l->out % 4u ||
         !inside(l->out, out_held, image->arena_bytes) || l->low < -128 || l->high > 127 || l->low > l->high ||
         !zero_point(l->in0_zero_point) || !zero_point(l->in1_zero_point) || !zero_point(l->out_zero_point)) {
         return 0;
@@ -116,7 +124,7 @@ static int layer_fits(const kws_layer *l, const kws_image *image, uint32_t size,
     switch (l->kind) {
     case KWS_CONV: {
         uint32_t row = volume(l->kernel_h, l->kernel_w, l->in_c);
-        return windowed && l->first_channel == 0 && l->end_channel == 0 && l->row_bytes % 4u == 0 &&
+        return windowed && l->row_bytes % 4u == 0 &&
                l->row_bytes >= row && l->row_bytes <= scratch_bytes / 2u &&
                l->weight_bytes == volume(l->out_c, l->row_bytes, 1u) && constants(l->weights, l->weight_bytes, size) &&
                constants(l->bias, 4u * l->out_c, size) && tables_fit(l, l->out_c, size, image);
@@ -181,6 +189,11 @@ enum kws_image_fault kws_image_open(kws_image *image, uint32_t size, uint32_t ar
         !inside(image->output, image->n_classes, image->arena_bytes) || image->frame_bytes < 1u ||
         image->input_bytes % image->frame_bytes) {
         return KWS_IMAGE_LAYER;
+    }
+    for (uint32_t i = KWS_HEADER_USED; i < KWS_HEADER_WORDS; i++) {
+        if (word(bytes, i) != 0) {
+            return KWS_IMAGE_LAYER;
+        }
     }
     for (uint32_t i = 0; i < image->n_layers; i++) {
         if (!layer_fits(&image->layers[i], image, size, image->scratch_bytes)) {

@@ -11,6 +11,7 @@
 #define KWS_IMAGE_MAGIC 0x4253574bu /* "KWSB" */
 #define KWS_IMAGE_VERSION 1u
 #define KWS_HEADER_WORDS 16u
+#define KWS_HEADER_USED 12u /* the rest is zero */
 #define KWS_LAYER_WORDS 36u
 #define KWS_MAX_LAYERS 160u
 #define KWS_MAX_CLASSES 256u

@@ -18,6 +18,8 @@ TARGETS = {
     "threads": "kws_host_threads",
     "qemu_virt": "kws_qemu_virt.elf",
     "gap8": "kws_gap8.elf",
+    "fuzz": "kws_fuzz",
+    "fuzz_stdin": "kws_fuzz_stdin",
 }
 _TOOLS = {
     "host": "cc",
@@ -25,8 +27,10 @@ _TOOLS = {
     "threads": "cc",
     "qemu_virt": "riscv64-unknown-elf-gcc",
     "gap8": "riscv64-unknown-elf-gcc",
+    "fuzz": "clang",
+    "fuzz_stdin": "cc",
 }
-_PACKAGES = {"cc": "gcc libc6-dev", "riscv64-unknown-elf-gcc": "gcc-riscv64-unknown-elf"}
+_PACKAGES = {"cc": "gcc libc6-dev", "clang": "clang", "riscv64-unknown-elf-gcc": "gcc-riscv64-unknown-elf"}
 
 
 def sources() -> Path:

@@ -274,7 +274,7 @@ def test_the_arena_holds_no_two_maps_at_one_time() -> None:
         assert max(whole) <= image.plan.arena_bytes < sum(whole)
 
 
-@pytest.mark.parametrize("target", sorted(firmware.TARGETS))
+@pytest.mark.parametrize("target", sorted({*firmware.TARGETS} - {"fuzz"}))  # which only clang builds
 def test_every_port_compiles_and_links(target: str) -> None:
     needs("riscv64-unknown-elf-gcc" if target in ("qemu_virt", "gap8") else "cc", "make")
     assert firmware.built(target).stat().st_size > 10_000

@@ -12,8 +12,9 @@ from typing import Any
 
 import pytest
 
-from kws_serve.transport import protocols
+from kws_serve.transport import http_protocol, peer
 from kws_serve.transport.budget import Budgets, Rate
+from kws_serve.transport.websocket_protocol import WebSocket
 from tests.campaigns.proof import count, record
 from tests.support.live_server import LiveServer
 
@@ -24,7 +25,7 @@ RESET = struct.pack("ii", 1, 0)
 
 @pytest.fixture(autouse=True)
 def no_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(protocols, "_connecting", Budgets(Rate(1e6, 1e6)))
+    monkeypatch.setattr(http_protocol, "_connecting", Budgets(Rate(1e6, 1e6)))
 
 
 def handshake(server: LiveServer) -> bytes:
@@ -53,23 +54,23 @@ def left_over(server: LiveServer, before: Counter[str]) -> Counter[str]:
     """What is counted beyond `before` once nothing is open any more."""
     answered(server)
     deadline_s = time.monotonic() + 10
-    while protocols.open_connections != before and time.monotonic() < deadline_s:
+    while peer.open_connections != before and time.monotonic() < deadline_s:
         time.sleep(0.01)
-    return protocols.open_connections - before
+    return peer.open_connections - before
 
 
 def test_a_reset_within_the_handshake_leaves_nothing_counted(server, monkeypatch):
     """The reset comes between the request and the answer: from then on the kernel knows no peer of the socket."""
-    before = Counter(protocols.open_connections)
+    before = Counter(peer.open_connections)
     begun, gone = threading.Event(), threading.Event()
-    made = protocols.WebSocket.__init__
+    made = WebSocket.__init__
 
     def init(self: Any, *args: Any, **kwargs: Any) -> None:
         made(self, *args, **kwargs)
         begun.set()
         assert gone.wait(10)
 
-    monkeypatch.setattr(protocols.WebSocket, "__init__", init)
+    monkeypatch.setattr(WebSocket, "__init__", init)
     tries = 20
     for _ in range(tries):
         begun.clear(), gone.clear()
@@ -80,7 +81,7 @@ def test_a_reset_within_the_handshake_leaves_nothing_counted(server, monkeypatch
 
 
 def test_a_reset_at_any_moment_leaves_nothing_counted(server):
-    before = Counter(protocols.open_connections)
+    before = Counter(peer.open_connections)
     said = handshake(server)
     tries = count(1500, 75)
     for i in range(tries):
@@ -95,12 +96,12 @@ def test_one_that_has_reset_before_it_is_looked_at_counts_as_its_address(server,
     spent = Budgets(Rate(1e6, 1e6))
     of = spent.of
 
-    def noted(peer: Any, now_s: float) -> Any:
-        seen.append(peer)
-        return of(peer, now_s)
+    def noted(whose: Any, now_s: float) -> Any:
+        seen.append(whose)
+        return of(whose, now_s)
 
     monkeypatch.setattr(spent, "of", noted)
-    monkeypatch.setattr(protocols, "_connecting", spent)
+    monkeypatch.setattr(http_protocol, "_connecting", spent)
     held, reached = threading.Event(), threading.Event()
     loop = server.server._loop
 

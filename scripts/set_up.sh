@@ -76,6 +76,7 @@ test)
     need "command -v cc && echo '#include <stdio.h>' | cc -E -" gcc libc6-dev
     need "ls /usr/lib/*/faketime/libfaketimeMT.so.1" libfaketime
     need "command -v openssl" openssl
+    need "command -v nginx" nginx-light
     need "command -v flite" flite
     need "command -v espeak-ng" espeak-ng
     get_missing "the browser and microphone tests, which are skipped without it"

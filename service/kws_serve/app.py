@@ -28,6 +28,7 @@ from kws_serve import __version__
 from kws_serve.api.audio_ws import audio
 from kws_serve.api.detections_ws import detections
 from kws_serve.api.guard import Guard
+from kws_serve.api.hosts import Hosts
 from kws_serve.api.ingest import Ingest
 from kws_serve.api.live_ws import live
 from kws_serve.api.routes import error, make_router, wire_error
@@ -71,12 +72,27 @@ class ServerOptions:
     watched: Callable[[], list[JsonObject]] = list  # a row for each server that this one watches
     note: str = ""
     transport: str = "own"  # or plain
+    public_urls: tuple[str, ...] = ()
+    allow_hosts: tuple[str, ...] = ()
+
+    @property
+    def hosts(self) -> Hosts:
+        """By which names it is reached."""
+        return Hosts(self.host, self.tls_cert is not None, self.public_urls, self.allow_hosts)
 
 
 def build_app(engine: Engine, runner: EngineRunner, log: EventLog, options: ServerOptions) -> FastAPI:
     """The ASGI app around running parts. Raises KwsError: exposed without a token."""
-    check_exposure(options.host, options.token, options.insecure, options.tokens)
-    access = Access(options.host, options.token, options.tls_cert is not None, options.tokens, options.insecure)
+    check_exposure(options.hosts, options.token, options.insecure, options.tokens)
+    access = Access(
+        options.host,
+        options.token,
+        options.tls_cert is not None,
+        options.tokens,
+        options.insecure,
+        options.public_urls,
+        options.allow_hosts,
+    )
     ingest = Ingest(engine, log)
     address = f"{options.host}:{options.port}"
     service = Service(

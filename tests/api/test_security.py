@@ -103,10 +103,10 @@ async def test_s2_our_own_page_and_programs_are_let_in(server):
 
 def test_s2_a_wildcard_host_takes_addresses_and_its_own_name_only():
     access = Access("0.0.0.0", "t" * 16)
-    assert access.host_allowed("192.168.1.7:8000")
-    assert access.host_allowed("[2001:db8::1]:8000")
-    assert access.host_allowed(f"{socket.gethostname()}:8000")
-    assert not access.host_allowed("evil.example:8000")
+    assert access.hosts.host_allowed("192.168.1.7:8000")
+    assert access.hosts.host_allowed("[2001:db8::1]:8000")
+    assert access.hosts.host_allowed(f"{socket.gethostname()}:8000")
+    assert not access.hosts.host_allowed("evil.example:8000")
 
 
 BAD_TOKENS = [

@@ -61,6 +61,7 @@ def _guarding(name: str) -> Path:
 _SEC, _TOK = "tests/api/test_security.py", "tests/api/test_tokens.py"
 _GUESSES, _SCOPES = "tests/api/test_guesses.py", "tests/api/test_scopes.py"
 _EXPORTS = "tests/api/test_exports.py"
+_PROXIES = "tests/api/test_proxies.py"
 _MIC = "tests/sources/test_virtual_microphone.py"
 _LOG, _REL = "tests/sinks/test_event_log.py", "tests/reliability"
 _RETENTION = "tests/sinks/test_retention.py"
@@ -76,6 +77,18 @@ SECURITY = (
     Row("S2", "Origin and Host are this server's, or 403 before the upgrade", "`api/guard.py`",
         (f"{_SEC}::test_s2_a_foreign_origin_is_refused_before_the_upgrade",
          f"{_SEC}::test_s2_a_foreign_host_is_refused_before_the_upgrade"), "21 origins, 20 hosts", "each 403 or 400"),
+    Row("S2 proxies",
+        "Behind a proxy, and by other names, only as told: `--public-url`, `--allow-host`, which a 403 names; a token is "
+        "needed; health checks need no Host", "`api/hosts.py`, `api/guard.py` _fault",
+        (f"{_PROXIES}::test_page_changes_and_sockets_through_the_recipe",
+         f"{_PROXIES}::test_what_each_proxy_sends_is_let_in",
+         f"{_PROXIES}::test_a_foreign_page_stays_out_behind_a_proxy",
+         f"{_PROXIES}::test_a_health_check_needs_no_host_of_ours",
+         f"{_PROXIES}::test_the_answer_and_the_log_name_the_remedy",
+         f"{_PROXIES}::test_who_is_reached_through_a_proxy_needs_a_token",
+         "tests/browser/test_proxies.py::test_the_page_is_live_and_changes_settings"),
+        "nginx 1.22, Caddy 2.6, HAProxy 2.6, each with and without TLS and path; 7 sets of headers x 3 ways",
+        "let in; red before: main.js, PATCH, health and WebSocket each 403, the last without a body"),
     Row("S3", "Tokens: header or first message within 5 s, never in a URL; constant time; hashed at rest",
         "`api/security.py` Access, `api/tokens.py`",
         (f"{_SEC}::test_s3_a_bad_token_message_closes_4401", f"{_SEC}::test_s3_anything_else_first_closes_4401",

@@ -35,6 +35,7 @@ _SECURITY, _TOKENS = "tests/api/test_security.py", "tests/api/test_tokens.py"
 _LIVE, _OPEN = "tests/api/test_live.py", "tests/api/test_open.py"
 _GUESSES, _SCOPES = "tests/api/test_guesses.py", "tests/api/test_scopes.py"
 _CONFINED, _EXPORTS = "tests/api/test_confined.py", "tests/api/test_exports.py"
+_PROXIES = "tests/api/test_proxies.py"
 _BUDGET = "tests/transport/test_budget.py"
 _LOG = "tests/sinks/test_event_log.py"
 _RETENTION = "tests/sinks/test_retention.py"
@@ -48,12 +49,21 @@ _PLACES = "tests/api/test_places.py"
 _OWNERS = "tests/reliability/test_owners.py"
 
 MUTANTS = (
-    Mutant("S1", _S + "api/security.py", "if not is_loopback(host) and not", "if False and not",
+    Mutant("S1", _S + "api/security.py", "if host and not own and not", "if False and not",
            f"{_SECURITY} -k s1"),
-    Mutant("S2", _S + "api/guard.py", 'if names.count("host") != 1 or not', 'if names.count("host") != 1 and not',
+    Mutant("S2", _S + "api/guard.py", '(names.count("host") != 1 or not', '(names.count("host") != 1 and not',
            f"{_SECURITY} -k s2"),
     Mutant("S2", _S + "api/guard.py", 'if names.count("origin") > 1 or not', 'if names.count("origin") > 1 and not',
            f"{_SECURITY} -k s2"),
+    Mutant("S2 proxies", _S + "api/hosts.py", "in (self.own_origin(host), *map(origin_of, self.public_urls))",
+           "in (self.own_origin(host), *map(origin_of, self.public_urls)) or bool(self.public_urls)",
+           f"{_PROXIES} -k foreign_page"),
+    Mutant("S2 proxies", _S + "api/hosts.py", "(*self._public_names, *(name.lower() for name in self.allow_hosts))",
+           "()", f"{_PROXIES} -k needs_a_token"),
+    Mutant("S2 proxies", _S + "api/guard.py", 'scope["path"] in PUBLIC_PATHS\n        if not', "True\n        if not",
+           f"{_PROXIES} -k needs_no_host"),
+    Mutant("S2 proxies", _S + "api/hosts.py", "if not _PLAIN_NAME.fullmatch(name):", "if False:",
+           f"{_PROXIES} -k no_remedy"),
     Mutant("S3", _S + "api/security.py", "        return row.grant if row else None", "        return EVERYTHING",
            f"{_SECURITY} -k s3"),
     Mutant("S3", _S + "api/guard.py", 'if b"token=" in scope', 'if b"secret=" in scope', f"{_SECURITY} -k s3"),
@@ -66,7 +76,7 @@ MUTANTS = (
     Mutant("S3 open", _S + "api/security.py", "        if self._open and self.tokens is not None:",
            "        self._open = self.token is None and not self._rows()\n        if False:",
            f"{_OPEN} -k admits_nobody"),
-    Mutant("S3 open", _S + "api/security.py", "(self.insecure or is_loopback(self.host))", "True",
+    Mutant("S3 open", _S + "api/security.py", "(self.insecure or not self.hosts.exposed)", "True",
            f"{_OPEN} -k lost_between"),
     Mutant("S3 open", _S + "api/security.py", 'token = (text or "").strip()', 'token = text or ""',
            f"{_OPEN} -k blank"),

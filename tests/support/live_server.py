@@ -75,6 +75,8 @@ def live_server(
     insecure: bool = False,
     transport: str = "own",
     tls: tuple[Path, Path] | None = None,
+    public_urls: tuple[str, ...] = (),
+    allow_hosts: tuple[str, ...] = (),
 ) -> Iterator[LiveServer]:
     """A server for the length of a test; its log in `data`, or gone with it.
 
@@ -82,6 +84,7 @@ def live_server(
     """
     with tempfile.TemporaryDirectory() as own:
         options = ServerOptions(host, port, token, insecure, tokens, watched=watched, transport=transport)
+        options = replace(options, public_urls=public_urls, allow_hosts=allow_hosts)
         if tls:
             options = replace(options, tls_cert=tls[0], tls_key=tls[1])
         server = LiveServer(folders, options, data or Path(own), keep)

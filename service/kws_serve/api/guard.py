@@ -10,6 +10,7 @@ import time
 from starlette.routing import compile_path
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from kws_serve.api.hosts import host_remedy, origin_remedy
 from kws_serve.api.security import TOO_MANY_GUESSES, Access, TooManyGuesses
 from kws_serve.api.tokens import Grant
 from kws_serve.transport.budget import Budgets, Rate, network
@@ -87,7 +88,7 @@ class Guard:
         if scope["type"] == "websocket":
             if refusal := self._foreign(scope, headers, names):
                 await receive()
-                await send({"type": "websocket.close", "code": 4403, "reason": refusal[1]})  # before accept: HTTP 403
+                await _answer(_with_headers(send), *refusal, kind="websocket.http.response")  # before accept
             else:
                 await self.app(scope, receive, _with_headers(send))
             return
@@ -138,15 +139,23 @@ class Guard:
         return None
 
     def _foreign(self, scope: Scope, headers: dict[str, str], names: list[str]) -> tuple[int, str] | None:
-        host = headers.get("host", "")
-        if names.count("host") != 1 or not self.access.host_allowed(host):
-            return 403, f"Host: found {host[:80]!r}, wanted a name or address of this server"
-        if names.count("origin") > 1 or not self.access.origin_allowed(
-            headers.get("origin", f"http{'s' if self.access.tls else ''}://{host}"), host
-        ):
-            return 403, f"Origin: found {headers['origin'][:80]!r}, wanted this server's own page"
+        """The answer to what comes under a name, or from a page, that is not this server's; told in the log too."""
+        fault = self._fault(scope, headers, names)
+        if fault is None:
+            return None
+        _log.warning("%s %s: refused with 403: %s", scope.get("method", "WebSocket"), scope["path"][:80], fault)
+        return 403, fault
+
+    def _fault(self, scope: Scope, headers: dict[str, str], names: list[str]) -> str | None:
+        hosts, host, anywhere = self.access.hosts, headers.get("host", ""), scope["path"] in PUBLIC_PATHS
+        if not anywhere and (names.count("host") != 1 or not hosts.host_allowed(host)):
+            return f"Host: found {host[:80]!r}, wanted a name or address of this server{host_remedy(host)}"
+        origin = headers.get("origin", hosts.own_origin(host))
+        if names.count("origin") > 1 or not hosts.origin_allowed(origin, host):
+            wanted = f"this server's own page ({hosts.own_origin(host)[:80]})"
+            return f"Origin: found {origin[:80]!r}, wanted {wanted}{origin_remedy(origin)}"
         if b"token=" in scope.get("query_string", b"").lower():
-            return 403, "token: found one in the URL, wanted Authorization: Bearer or an auth message (URLs are logged)"
+            return "token: found one in the URL, wanted Authorization: Bearer or an auth message (URLs are logged)"
         return None
 
     def _forbidden(self, scope: Scope, headers: dict[str, str], grant: Grant | None) -> tuple[int, str] | None:
@@ -192,12 +201,12 @@ def _with_headers(send: Send, *, kept: bool = False) -> Send:
     return sending
 
 
-async def _answer(send: Send, status: int, text: str) -> None:
+async def _answer(send: Send, status: int, text: str, kind: str = "http.response") -> None:
     body = dumps(error_json(status, text)).encode()
     headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
     if status == 401:
         headers.append((b"www-authenticate", b"Bearer"))
     if status == 429:
         headers += [(b"retry-after", b"%d" % WAIT_S), (b"connection", b"close")]
-    await send({"type": "http.response.start", "status": status, "headers": headers})
-    await send({"type": "http.response.body", "body": body})
+    await send({"type": f"{kind}.start", "status": status, "headers": headers})
+    await send({"type": f"{kind}.body", "body": body})

@@ -1,35 +1,21 @@
-"""Who may talk to the service: exposure, Host, Origin, tokens. The guard at the door asks here: guard.py."""
+"""Who may talk to the service: exposure and tokens. The guard at the door asks here: guard.py."""
 
 from __future__ import annotations
 
 import contextlib
 import hmac
-import ipaddress
 import logging
-import socket
 import time
 from collections.abc import Sequence
 from dataclasses import InitVar, dataclass
 
+from kws_serve.api.hosts import Hosts, is_loopback
 from kws_serve.api.token_advice import advice
 from kws_serve.api.tokens import EVERYTHING, Grant, OwnToken, TokenFile, TokenRow, digest, find_grant
 from kws_serve.messages import KwsError
 from kws_serve.transport.budget import Budgets, Rate, network
 
 _log = logging.getLogger(__name__)
-
-LOOPBACK_NAMES = frozenset({"localhost", "127.0.0.1", "[::1]"})
-"""Host headers that name this machine wherever the service listens."""
-
-
-def is_loopback(host: str) -> bool:
-    """Whether listening on `host` is reachable from this machine only: literal loopback addresses and localhost."""
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host.strip("[]")).is_loopback
-    except ValueError:
-        return False  # a name may point anywhere, "" listens everywhere
 
 
 def clean_token(text: str | None) -> str | None:
@@ -66,17 +52,22 @@ class TooManyGuesses(Exception):
     """No token of this address is looked at for now."""
 
 
-def check_exposure(host: str, token: str | OwnToken | None, insecure: bool, tokens: TokenFile | None = None) -> None:
-    """Refuse to listen beyond this machine without a token or with one that can be guessed. Raises KwsError."""
+def check_exposure(
+    hosts: Hosts | str, token: str | OwnToken | None, insecure: bool, tokens: TokenFile | None = None
+) -> None:
+    """Refuse to be reached by others without a token, or with one that can be guessed. Raises KwsError."""
     own = own_token(token)
-    if own and not is_loopback(host) and own.n_chars < MIN_TOKEN_CHARS:
+    hosts = Hosts(hosts) if isinstance(hosts, str) else hosts
+    host = hosts.exposed
+    if own and host and own.n_chars < MIN_TOKEN_CHARS:
         raise KwsError(
             f"token: found one of {own.n_chars} characters for {host!r}, which others can reach, wanted at least "
             f"{MIN_TOKEN_CHARS}, such as `openssl rand -hex 16` prints"
         )
-    if not is_loopback(host) and not own and not insecure and not (tokens and tokens.rows()):
+    if host and not own and not insecure and not (tokens and tokens.rows()):
+        name = "host" if not is_loopback(hosts.host) else "public-url, allow-host"
         raise KwsError(
-            f"host: found {host!r}, which others can reach, without a token; wanted KWS_TOKEN (or --token), "
+            f"{name}: found {host!r}, which others can reach, without a token; wanted KWS_TOKEN (or --token), "
             "a token of `kws-serve token new`, or --insecure to let anyone on the network listen"
         )
 
@@ -92,11 +83,14 @@ class Access:
     tls: bool = False
     tokens: TokenFile | None = None
     insecure: bool = False
+    public_urls: tuple[str, ...] = ()
+    allow_hosts: tuple[str, ...] = ()
 
     def __post_init__(self, token: str | OwnToken | None) -> None:
         """Raises KwsError: a token that nobody could present."""
+        self.hosts = Hosts(self.host, self.tls, self.public_urls, self.allow_hosts)
         self._own = own_token(token)
-        self._open = self._own is None and (self.insecure or is_loopback(self.host))
+        self._open = self._own is None and (self.insecure or not self.hosts.exposed)
         self._file_at_start: object = None
         self._said = ""
         self._guesses = Budgets(GUESSES)
@@ -111,28 +105,6 @@ class Access:
         except KwsError as e:
             self._say(e)
             self._open = False
-
-    def host_allowed(self, header: str) -> bool:
-        """Whether a Host header names this server: guards against DNS rebinding."""
-        name, _, port = header.lower().rpartition(":") if not header.endswith("]") else (header.lower(), "", "")
-        if not name or (port and not port.isdigit()):
-            name = header.lower()
-        if name in LOOPBACK_NAMES or name == self.host.lower():
-            return True
-        if is_loopback(self.host):
-            return False
-        own = socket.gethostname().lower()
-        if name in (own, f"{own}.local", f"[{self.host.lower()}]"):
-            return True
-        try:
-            ipaddress.ip_address(name.removeprefix("[").removesuffix("]"))
-            return True  # a literal address is nobody's DNS name
-        except ValueError:
-            return False
-
-    def origin_allowed(self, origin: str, host: str) -> bool:
-        """Whether a browser's Origin is this very server."""
-        return origin.lower() == f"{'https' if self.tls else 'http'}://{host.lower()}"
 
     @property
     def open(self) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 import ssl
 import sys
+from dataclasses import replace
 
 from kws_serve.api.security import check_exposure
 from kws_serve.api.tokens import OwnToken, TokenFile
@@ -34,12 +35,13 @@ def open_service(settings: Settings, printer: Printer) -> Running:
     watch_tokens = tuple(secret.get_secret_value() for secret in settings.watch_token)
     log_format.set_up((*((token.hidden_in,) if token else ()), *watch_tokens))
     tokens = TokenFile(settings.data_folder / "tokens.json")
-    check_exposure(settings.host, token, settings.insecure, tokens)
+    options = _options(settings, token, tokens)
+    check_exposure(options.hosts, token, settings.insecure, tokens)
     _check_tls(settings)
     engine = Engine(load_models(settings, live=True))
     specs, notice = _sources(settings)
     notice = "; ".join(text for text in (notice, *(device.notice() for device in devices(engine.loaded))) if text)
-    options = _options(settings, token, tokens, settings.note or notice)
+    options = replace(options, note=settings.note or notice)
     bound = _bound(settings)
     log = _open_log(settings)
     restore_settings(engine, log)
@@ -57,7 +59,7 @@ def open_service(settings: Settings, printer: Printer) -> Running:
     )
 
 
-def _options(settings: Settings, token: OwnToken | None, tokens: TokenFile, note: str) -> ServerOptions:
+def _options(settings: Settings, token: OwnToken | None, tokens: TokenFile) -> ServerOptions:
     return ServerOptions(
         settings.host,
         settings.port,
@@ -67,8 +69,9 @@ def _options(settings: Settings, token: OwnToken | None, tokens: TokenFile, note
         settings.tls_cert,
         settings.tls_key,
         load_model=lambda name: reload_model(name, settings),
-        note=note,
         transport=settings.transport,
+        public_urls=settings.public_url,
+        allow_hosts=settings.allow_host,
     )
 
 

@@ -77,7 +77,7 @@ class Running:
         while not self.server.started and serving.is_alive():
             serving.join(0.005)
         kept = f"{self.log.store.path} (last id {self.log.last_id}); audio is not stored"
-        self.terminal.banner(self.server.url, kept, self.sources.states())
+        self.terminal.banner(" ".join((self.server.url, *self.options.public_urls)), kept, self.sources.states())
         self.sources.start()
         self.watch.start()
         notifier.tell("READY=1")

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
+import ipaddress
 import json
 import math
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 from pydantic import Field, SecretStr, ValidationInfo, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
@@ -15,6 +18,8 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 from kws_serve.messages import JsonObject, KwsError
 
 SERVE, DETECT = "kws-serve", "kws-detect"
+
+_HOST_NAME = re.compile(r"[a-z0-9]([a-z0-9._-]{0,251}[a-z0-9])?")
 
 
 class SettingsError(KwsError):
@@ -97,6 +102,17 @@ class Settings(BaseSettings):
         "(default: systemd's credential kws_token, where there is one)",
         metavar="FILE",
     )
+    public_url: _Texts = _setting(
+        (),
+        "how browsers reach this server through a proxy, like https://ears.example.org or https://example.org/ears/; "
+        "repeatable",
+        metavar="URL",
+    )
+    allow_host: _Texts = _setting(
+        (),
+        "a further name that this server goes by (in a LAN, a tailnet, among containers), without a port; repeatable",
+        metavar="NAME",
+    )
     data_dir: Path = _setting(
         Path("~/.local/state/kws-serve"),
         "where the event log and the tokens are kept (default: ~/.local/state/kws-serve)",
@@ -133,7 +149,9 @@ class Settings(BaseSettings):
     )
     json_lines: bool = _setting(False, "print one JSON object a line", commands=(DETECT,))
 
-    @field_validator("source", "model", "backend", "threshold", "watch", "watch_token", mode="before")
+    @field_validator(
+        "source", "model", "backend", "threshold", "watch", "watch_token", "public_url", "allow_host", mode="before"
+    )
     @classmethod
     def _split(cls, value: object) -> object:
         """A variable holds several values separated by commas, or a JSON list where a value has a comma."""
@@ -187,6 +205,16 @@ class Settings(BaseSettings):
     def _check_watch(cls, value: tuple[str, ...]) -> tuple[str, ...]:
         return tuple(check_url(text) for text in value)
 
+    @field_validator("public_url")
+    @classmethod
+    def _check_public_url(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        return tuple(check_public_url(text) for text in value)
+
+    @field_validator("allow_host")
+    @classmethod
+    def _check_allow_host(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        return tuple(check_host(text) for text in value)
+
     @model_validator(mode="after")
     def _check_watch_tokens(self) -> Settings:
         if len(self.watch_token) not in (0, 1, len(self.watch)):
@@ -217,6 +245,21 @@ class Settings(BaseSettings):
 def check_url(text: str) -> str:
     """A server's address. Raises ValueError with what is wanted."""
     wanted = "http://HOST:PORT or https://HOST:PORT"
+    parts = _split_url(text, wanted)
+    if parts.path not in ("", "/"):
+        raise ValueError(f"{wanted} and nothing more")
+    return f"{parts.scheme}://{parts.netloc}"
+
+
+def check_public_url(text: str) -> str:
+    """Where browsers find the page, a path allowed; with a slash at its end. Raises ValueError with what is wanted."""
+    wanted = "a URL as browsers show it, like https://ears.example.org or https://example.org/ears/"
+    parts = _split_url(text, wanted)
+    check_host(parts.hostname)
+    return f"{parts.scheme}://{parts.netloc}{parts.path.rstrip('/')}/"
+
+
+def _split_url(text: str, wanted: str) -> SplitResult:
     try:
         parts = urlsplit(text)
         port = parts.port
@@ -224,9 +267,19 @@ def check_url(text: str) -> str:
         raise ValueError(wanted) from None
     if parts.scheme not in ("http", "https") or not parts.hostname or port == 0:
         raise ValueError(wanted)
-    if parts.username is not None or parts.path not in ("", "/") or parts.query or parts.fragment:
+    if parts.username is not None or parts.query or parts.fragment:
         raise ValueError(f"{wanted} and nothing more")
-    return f"{parts.scheme}://{parts.netloc}"
+    return parts
+
+
+def check_host(text: str | None) -> str:
+    """A name or address as a Host header has it, without a port. Raises ValueError with what is wanted."""
+    name = (text or "").strip("[]").lower()
+    with contextlib.suppress(ValueError):
+        return f"[{name}]" if ipaddress.ip_address(name).version == 6 else name
+    if not _HOST_NAME.fullmatch(name):
+        raise ValueError("a host's name or address without scheme and port, like ears.lan")
+    return name
 
 
 def parse_threshold(text: str) -> tuple[str | None, str, float]:

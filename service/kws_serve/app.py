@@ -49,6 +49,9 @@ from kws_serve.wire import WireError
 
 _log = logging.getLogger(__name__)
 
+SOCKETS = ("/v1/audio", "/v1/detections", "/v1/live")
+"""Where WebSockets are."""
+
 BACKLOG = 2048
 """Connections that wait in the kernel to be let in."""
 
@@ -107,11 +110,17 @@ def build_app(engine: Engine, runner: EngineRunner, log: EventLog, options: Serv
         redoc_url=None,
         redirect_slashes=False,
     )
-    app.state.service = service
+    app.state.service, app.state.access = service, access
     app.include_router(make_router())
     app.add_exception_handler(WireError, wire_error)
     app.add_exception_handler(HTTPException, _http_error)
     app.add_exception_handler(RequestValidationError, wire_error)
+
+    for path in SOCKETS:  # behind the routes: /v1/detections is both
+
+        @app.get(path, include_in_schema=False)
+        async def no_socket() -> JSONResponse:
+            return error(426, "WebSocket: found no Upgrade header, wanted one; a proxy in between has to hand it on")
 
     @app.websocket("/v1/detections")
     async def detections_socket(ws: AppWebSocket) -> None:
@@ -129,7 +138,7 @@ def build_app(engine: Engine, runner: EngineRunner, log: EventLog, options: Serv
     files = frozenset(f"/{p.relative_to(page).as_posix()}" for p in page.rglob("*") if p.is_file())
     if page.is_dir():
         app.mount("/", StaticFiles(directory=page, html=True))
-    app.add_middleware(Guard, access=access, public=files | {"/"})
+    app.add_middleware(Guard, access=access, public=files | {"/"}, sockets=frozenset(SOCKETS))
     return app
 
 
@@ -200,6 +209,7 @@ class Server:
             assert config.ssl is not None
             config.ssl.minimum_version = ssl.TLSVersion.TLSv1_2
             asyncio.constants.SSL_HANDSHAKE_TIMEOUT = REQUEST_S  # 60 s otherwise
+        self._config = config
         self._uvicorn = _Uvicorn(config) if self._transport.own else uvicorn.Server(config)
         self._loop: asyncio.AbstractEventLoop | None = None
         self._beat_s = time.monotonic()
@@ -227,6 +237,12 @@ class Server:
         if loop is not None and not loop.is_closed():
             for server in servers:
                 loop.call_soon_threadsafe(server.close)
+
+    def renew_certificate(self, cert: Path, key: Path) -> None:
+        """Show these files to whoever connects from now on; they have been looked at before. Any thread."""
+        loop, context = self._loop, self._config.ssl
+        if context is not None and loop is not None and not loop.is_closed():
+            loop.call_soon_threadsafe(context.load_cert_chain, cert, key)
 
     def let_read(self, timeout_s: float) -> None:
         """Wait until the loop has read what lies in its sockets, at most this long. Any thread but the loop's."""

@@ -60,6 +60,7 @@ def _guarding(name: str) -> Path:
 
 _SEC, _TOK = "tests/api/test_security.py", "tests/api/test_tokens.py"
 _GUESSES, _SCOPES = "tests/api/test_guesses.py", "tests/api/test_scopes.py"
+_REFUSALS, _HUP = "tests/api/test_refusals.py", "tests/host/test_hang_up.py"
 _EXPORTS = "tests/api/test_exports.py"
 _PROXIES = "tests/api/test_proxies.py"
 _MIC = "tests/sources/test_virtual_microphone.py"
@@ -78,8 +79,8 @@ SECURITY = (
         (f"{_SEC}::test_s2_a_foreign_origin_is_refused_before_the_upgrade",
          f"{_SEC}::test_s2_a_foreign_host_is_refused_before_the_upgrade"), "21 origins, 20 hosts", "each 403 or 400"),
     Row("S2 proxies",
-        "Behind a proxy, and by other names, only as told: `--public-url`, `--allow-host`, which a 403 names; a token is "
-        "needed; health checks need no Host", "`api/hosts.py`, `api/guard.py` _fault",
+        "Behind a proxy, and by other names, only as told: `--public-url`, `--allow-host`, which a 403 names; a "
+        "token is needed; health checks need no Host", "`api/hosts.py`, `api/guard.py` _fault",
         (f"{_PROXIES}::test_page_changes_and_sockets_through_the_recipe",
          f"{_PROXIES}::test_what_each_proxy_sends_is_let_in",
          f"{_PROXIES}::test_a_foreign_page_stays_out_behind_a_proxy",
@@ -89,6 +90,13 @@ SECURITY = (
          "tests/browser/test_proxies.py::test_the_page_is_live_and_changes_settings"),
         "nginx 1.22, Caddy 2.6, HAProxy 2.6, each with and without TLS and path; 7 sets of headers x 3 ways",
         "let in; red before: main.js, PATCH, health and WebSocket each 403, the last without a body"),
+    Row("refusals", "HEAD wherever GET; a WebSocket is refused with a reason, in the answer and the log",
+        "`api/guard.py`, `transport/connection.py` refuse_upgrade",
+        (f"{_REFUSALS}::test_head_is_get_without_its_body",
+         f"{_REFUSALS}::test_a_websocket_where_there_is_none_is_told_where_they_are",
+         f"{_REFUSALS}::test_too_many_connections_are_told_why",
+         f"{_REFUSALS}::test_at_level_info_every_refusal_is_a_line_and_no_token_is_in_it"),
+        "20 paths x 2 transports, 5 wrong paths", "as GET; red before: 404, and 403 without a body"),
     Row("S3", "Tokens: header or first message within 5 s, never in a URL; constant time; hashed at rest",
         "`api/security.py` Access, `api/tokens.py`",
         (f"{_SEC}::test_s3_a_bad_token_message_closes_4401", f"{_SEC}::test_s3_anything_else_first_closes_4401",
@@ -346,6 +354,14 @@ DELIVERY = (
          "tests/commands/test_terminal.py::test_read_again_it_says_how_many_lines_were_dropped",
          "tests/host/test_printer.py::test_what_is_printed_and_what_is_dropped_are_all_in_order"),
         "a stopped and a full pty, a full stdout, a full stderr", "every detection; exit 0"),
+    Row("SIGHUP",
+        "With a terminal as SIGTERM; else tokens, certificate and thresholds are read again, all or none; what needs "
+        "a restart is listed", "`host/stop_signal.py`, `commands/reloading.py`",
+        (f"{_HUP}::test_tokens_certificate_and_thresholds_are_read_again",
+         f"{_HUP}::test_where_something_is_wrong_nothing_changes", f"{_HUP}::test_what_needs_a_restart_is_listed",
+         f"{_HUP}::test_an_open_service_closes_with_a_token_and_never_opens_again",
+         f"{_HUP}::test_with_a_terminal_it_winds_down_unless_nohup_says_otherwise"),
+        "6 kinds of faults, a terminal that closes, nohup", "as promised; red before: exit by signal 1"),
     Row("kill -9", "The same without politeness", "`sinks/store.py`, `sinks/positions.py`, `engine/resumed.py`",
         (f"{_REL}/test_restart.py::test_nothing_is_lost_or_told_twice",)),
     Row("model swap", "Loaded and self-tested aside, switched between patches, rolled back if bad",

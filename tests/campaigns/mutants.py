@@ -36,6 +36,7 @@ _LIVE, _OPEN = "tests/api/test_live.py", "tests/api/test_open.py"
 _GUESSES, _SCOPES = "tests/api/test_guesses.py", "tests/api/test_scopes.py"
 _CONFINED, _EXPORTS = "tests/api/test_confined.py", "tests/api/test_exports.py"
 _PROXIES = "tests/api/test_proxies.py"
+_REFUSALS, _HUP = "tests/api/test_refusals.py", "tests/host/test_hang_up.py"
 _BUDGET = "tests/transport/test_budget.py"
 _LOG = "tests/sinks/test_event_log.py"
 _RETENTION = "tests/sinks/test_retention.py"
@@ -64,6 +65,16 @@ MUTANTS = (
            f"{_PROXIES} -k needs_no_host"),
     Mutant("S2 proxies", _S + "api/hosts.py", "if not _PLAIN_NAME.fullmatch(name):", "if False:",
            f"{_PROXIES} -k no_remedy"),
+    Mutant("refusals", _S + "api/guard.py", "            raise _BrokenOff\n        await send(message)",
+           "        await send(message)", f"{_REFUSALS} -k head_is_get"),
+    Mutant("refusals", _S + "host/log_format.py", "logging.getLogger(name).setLevel(chosen)", "pass",
+           f"{_REFUSALS} -k at_level"),
+    Mutant("SIGHUP", _S + "commands/reloading.py", "        check_certificate(new.tls_cert, new.tls_key)", "",
+           f"{_HUP} -k something_is_wrong"),
+    Mutant("SIGHUP", _S + "api/security.py", "self._open = self._open and self._own is None", "self._open = self._own is None",
+           f"{_HUP} -k never_opens"),
+    Mutant("SIGHUP", _S + "host/stop_signal.py", "self._reloads = not has_terminal()", "self._reloads = True",
+           f"{_HUP} -k with_a_terminal"),
     Mutant("S3", _S + "api/security.py", "        return row.grant if row else None", "        return EVERYTHING",
            f"{_SECURITY} -k s3"),
     Mutant("S3", _S + "api/guard.py", 'if b"token=" in scope', 'if b"secret=" in scope', f"{_SECURITY} -k s3"),

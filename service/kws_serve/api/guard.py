@@ -14,6 +14,7 @@ from kws_serve.api.hosts import host_remedy, origin_remedy
 from kws_serve.api.security import TOO_MANY_GUESSES, Access, TooManyGuesses
 from kws_serve.api.tokens import Grant
 from kws_serve.transport.budget import Budgets, Rate, network
+from kws_serve.transport.connection import refuse_upgrade
 from kws_serve.wire import dumps, error_json
 
 PUBLIC_PATHS = frozenset({"/healthz", "/readyz"})
@@ -70,9 +71,11 @@ def scope_of(method: str, path: str) -> str:
 class Guard:
     """ASGI middleware: refuses before anything else runs, and puts the headers on every answer."""
 
-    def __init__(self, app: ASGIApp, access: Access, public: frozenset[str]) -> None:
+    def __init__(self, app: ASGIApp, access: Access, public: frozenset[str], sockets: frozenset[str]) -> None:
+        """`public`: the page's files; `sockets`: where a WebSocket is."""
         self.app = app
         self.access = access
+        self.sockets = sockets
         self.files = public
         self.public = public | PUBLIC_PATHS
         self._budgets = {kind: Budgets(rate) for kind, rate in RATES.items()}
@@ -86,9 +89,13 @@ class Guard:
         headers = dict(pairs)
         names = [k for k, _ in pairs]
         if scope["type"] == "websocket":
-            if refusal := self._foreign(scope, headers, names):
+            refusal = self._foreign(scope, headers, names)
+            if refusal is None and scope["path"] not in self.sockets:
+                wanted = ", ".join(sorted(self.sockets))
+                refusal = self._refused(scope, 404, f"WebSocket: found none at {scope['path'][:80]!r}, wanted {wanted}")
+            if refusal is not None:
                 await receive()
-                await _answer(_with_headers(send), *refusal, kind="websocket.http.response")  # before accept
+                await _answer(_with_headers(send), *refusal, upgrade=True)
             else:
                 await self.app(scope, receive, _with_headers(send))
             return
@@ -101,9 +108,12 @@ class Guard:
         refusal = (429, TOO_MANY_GUESSES) if guessed else await self._turn(scope, headers, grant)
         refusal = refusal or self._foreign(scope, headers, names) or self._forbidden(scope, headers, grant)
         if refusal is not None:
+            _log.info("%s %s: answered %d: %s", scope["method"], scope["path"][:80], *refusal)
             await _answer(sending, *refusal)
             return
-        with contextlib.suppress(_Revoked):
+        if scope["method"] == "HEAD":  # what GET answers, less its body
+            scope, sending = {**scope, "method": "GET"}, _without_body(sending)
+        with contextlib.suppress(_BrokenOff):
             await self.app(scope, receive, self._while_granted(sending, headers, scope["state"].get("grant")))
 
     def _while_granted(self, send: Send, headers: dict[str, str], grant: Grant | None) -> Send:
@@ -116,7 +126,7 @@ class Guard:
         async def sending(message: Message) -> None:
             if message.get("more_body") and self.access.grant(self.access.bearer(headers)) != grant:
                 _log.warning("token %s: revoked or changed; an answer under way was broken off", grant.name or "(none)")
-                raise _Revoked
+                raise _BrokenOff
             await send(message)
 
         return sending
@@ -141,10 +151,11 @@ class Guard:
     def _foreign(self, scope: Scope, headers: dict[str, str], names: list[str]) -> tuple[int, str] | None:
         """The answer to what comes under a name, or from a page, that is not this server's; told in the log too."""
         fault = self._fault(scope, headers, names)
-        if fault is None:
-            return None
-        _log.warning("%s %s: refused with 403: %s", scope.get("method", "WebSocket"), scope["path"][:80], fault)
-        return 403, fault
+        return self._refused(scope, 403, fault) if fault else None
+
+    def _refused(self, scope: Scope, status: int, fault: str) -> tuple[int, str]:
+        _log.warning("%s %s: refused with %d: %s", scope.get("method", "WebSocket"), scope["path"][:80], status, fault)
+        return status, fault
 
     def _fault(self, scope: Scope, headers: dict[str, str], names: list[str]) -> str | None:
         hosts, host, anywhere = self.access.hosts, headers.get("host", ""), scope["path"] in PUBLIC_PATHS
@@ -173,8 +184,8 @@ class Guard:
         return None
 
 
-class _Revoked(Exception):
-    """Whoever asked may not go on reading."""
+class _BrokenOff(Exception):
+    """Whoever asked may not go on reading, or wants no more."""
 
 
 def _cost(headers: dict[str, str]) -> float:
@@ -201,12 +212,27 @@ def _with_headers(send: Send, *, kept: bool = False) -> Send:
     return sending
 
 
-async def _answer(send: Send, status: int, text: str, kind: str = "http.response") -> None:
+def _without_body(send: Send) -> Send:
+    """What is not sent need not be made either: the app is broken off where the body begins."""
+
+    async def sending(message: Message) -> None:
+        if message["type"] == "http.response.body":
+            await send({"type": "http.response.body"})
+            raise _BrokenOff
+        await send(message)
+
+    return sending
+
+
+async def _answer(send: Send, status: int, text: str, *, upgrade: bool = False) -> None:
     body = dumps(error_json(status, text)).encode()
     headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
     if status == 401:
         headers.append((b"www-authenticate", b"Bearer"))
     if status == 429:
         headers += [(b"retry-after", b"%d" % WAIT_S), (b"connection", b"close")]
-    await send({"type": f"{kind}.start", "status": status, "headers": headers})
-    await send({"type": f"{kind}.body", "body": body})
+    if upgrade:
+        await refuse_upgrade(send, status, headers, body)
+        return
+    await send({"type": "http.response.start", "status": status, "headers": headers})
+    await send({"type": "http.response.body", "body": body})

@@ -106,6 +106,11 @@ class Access:
             self._say(e)
             self._open = False
 
+    def renew(self, token: str | OwnToken | None) -> None:
+        """Take another token of the service's own for the present one; it never opens again. Raises KwsError."""
+        self._own = own_token(token)
+        self._open = self._open and self._own is None
+
     @property
     def open(self) -> bool:
         """Whether nobody needs a token. Once False, for ever."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any
 
@@ -14,6 +15,8 @@ from kws_serve.api.tokens import Grant
 from kws_serve.messages import StreamRefused
 from kws_serve.transport.connection import CONNECTION, Connection
 from kws_serve.wire import WireError, dumps, error_json, parse_message
+
+_log = logging.getLogger(__name__)
 
 AUTH_S = 5.0
 """How long a client has to say its token, in s: a slow handshake's time. It is named in the refusal."""
@@ -48,6 +51,7 @@ async def converse(
             raise WireError(4403, f"token: found one of scope {', '.join(sorted(grant.scopes))}, wanted {scope}")
         await _while_granted(access, token, grant, serve(ws, grant))
     except (WireError, StreamRefused) as e:
+        _log.info("WebSocket %s: closed with %d: %s", ws.url.path, e.code, e)
         await _close(ws, e.code, str(e))
     except WebSocketDisconnect:
         pass

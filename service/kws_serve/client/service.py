@@ -14,6 +14,7 @@ from urllib.parse import urlencode, urlsplit, urlunsplit
 import numpy as np
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidStatus
+from websockets.http11 import Response
 
 from kws_serve.client.audio_sender import AudioSender
 from kws_serve.client.retries import FINAL, Backoff, ServiceError
@@ -75,7 +76,7 @@ class KwsClient:
             if e.response.status_code >= 500 or e.response.status_code == 429:
                 # it is stopping, a proxy in between has nobody behind it, or too many come at once
                 raise ConnectionError(f"HTTP {e.response.status_code}") from e
-            raise ServiceError(4403, f"refused with HTTP {e.response.status_code}") from e
+            raise ServiceError(4403, f"refused with HTTP {e.response.status_code}{_said(e.response)}") from e
         except InvalidHandshake as e:  # it broke off in the middle
             raise ConnectionError(str(e)) from e
         self._open = {c for c in self._open if c.close_code is None} | {connection}
@@ -159,3 +160,10 @@ class KwsClient:
             connection = await sender.close()
             if connection is not None:
                 self._open.discard(connection)
+
+
+def _said(response: Response) -> str:
+    """Why a connection was refused, as its HTTP answer has it."""
+    with contextlib.suppress(ValueError, KeyError, TypeError):
+        return f": {json.loads(response.body or b'')['message']}"
+    return ""

@@ -37,7 +37,7 @@ def detect(arguments: dict[str, Any]) -> int:
     settings, warnings = load_settings(arguments)
     show_warnings(warnings)
     engine = Engine(load_models(settings))
-    apply_thresholds(engine, settings)
+    apply_thresholds(engine, settings.thresholds)
     failed, audio_s, began_s = 0, 0.0, time.monotonic()
     timelines: list[Timeline] = []
     for path in [Path(name) for name in arguments["file"]]:

@@ -77,9 +77,14 @@ def load_model(name: str, settings: Settings) -> list[LoadedModel]:
     return group
 
 
-def apply_thresholds(engine: Engine, settings: Settings) -> None:
-    """The thresholds of the command line. Raises KwsError where no model has the label."""
-    for model, label, threshold in settings.thresholds:
+Thresholds = Sequence[tuple[str | None, str, float | None]]
+"""(model or None for all, label, threshold; None takes it back)."""
+
+
+def apply_thresholds(engine: Engine, thresholds: Thresholds) -> None:
+    """The thresholds of the settings. Raises KwsError where no model has the label, and then none acts."""
+    patches: list[tuple[str, str, float | None]] = []
+    for model, label, threshold in thresholds:
         names = [
             n for n, spec in engine.models.items() if model in (None, n) and (label == "*" or label in spec.detection)
         ]
@@ -89,5 +94,6 @@ def apply_thresholds(engine: Engine, settings: Settings) -> None:
             raise KwsError(
                 f"--threshold: found label {label!r}, unknown to {where}; wanted * or one of {', '.join(known)}"
             )
-        for name in names:
-            engine.patch_detection(name, {label: {"threshold": threshold}})
+        patches += [(name, label, threshold) for name in names]
+    for name, label, threshold in patches:
+        engine.patch_detection(name, {label: {"threshold": threshold}})

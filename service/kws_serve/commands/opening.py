@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import socket
-import ssl
 import sys
+from collections.abc import Callable
 from dataclasses import replace
 
 from kws_serve.api.security import check_exposure
 from kws_serve.api.tokens import OwnToken, TokenFile
 from kws_serve.app import ServerOptions, bound_socket
 from kws_serve.backends.contract import devices
+from kws_serve.commands.certificate import check_certificate
 from kws_serve.commands.loading import apply_thresholds, load_models, reload_model
 from kws_serve.commands.own_token import read_own_token
+from kws_serve.commands.reloading import Reloading
 from kws_serve.commands.running import Running, restore_settings
 from kws_serve.config import Settings
 from kws_serve.engine.engine import Engine
@@ -28,16 +30,16 @@ from kws_serve.sources.spec import SourceSpec, parse_sources
 _MICROPHONE_HELP = "open the page to use the browser's, or name a file with --source FILE, or --demo"
 
 
-def open_service(settings: Settings, printer: Printer) -> Running:
-    """A service that is ready to run. Raises KwsError."""
+def open_service(settings: Settings, printer: Printer, read_again: Callable[[], Settings] | None = None) -> Running:
+    """A service that is ready to run. `read_again`: the settings, as SIGHUP wants them. Raises KwsError."""
     token = read_own_token(settings)
     settings = settings.model_copy(update={"token": None})
     watch_tokens = tuple(secret.get_secret_value() for secret in settings.watch_token)
-    log_format.set_up((*((token.hidden_in,) if token else ()), *watch_tokens))
+    log_format.set_up((*((token.hidden_in,) if token else ()), *watch_tokens), settings.log_level)
     tokens = TokenFile(settings.data_folder / "tokens.json")
     options = _options(settings, token, tokens)
     check_exposure(options.hosts, token, settings.insecure, tokens)
-    _check_tls(settings)
+    check_certificate(settings.tls_cert, settings.tls_key)
     engine = Engine(load_models(settings, live=True))
     specs, notice = _sources(settings)
     notice = "; ".join(text for text in (notice, *(device.notice() for device in devices(engine.loaded))) if text)
@@ -45,8 +47,8 @@ def open_service(settings: Settings, printer: Printer) -> Running:
     bound = _bound(settings)
     log = _open_log(settings)
     restore_settings(engine, log)
-    apply_thresholds(engine, settings)
-    return Running(
+    apply_thresholds(engine, settings.thresholds)
+    running = Running(
         engine,
         log,
         specs,
@@ -57,6 +59,9 @@ def open_service(settings: Settings, printer: Printer) -> Running:
         watch=(settings.watch, watch_tokens),
         printer=printer,
     )
+    if read_again is not None:
+        running.reload = Reloading(settings, read_again, running)
+    return running
 
 
 def _options(settings: Settings, token: OwnToken | None, tokens: TokenFile) -> ServerOptions:
@@ -89,22 +94,6 @@ def _open_log(settings: Settings) -> EventLog:
     if log.store.file.set_aside is not None:
         print(f"warning: {path} was damaged; kept as {log.store.file.set_aside}, a new log begins", file=sys.stderr)
     return log
-
-
-def _check_tls(settings: Settings) -> None:
-    """Both files or none, and readable as what they should be. Raises KwsError."""
-    cert, key = settings.tls_cert, settings.tls_key
-    if (cert is None) != (key is None):
-        missing, given = ("--tls-cert", "--tls-key") if cert is None else ("--tls-key", "--tls-cert")
-        raise KwsError(f"{missing}: found none beside {given}, wanted both")
-    if cert is None or key is None:
-        return
-    try:
-        ssl.create_default_context(ssl.Purpose.CLIENT_AUTH).load_cert_chain(cert, key)
-    except ssl.SSLError as e:
-        raise KwsError(f"--tls-cert, --tls-key: found {cert}, {key} unfit ({e.reason or e}), wanted PEM") from None
-    except OSError as e:
-        raise KwsError(f"--tls-cert, --tls-key: cannot read {e.filename or cert} ({e.strerror})") from None
 
 
 def _sources(settings: Settings) -> tuple[list[SourceSpec], str]:

@@ -9,9 +9,11 @@ import socket
 import sqlite3
 import sys
 import threading
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
+from kws_serve.api.security import Access
 from kws_serve.app import Server, ServerOptions, build_app
 from kws_serve.commands.terminal import Terminal
 from kws_serve.engine.engine import Engine
@@ -63,14 +65,18 @@ class Running:
         self.sources = Sources(specs, engine, loop=loop, on_change=self._source_changed)
         self.watch = Watch(*watch, self.terminal.server)
         self.options = replace(options, sources=self.sources.states, watched=self.watch.rows)
-        self.server = Server(build_app(engine, self.runner, self.log, self.options), self.options, bound)
-        self._stop = StopSignal()
+        app = build_app(engine, self.runner, self.log, self.options)
+        self.access: Access = app.state.access
+        self.server = Server(app, self.options, bound)
+        self.reload: Callable[[], str] = lambda: "nothing to read again"
+        self._notifier = Notifier()
+        self._stop = StopSignal(self._read_again)
 
     def run(self) -> int:
         """Serve until SIGINT or SIGTERM; 0, or 1 where the server itself ended."""
         self._stop.install()
         _raise_file_limit()
-        notifier = Notifier()
+        notifier = self._notifier
         serving = threading.Thread(target=self.server.run, name="server", daemon=True)
         self.runner.start()
         serving.start()
@@ -90,6 +96,11 @@ class Running:
         self.terminal.clear()
         self._wind_down(serving)
         return 0 if clean else 1
+
+    def _read_again(self) -> None:
+        self._notifier.tell(f"RELOADING=1\nMONOTONIC_USEC={time.monotonic_ns() // 1000}")
+        self.terminal.reloaded(self.reload())
+        self._notifier.tell("READY=1")
 
     @property
     def progress(self) -> bool:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import os
+from collections.abc import Callable
 from typing import Any
 
 from kws_serve.commands.arguments import Parser, parser_of, show_warnings
-from kws_serve.config import SERVE, load_settings
+from kws_serve.config import SERVE, Settings, load_settings
 from kws_serve.host.completion import add_print_completion
 from kws_serve.host.log_format import printable
 from kws_serve.host.printer import printers
@@ -44,7 +46,19 @@ def serve(arguments: dict[str, Any]) -> int:
             return _list_devices()
         from kws_serve.commands.opening import open_service
 
-        return open_service(settings, printer).run()
+        return open_service(settings, printer, _read_again(arguments)).run()
+
+
+def _read_again(arguments: dict[str, Any]) -> Callable[[], Settings]:
+    """How SIGHUP reads the settings. A token of a flag or variable stays, and is not kept here."""
+    stays = "token" in arguments or bool(os.environ.get("KWS_TOKEN"))
+    kept = {name: value for name, value in arguments.items() if name != "token"}
+
+    def read() -> Settings:
+        found, _ = load_settings(kept)
+        return found.model_copy(update={"token": None, "token_file": None}) if stays else found
+
+    return read
 
 
 def _list_devices() -> int:

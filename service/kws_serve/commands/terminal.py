@@ -59,6 +59,10 @@ class Terminal:
         detail = f" ({state.detail})" if state.detail else ""
         self._print(f"  source  {state.name}: {state.state}{detail}{retry}")
 
+    def reloaded(self, text: str) -> None:
+        """What SIGHUP did."""
+        self._print(f"  reload  {text}")
+
     def server(self, row: JsonObject) -> None:
         """Another server that has come or gone."""
         detail = f" ({row['detail']}), last seen {row['last_seen'] or 'never'}" if row["state"] == "OFF" else ""

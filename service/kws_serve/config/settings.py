@@ -137,6 +137,11 @@ class Settings(BaseSettings):
         metavar="TOKEN",
     )
     note: str = _setting("", "a note that the status shows beside this server's name", metavar="TEXT")
+    log_level: str = _setting(
+        "warning",
+        "what is logged: debug, info (who was refused, and why), warning or error (default: warning)",
+        metavar="LEVEL",
+    )
     insecure: bool = _setting(False, "allow a host other than loopback without a token")
     demo: bool = _setting(False, "listen to the demo audio that comes with the package (synthetic), in a loop")
     loop: bool = _setting(False, "begin each file again at its end; its sample count goes on")
@@ -198,6 +203,13 @@ class Settings(BaseSettings):
     def _check_transport(cls, value: str) -> str:
         if value not in ("own", "plain"):
             raise ValueError("own or plain")
+        return value
+
+    @field_validator("log_level")
+    @classmethod
+    def _check_log_level(cls, value: str) -> str:
+        if value not in ("debug", "info", "warning", "error"):
+            raise ValueError("debug, info, warning or error")
         return value
 
     @field_validator("watch")

@@ -93,14 +93,23 @@ class Sparing(logging.Filter):
         return True
 
 
-def set_up(secrets: tuple[Secret, ...] = ()) -> None:
-    """Log to stderr: as text on a terminal, else as JSON lines."""
+OURS = ("kws_serve", "kws_models", "kws_board")
+"""The loggers whose level can be chosen: in its debug lines a library writes frames with tokens in them."""
+
+
+def set_up(secrets: tuple[Secret, ...] = (), level: str = "warning") -> None:
+    """Log to stderr: as text on a terminal, else as JSON lines. `level`: debug, info, warning or error, of OURS; of
+    libraries nothing below a warning is told.
+    """
     handler = logging.StreamHandler()
     handler.addFilter(Sparing())
     handler.setFormatter(OneLine(secrets) if sys.stderr.isatty() else JsonLine(secrets))
     root = logging.getLogger()
     root.handlers[:] = [handler]
-    root.setLevel(logging.WARNING)
+    chosen = logging.getLevelNamesMapping()[level.upper()]
+    root.setLevel(max(logging.WARNING, chosen))
+    for name in OURS:
+        logging.getLogger(name).setLevel(chosen)
 
 
 def line(level: int, name: str, message: str, *values: object) -> str:

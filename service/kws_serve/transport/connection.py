@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import contextlib
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -17,6 +18,19 @@ MAX_MESSAGE_BYTES = 256 * 1024
 
 REQUEST_S = 6.0
 """From connecting, or from the last answer, to the end of the next request's headers; and of a TLS handshake."""
+
+
+async def refuse_upgrade(send: Send, status: int, headers: Sequence[tuple[bytes, bytes]], body: bytes) -> None:
+    """Answer a WebSocket's handshake with HTTP. Ends the ASGI app by the exception for a client that is gone, where
+    uvicorn has it: it takes a plain return for a fault, and logs that.
+    """
+    kind = "websocket.http.response"
+    await send({"type": f"{kind}.start", "status": status, "headers": headers})
+    await send({"type": f"{kind}.body", "body": body})
+    with contextlib.suppress(ImportError):
+        from uvicorn.protocols.utils import ClientDisconnected
+
+        raise ClientDisconnected
 
 
 class Connection(Protocol):

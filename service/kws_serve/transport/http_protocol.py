@@ -6,6 +6,8 @@ it answers one.
 
 from __future__ import annotations
 
+import json
+import logging
 from collections.abc import Callable
 from typing import Any
 
@@ -16,6 +18,8 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 from kws_serve.transport.budget import Budgets, Rate, network
 from kws_serve.transport.connection import REQUEST_S
 from kws_serve.transport.peer import Reading, linger, open_connections
+
+_log = logging.getLogger(__name__)
 
 CHECK_S = 1.0
 
@@ -32,7 +36,15 @@ BEHIND_BYTES = 64 * 1024
 READ_BYTES = 4096
 """Of HTTP at once: a request is seldom larger, and a chunked body can hide a piece of work in every six bytes."""
 
-_TOO_MANY = b"HTTP/1.1 429 Too Many Requests\r\nconnection: close\r\nretry-after: 10\r\ncontent-length: 0\r\n\r\n"
+_TOO_MANY_TEXT = (
+    f"connections: found too many of this address, wanted at most {MAX_PER_CLIENT} at once and {CONNECTIONS.per_s:g} a "
+    "second; try again later"
+)
+_TOO_MANY_BODY = json.dumps({"type": "error", "code": 429, "message": _TOO_MANY_TEXT}).encode()
+_TOO_MANY = (
+    b"HTTP/1.1 429 Too Many Requests\r\nconnection: close\r\nretry-after: 10\r\ncontent-type: application/json\r\n"
+    b"content-length: %d\r\n\r\n%b"
+) % (len(_TOO_MANY_BODY), _TOO_MANY_BODY)
 
 _connecting = Budgets(CONNECTIONS)
 
@@ -58,6 +70,7 @@ class Http(Reading, H11Protocol):
         open_connections[client] += 1
         wait_s = _connecting.of(client, self.loop.time()).spend(1, self.loop.time(), CONNECT_WAIT_S)
         if open_connections[client] > MAX_PER_CLIENT or wait_s is None:
+            _log.warning("connections: refused one of %s with 429: %s", client, _TOO_MANY_TEXT)
             transport.write(_TOO_MANY)
             transport.close()
             return

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import difflib
 import sys
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 from kws_serve.host import log_format
@@ -24,6 +26,8 @@ def serve(argv: Sequence[str] | None = None) -> None:
         from kws_serve.commands import status
 
         sys.exit(_guarded(status.status, words[1:]))
+    if words and not words[0].startswith("-"):
+        sys.exit(_unknown(words[0]))
     from kws_serve.commands import serve as command
 
     sys.exit(_guarded(command.serve, vars(command.parser().parse_args(words))))
@@ -34,6 +38,23 @@ def detect(argv: Sequence[str] | None = None) -> None:
     from kws_serve.commands import detect as command
 
     sys.exit(_guarded(command.detect, vars(command.parser().parse_args(argv))))
+
+
+_MEANT = {
+    "token": "kws-serve token",
+    "status": "kws-serve status",
+    **{name: f"kws-{name}" for name in ("serve", "detect", "models", "board")},
+}
+"""What a word before the flags may stand for."""
+
+
+def _unknown(word: str) -> int:
+    """Tell of a command that is none, with what may be meant."""
+    near = difflib.get_close_matches(word.removeprefix("kws-"), _MEANT, 1)
+    meant = _MEANT[near[0]] if near else f"kws-serve --source {word}" if Path(word).suffix else ""
+    hint = f"; did you mean {meant}?" if meant else " (see kws-serve --help)"
+    print(printable(f"kws-serve: found {word!r}, wanted token, status or flags{hint}"), file=sys.stderr)
+    return 2
 
 
 def _guarded(run: Callable[[Any], int], arguments: Any) -> int:

@@ -61,6 +61,7 @@ def _guarding(name: str) -> Path:
 _SEC, _TOK = "tests/api/test_security.py", "tests/api/test_tokens.py"
 _GUESSES, _SCOPES = "tests/api/test_guesses.py", "tests/api/test_scopes.py"
 _REFUSALS, _HUP = "tests/api/test_refusals.py", "tests/host/test_hang_up.py"
+_TYPE = "tests/commands/test_as_users_type.py"
 _EXPORTS = "tests/api/test_exports.py"
 _PROXIES = "tests/api/test_proxies.py"
 _MIC = "tests/sources/test_virtual_microphone.py"
@@ -362,6 +363,17 @@ DELIVERY = (
          f"{_HUP}::test_an_open_service_closes_with_a_token_and_never_opens_again",
          f"{_HUP}::test_with_a_terminal_it_winds_down_unless_nohup_says_otherwise"),
         "6 kinds of faults, a terminal that closes, nohup", "as promised; red before: exit by signal 1"),
+    Row("as users type",
+        "Free ports, homes, byte order marks, encrypted keys and unknown commands: as meant, or told in a line; "
+        "`status` finds its service", "`commands/status.py`, `commands/certificate.py`, `cli.py`, `config/layers.py`",
+        (f"{_TYPE}::test_two_services_on_any_free_port_have_a_log_each",
+         f"{_TYPE}::test_status_asks_where_the_service_listens",
+         f"{_TYPE}::test_status_knows_the_services_own_certificate_and_no_other",
+         f"{_TYPE}::test_an_encrypted_key_is_refused_and_nobody_is_asked",
+         f"{_TYPE}::test_a_tilde_is_the_home_folder_wherever_a_path_stands",
+         f"{_TYPE}::test_a_byte_order_mark_is_no_part_of_a_file",
+         f"{_TYPE}::test_an_unknown_command_is_told_with_what_is_meant"),
+        "3 services, 4 hosts, 11 words", "as promised; red before: 18 of 21 cases"),
     Row("kill -9", "The same without politeness", "`sinks/store.py`, `sinks/positions.py`, `engine/resumed.py`",
         (f"{_REL}/test_restart.py::test_nothing_is_lost_or_told_twice",)),
     Row("model swap", "Loaded and self-tested aside, switched between patches, rolled back if bad",

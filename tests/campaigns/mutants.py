@@ -37,6 +37,7 @@ _GUESSES, _SCOPES = "tests/api/test_guesses.py", "tests/api/test_scopes.py"
 _CONFINED, _EXPORTS = "tests/api/test_confined.py", "tests/api/test_exports.py"
 _PROXIES = "tests/api/test_proxies.py"
 _REFUSALS, _HUP = "tests/api/test_refusals.py", "tests/host/test_hang_up.py"
+_TYPE = "tests/commands/test_as_users_type.py"
 _BUDGET = "tests/transport/test_budget.py"
 _LOG = "tests/sinks/test_event_log.py"
 _RETENTION = "tests/sinks/test_retention.py"
@@ -75,6 +76,10 @@ MUTANTS = (
            f"{_HUP} -k never_opens"),
     Mutant("SIGHUP", _S + "host/stop_signal.py", "self._reloads = not has_terminal()", "self._reloads = True",
            f"{_HUP} -k with_a_terminal"),
+    Mutant("as users type", _S + "commands/certificate.py", "load_cert_chain(cert, key, passphrase)",
+           "load_cert_chain(cert, key)", f"{_TYPE} -k encrypted"),
+    Mutant("as users type", _S + "commands/certificate.py", "    context.check_hostname = False",
+           "    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE", f"{_TYPE} -k and_no_other"),
     Mutant("S3", _S + "api/security.py", "        return row.grant if row else None", "        return EVERYTHING",
            f"{_SECURITY} -k s3"),
     Mutant("S3", _S + "api/guard.py", 'if b"token=" in scope', 'if b"secret=" in scope', f"{_SECURITY} -k s3"),

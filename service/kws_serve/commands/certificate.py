@@ -2,10 +2,26 @@
 
 from __future__ import annotations
 
+import re
 import ssl
 from pathlib import Path
 
 from kws_serve.messages import KwsError
+
+_PEM = re.compile("-----BEGIN CERTIFICATE-----.*?-----END CERTIFICATE-----\n?", re.DOTALL)
+
+
+def certificate_only(cert: Path) -> ssl.SSLContext:
+    """For connections to a server that shows the first certificate of this file, by any name. Raises KwsError."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname = False  # it is this very certificate that is wanted
+    context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
+    try:
+        found = _PEM.search(cert.read_text(errors="replace"))
+        context.load_verify_locations(cadata=found[0] if found else "")
+    except (OSError, ValueError) as e:
+        raise KwsError(f"--tls-cert: found {cert} unfit ({e}), wanted a certificate in PEM") from None
+    return context
 
 
 def check_certificate(cert: Path | None, key: Path | None) -> None:

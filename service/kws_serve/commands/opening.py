@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import socket
 import sys
 from collections.abc import Callable
@@ -25,6 +26,7 @@ from kws_serve.manifest.package_data import demo_audio
 from kws_serve.messages import KwsError
 from kws_serve.sinks.event_log import EventLog
 from kws_serve.sinks.expiry import Retention
+from kws_serve.sinks.schema import LogInUse
 from kws_serve.sources.spec import SourceSpec, parse_sources
 
 _MICROPHONE_HELP = "open the page to use the browser's, or name a file with --source FILE, or --demo"
@@ -89,8 +91,18 @@ def _bound(settings: Settings) -> socket.socket:
 
 
 def _open_log(settings: Settings) -> EventLog:
+    """The log of the port; of any free port the first that no other service has. Raises KwsError."""
+    keep = Retention(settings.keep_days, settings.keep_mb)
+    numbers = itertools.count(2)
     path = settings.data_folder / f"events-{settings.port}.db"
-    log = EventLog(path, Retention(settings.keep_days, settings.keep_mb))
+    while True:
+        try:
+            log = EventLog(path, keep)
+            break
+        except LogInUse:
+            if settings.port != 0:
+                raise
+            path = settings.data_folder / f"events-0-{next(numbers)}.db"
     if log.store.file.set_aside is not None:
         print(f"warning: {path} was damaged; kept as {log.store.file.set_aside}, a new log begins", file=sys.stderr)
     return log

@@ -6,17 +6,21 @@ import argparse
 from collections.abc import Sequence
 
 from kws_serve.api.status import STATUS_COLUMNS
+from kws_serve.commands.arguments import Parser
+from kws_serve.commands.certificate import certificate_only
 from kws_serve.commands.own_token import read_token
-from kws_serve.config import check_url, load_settings
+from kws_serve.config import Settings, check_url, load_settings
 from kws_serve.host.log_format import printable
 from kws_serve.host.watch import StatusError, get_json
 from kws_serve.messages import JsonObject, KwsError
 
 
-def parser() -> argparse.ArgumentParser:
+def parser() -> Parser:
     """The arguments of `kws-serve status`."""
-    found = argparse.ArgumentParser(prog="kws-serve status", description=f"{__doc__} Exits 1 where one is OFF.")
-    found.add_argument("url", nargs="?", help="of the running server (default: http://127.0.0.1:PORT, 8000)")
+    found = Parser(prog="kws-serve status", description=f"{__doc__} Exits 1 where one is OFF.")
+    found.add_argument("url", nargs="?", help="of the running server (default: where the settings let it listen)")
+    found.add_argument("--host", default=argparse.SUPPRESS, metavar="HOST", help="as of kws-serve")
+    found.add_argument("--port", default=argparse.SUPPRESS, metavar="PORT", help="as of kws-serve")
     found.add_argument("--config", default=argparse.SUPPRESS, metavar="FILE", help="as of kws-serve")
     return found
 
@@ -24,21 +28,28 @@ def parser() -> argparse.ArgumentParser:
 def status(words: Sequence[str]) -> int:
     """Run the command in `words`: 0, or 1 where a server is OFF. Raises KwsError: no answer."""
     found = vars(parser().parse_args(words))
-    settings, _ = load_settings({k: v for k, v in found.items() if k == "config"})
-    scheme = "https" if settings.tls_cert else "http"
+    settings, _ = load_settings({k: v for k, v in found.items() if k != "url"})
+    context = certificate_only(settings.tls_cert) if settings.tls_cert and not found["url"] else None
     try:
-        url = check_url(found["url"] or f"{scheme}://127.0.0.1:{settings.port}")
+        url = check_url(found["url"] or own_url(settings))
     except ValueError as e:
         raise KwsError(f"url: found {found['url']!r}, wanted {e}") from None
     token = read_token(settings)
     try:
-        rows = get_json(url, "/v1/servers", token)["items"]
+        rows = get_json(url, "/v1/servers", token, context)["items"]
         print("\n".join(table(rows)))
     except StatusError as e:
         raise KwsError(f"{url}: {e}" + ("; give it as KWS_TOKEN" if "token" in str(e) else "")) from None
     except (KeyError, TypeError):
         raise KwsError(f"{url}: found no list of servers, wanted kws-serve") from None
     return int(any(row["state"] == "OFF" for row in rows))
+
+
+def own_url(settings: Settings) -> str:
+    """Where this machine reaches the service of these settings."""
+    host = settings.host.strip("[]")
+    host = {"": "127.0.0.1", "0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
+    return f"http{'s' if settings.tls_cert else ''}://{f'[{host}]' if ':' in host else host}:{settings.port}"
 
 
 def table(rows: Sequence[JsonObject]) -> list[str]:

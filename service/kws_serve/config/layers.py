@@ -25,7 +25,7 @@ def load_settings(flags: Mapping[str, Any]) -> tuple[Settings, list[str]]:
     environ = os.environ
     given = {name: value for name, value in flags.items() if name in Settings.model_fields}
     path = flags.get("config") or environ.get("KWS_CONFIG")
-    config = _read_config(Path(path)) if path else {}
+    config = _read_config(path) if path else {}
 
     class Layers(Settings):
         """Settings, with this call's sources."""
@@ -48,10 +48,12 @@ def load_settings(flags: Mapping[str, Any]) -> tuple[Settings, list[str]]:
         raise SettingsError(_one_line(e, given, environ, path)) from None
 
 
-def _read_config(path: Path) -> JsonObject:
-    """The config file's keys, each known. Raises SettingsError."""
+def _read_config(path: str) -> JsonObject:
+    """The config file's keys, each known; a byte order mark before them is no part of it. Raises SettingsError."""
     try:
-        config = tomllib.loads(path.read_text(encoding="utf-8"))
+        config = tomllib.loads(Path(path).expanduser().read_text(encoding="utf-8-sig"))
+    except RuntimeError:
+        raise SettingsError(f"config: found {path} but no home folder") from None
     except OSError as e:
         raise SettingsError(f"config: cannot read {path} ({e.strerror})") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as e:

@@ -205,6 +205,14 @@ class Settings(BaseSettings):
             raise ValueError("own or plain")
         return value
 
+    @field_validator("model_dir", "tls_cert", "tls_key", "html")
+    @classmethod
+    def _expand(cls, value: Path | None) -> Path | None:
+        try:
+            return value.expanduser() if value else value
+        except RuntimeError:
+            raise ValueError("a path without ~, for there is no home folder") from None
+
     @field_validator("log_level")
     @classmethod
     def _check_log_level(cls, value: str) -> str:

@@ -37,8 +37,9 @@ class StatusError(KwsError):
     """A server that does not answer as kws-serve does."""
 
 
-def get_json(url: str, path: str, token: str | None) -> Any:
-    """What `url` answers to GET `path`, all of it within TIMEOUT_S; redirects are not followed.
+def get_json(url: str, path: str, token: str | None, context: ssl.SSLContext | None = None) -> Any:
+    """What `url` answers to GET `path`, all of it within TIMEOUT_S; redirects are not followed. `context`: of TLS,
+    where the certificate is not verified as usual.
 
     Raises StatusError in a few words.
     """
@@ -48,7 +49,7 @@ def get_json(url: str, path: str, token: str | None) -> Any:
     headers = {"Authorization": f"Bearer {token}"} if token else {}
     try:
         with closing(kind(parts.hostname or "", parts.port)) as connection:
-            connection.sock = _connected(parts, deadline_s)
+            connection.sock = _connected(parts, deadline_s, context or ssl.create_default_context())
             connection.request("GET", path, headers=headers)
             answer = _Answer(connection.sock, deadline_s)
             answer.begin()
@@ -69,7 +70,7 @@ def _refuse(constant: str) -> NoReturn:
     raise ValueError(constant)
 
 
-def _connected(parts: SplitResult, deadline_s: float) -> socket.socket:
+def _connected(parts: SplitResult, deadline_s: float, context: ssl.SSLContext) -> socket.socket:
     """A socket to the first address of the URL's host that takes it. Raises OSError."""
     port = parts.port or (443 if parts.scheme == "https" else 80)
     fault = OSError("no address")
@@ -81,7 +82,7 @@ def _connected(parts: SplitResult, deadline_s: float) -> socket.socket:
             if parts.scheme != "https":
                 return connection
             connection.settimeout(_left_s(deadline_s))
-            return ssl.create_default_context().wrap_socket(connection, server_hostname=parts.hostname)
+            return context.wrap_socket(connection, server_hostname=parts.hostname)
         except OSError as e:
             fault = e
             connection.close()

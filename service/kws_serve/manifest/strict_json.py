@@ -16,7 +16,7 @@ MAX_MANIFEST_DEPTH = 16
 def parse_json(data: bytes) -> Any:
     """JSON of limited depth, without repeated keys, NaN or infinity."""
     try:
-        value = json.loads(data.decode(), object_pairs_hook=_distinct, parse_constant=_no_constant)
+        value = json.loads(data.decode("utf-8-sig"), object_pairs_hook=_distinct, parse_constant=_no_constant)
     except ManifestError:
         raise
     except RecursionError as error:

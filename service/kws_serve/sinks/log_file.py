@@ -21,7 +21,7 @@ from typing import Any
 
 from kws_serve.messages import Hole
 from kws_serve.sinks.holes import note_hole
-from kws_serve.sinks.schema import LogError, connect, migrate, transaction
+from kws_serve.sinks.schema import LogError, LogInUse, connect, migrate, transaction
 
 SKIPPED_IDS = 1_000_000
 """How far ids jump where the last run may have pushed some that it could not log, so that none is ever given twice: at
@@ -55,7 +55,7 @@ class LogFile:
         except OSError:
             os.close(self._lock)
             found = f"found {path} in use by another kws-serve"
-            raise LogError(f"data-dir: {found}; wanted another --port or --data-dir DIR") from None
+            raise LogInUse(f"data-dir: {found}; wanted another --port or --data-dir DIR") from None
         try:
             self._open()
         except BaseException:

@@ -50,6 +50,10 @@ class LogError(KwsError):
     """The event log cannot be opened: its folder, its file, or another service that has it."""
 
 
+class LogInUse(LogError):
+    """Another service has it."""
+
+
 def connect(path: Path) -> sqlite3.Connection:
     """A connection that is in no transaction, for one thread at a time. Raises sqlite3.Error."""
     db = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=BUSY_S)

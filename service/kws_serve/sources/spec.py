@@ -39,7 +39,7 @@ def parse_source(text: str) -> SourceSpec:
         raise SourceError(f"source: found {text!r}, but URLs are not in this version; {_WANTED}")
     if not spec:
         raise SourceError(f"source: found {text!r}, {_WANTED}")
-    return SourceSpec(name or stream_name(Path(spec)), "file", spec, text)
+    return SourceSpec(name or stream_name(Path(spec)), "file", _expanded(spec), text)
 
 
 def parse_sources(texts: Sequence[str]) -> list[SourceSpec]:
@@ -66,6 +66,16 @@ def parse_sources(texts: Sequence[str]) -> list[SourceSpec]:
 def stream_name(path: Path) -> str:
     """A valid stream name made of a file's name."""
     return re.sub(r"[^a-z0-9_.-]+", "-", path.stem.lower()).lstrip("_.-")[:64] or "file"
+
+
+def _expanded(path: str) -> str:
+    """A path with the home folder put in, which a shell does not do behind an equals sign. Raises SourceError."""
+    if not path.startswith("~"):
+        return path
+    try:
+        return str(Path(path).expanduser())
+    except RuntimeError:
+        raise SourceError(f"source: found {path!r} but no home folder") from None
 
 
 def _split_name(text: str) -> tuple[str, str]:

@@ -2,6 +2,7 @@
 
 const FIRST_RETRY_MS = 250;
 const LAST_RETRY_MS = 10000;
+const ANSWER_MS = 10000;
 const FINAL = new Set([4400, 4401, 4403]); // close codes that another try would meet again
 const TOO_MUCH = 1008; // close code: too much that is not audio
 const REFUSED = 4400; // the service's own close codes begin here
@@ -92,28 +93,46 @@ export class KwsClient extends EventTarget {
   }
 
   /**
-   * JSON over HTTP.
+   * JSON over HTTP, all of it within 10 s.
    * @param {string} path
    * @param {{ method?: string, body?: unknown }} [options]
    * @returns {Promise<any>}
    * @throws {ServiceError} with the HTTP status
    */
   async json(path, options = {}) {
-    return (await this.fetch(path, options)).json();
+    return (await this.#ask(path, options, AbortSignal.timeout(ANSWER_MS))).json();
   }
 
   /**
+   * An answer that begins within 10 s; its body takes as long as it takes.
    * @param {string} path
    * @param {{ method?: string, body?: unknown }} [options]
    * @returns {Promise<Response>}
    * @throws {ServiceError} with the HTTP status
    */
-  async fetch(path, { method = "GET", body } = {}) {
+  async fetch(path, options = {}) {
+    const late = new AbortController();
+    const timer = setTimeout(() => late.abort(new DOMException("the service does not answer", "TimeoutError")), ANSWER_MS);
+    try {
+      return await this.#ask(path, options, late.signal);
+    } finally {
+      clearTimeout(timer);
+    }
+  }
+
+  /**
+   * @param {string} path
+   * @param {{ method?: string, body?: unknown }} options
+   * @param {AbortSignal} signal
+   * @returns {Promise<Response>}
+   * @throws {ServiceError} with the HTTP status
+   */
+  async #ask(path, { method = "GET", body }, signal) {
     /** @type {Record<string, string>} */
     const headers = this.token ? { Authorization: `Bearer ${this.token}` } : {};
     if (body !== undefined) headers["Content-Type"] = "application/json";
     const init = { method, headers, body: body === undefined ? undefined : JSON.stringify(body) };
-    const response = await fetch(this.#at(path), { ...init, signal: AbortSignal.timeout(10000) });
+    const response = await fetch(this.#at(path), { ...init, signal });
     if (response.ok) return response;
     const found = await response.json().catch(() => ({}));
     throw new ServiceError(response.status, found.message ?? `${path}: HTTP ${response.status}`);

@@ -22,7 +22,6 @@ from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse
-from starlette.staticfiles import StaticFiles
 
 from kws_serve import __version__
 from kws_serve.api.audio_ws import audio
@@ -31,6 +30,7 @@ from kws_serve.api.guard import Guard
 from kws_serve.api.hosts import Hosts
 from kws_serve.api.ingest import Ingest
 from kws_serve.api.live_ws import live
+from kws_serve.api.page import PageFiles
 from kws_serve.api.routes import error, make_router, wire_error
 from kws_serve.api.security import Access, check_exposure
 from kws_serve.api.service import Service
@@ -137,7 +137,7 @@ def build_app(engine: Engine, runner: EngineRunner, log: EventLog, options: Serv
     page = data_path("frontend")
     files = frozenset(f"/{p.relative_to(page).as_posix()}" for p in page.rglob("*") if p.is_file())
     if page.is_dir():
-        app.mount("/", StaticFiles(directory=page, html=True))
+        app.mount("/", PageFiles(directory=page, html=True))
     app.add_middleware(Guard, access=access, public=files | {"/"}, sockets=frozenset(SOCKETS))
     return app
 

@@ -12,10 +12,12 @@ import numpy as np
 import pytest
 from websockets.sync.client import connect
 
+from kws_serve.api import slices
 from kws_serve.api.tokens import TokenFile
 from kws_serve.manifest.folder import shipped_models_dir
 from kws_serve.messages import Detection
 from tests.browser.test_page import HOSTILE
+from tests.sinks.test_event_log import detection
 from tests.support.live_server import LiveServer, live_server
 from tests.support.tiny_model import FBANK_16K, write_level_model
 
@@ -471,4 +473,30 @@ def test_hostile_names_stay_text_in_every_view(pages, level_model):
             page.wait_for_timeout(300)
         assert "<img" in page.inner_text("#servers")
         assert page.evaluate(count) == before
+    assert pages.faults == []
+
+
+# What gives up after 10 s does so after 0.2 s.
+HASTY = """() => {
+  const timeout = AbortSignal.timeout, set = window.setTimeout;
+  const short = (ms) => ms === 10000 ? 200 : ms;
+  AbortSignal.timeout = (ms) => timeout.call(AbortSignal, short(ms));
+  window.setTimeout = (f, ms, ...more) => set(f, short(ms), ...more);
+}"""
+
+
+def test_a_download_takes_as_long_as_it_takes(pages, level_model, monkeypatch):
+    rows = 5 * slices.ROWS
+    with live_server([level_model]) as server, connect(f"{server.ws}/v1/audio?stream=busy") as busy:
+        busy.recv()
+        server.log.publish([detection(i) for i in range(rows)])
+        page = pages.open(f"{server.http}/#history")
+        page.wait_for_function("() => document.querySelector('#history-rows').childElementCount > 0")
+        page.evaluate(HASTY)
+        monkeypatch.setattr(slices, "REST", 50.0)  # some 0.1 s after each slice
+        for kind in ("csv", "jsonl"):
+            with page.expect_download() as download:
+                page.click(f"#as-{kind}")
+            lines = Path(download.value.path()).read_text().splitlines()
+            assert len(lines) == rows + (kind == "csv")
     assert pages.faults == []

@@ -437,6 +437,18 @@ THE_PAGE = (
         "no hole",
     ),
     Row(
+        "page, upgraded",
+        "Its files are asked for again, and known by their content; a download has no deadline",
+        "`api/page.py`, `frontend/kws-client.js`",
+        (
+            "tests/api/test_page_files.py::test_each_file_is_asked_for_again_and_known_by_its_content",
+            "tests/api/test_page_files.py::test_an_upgrade_that_changes_no_time_and_no_size_is_seen",
+            f"{_VIEWS}::test_a_download_takes_as_long_as_it_takes",
+        ),
+        "every file; 2 exports that last longer than an answer may wait",
+        "as promised; red before: no Cache-Control, 304 for changed content, no download",
+    ),
+    Row(
         "why",
         "The patch, scores and settings that decided; of raw samples the envelope only; memory only",
         "`engine/evidence.py`",

@@ -208,12 +208,12 @@ export class KwsClient extends EventTarget {
    * A stream to feed.
    * @param {string} stream
    * @param {{ rate?: number, format?: "s16le" | "f32le", channels?: number, channel?: number, models?: string[],
-   *   scores?: boolean }} [options]
+   *   scores?: boolean, pace?: "live" | "free" }} [options] pace: live, as time goes, or free, as fast as the service has room
    * @returns {Promise<AudioSender>}
    * @throws {ServiceError} refused, now or for good
    */
-  async audio(stream, { rate = 16000, format = "s16le", channels = 1, channel = 0, models, scores = false } = {}) {
-    const query = { stream, rate, format, channels, channel, models: models?.join(","), scores: Number(scores) };
+  async audio(stream, { rate = 16000, format = "s16le", channels = 1, channel = 0, models, scores = false, pace } = {}) {
+    const query = { stream, rate, format, channels, channel, models: models?.join(","), scores: Number(scores), pace };
     const sender = new AudioSender(() => this.socket("/v1/audio", query), rate, format, channels);
     await sender.open();
     return sender;

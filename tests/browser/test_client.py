@@ -150,6 +150,19 @@ def test_a_stream_that_is_sent_away_goes_on_and_nothing_is_told_twice(pages, lev
     assert len({d["epoch"] for d in items}) == 1
 
 
+def test_a_recording_at_its_own_pace(pages, level_model):
+    audio = np.tile(words(4.0), 30)  # two minutes
+    with live_server([level_model]) as server:
+        page = pages.open(f"{server.http}/healthz")
+        free = SEND.replace("rate: 16000 }", "rate: 16000, pace: 'free' }")
+        messages = page.evaluate(free, [server.http, base64_of(audio), 16000, 0])
+        assert server.engine.totals_s() == (120.0, 120.0, 0.0)
+    assert messages[-1] == {"type": "done", "samples": len(audio)}
+    told = [m for m in messages if m["type"] == "detection"]
+    assert [(m["label"], m["start_sample"]) for m in told] == expected(level_model, audio)
+    assert {m["latency_ms"] for m in told} == {None}
+
+
 def test_what_is_wrong_is_said(pages, level_model):
     with live_server([level_model]) as server:
         page = pages.open(server.http)

@@ -62,6 +62,7 @@ _SEC, _TOK = "tests/api/test_security.py", "tests/api/test_tokens.py"
 _GUESSES, _SCOPES = "tests/api/test_guesses.py", "tests/api/test_scopes.py"
 _REFUSALS, _HUP = "tests/api/test_refusals.py", "tests/host/test_hang_up.py"
 _TYPE = "tests/commands/test_as_users_type.py"
+_PACE = "tests/api/test_pace.py"
 _EXPORTS = "tests/api/test_exports.py"
 _PROXIES = "tests/api/test_proxies.py"
 _MIC = "tests/sources/test_virtual_microphone.py"
@@ -319,6 +320,17 @@ DELIVERY = (
          "tests/core/test_surroundings.py::test_equals_the_slow_reading_for_any_cut",
          "tests/engine/test_isolation.py::test_however_the_audio_is_cut"),
         "made-up scores, any cut", "as read slowly from the rule"),
+    Row("pace",
+        "A client that is held back has its pings answered; free streams are computed in the time that live ones "
+        "leave, and drop nothing", "`api/audio_door.py`, `engine/turns.py`",
+        (f"{_PACE}::test_pings_are_answered_while_a_stream_is_held_back",
+         f"{_PACE}::test_what_is_held_is_heard_in_order_to_the_end", f"{_PACE}::test_what_is_held_has_a_bound",
+         f"{_PACE}::test_one_that_leaves_in_order_is_heard_to_its_last_sample",
+         f"{_PACE}::test_free_is_computed_as_fast_as_it_goes_and_drops_nothing",
+         f"{_PACE}::test_beside_free_streams_a_live_one_loses_nothing",
+         f"{_PACE}::test_free_streams_take_turns_and_live_ones_always_have_theirs"),
+        "4 minutes at once, 5 minutes free, 4 free beside 1 live, 2 transports",
+        "all answered, to the sample; red before: closed 1011 after 40 s"),
     Row("overload", "Bounded inbox of 2 s a stream, oldest dropped, told and counted to the sample",
         "`engine/stream.py`",
         (f"{_REL}/test_overload.py::test_three_times_too_much_is_accounted_to_the_sample",

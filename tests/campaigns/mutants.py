@@ -38,6 +38,7 @@ _CONFINED, _EXPORTS = "tests/api/test_confined.py", "tests/api/test_exports.py"
 _PROXIES = "tests/api/test_proxies.py"
 _REFUSALS, _HUP = "tests/api/test_refusals.py", "tests/host/test_hang_up.py"
 _TYPE = "tests/commands/test_as_users_type.py"
+_PACE = "tests/api/test_pace.py"
 _BUDGET = "tests/transport/test_budget.py"
 _LOG = "tests/sinks/test_event_log.py"
 _RETENTION = "tests/sinks/test_retention.py"
@@ -86,6 +87,14 @@ MUTANTS = (
            "hashlib.sha256(str(stat_result.st_mtime_ns).encode())", "tests/api/test_page_files.py"),
     Mutant("page, upgraded", "frontend/kws-client.js", "      clearTimeout(timer);", "",
            "tests/browser/test_views.py -k download_takes"),
+    Mutant("pace", _S + "api/audio_door.py", "if own + n > HELD_BYTES or", "if", f"{_PACE} -k has_a_bound"),
+    Mutant("pace", _S + "api/audio_door.py", "if not self._held and early_s <= 0:", "if early_s <= 0:",
+           f"{_PACE} -k in_order_to_the_end"),
+    Mutant("pace", _S + "api/audio_door.py", "            if e.code in SAID_ALL:", "            if False:",
+           f"{_PACE} -k leaves_in_order"),
+    Mutant("pace", _S + "engine/turns.py", "most = self._most if load < MAX_LOAD else 0", "most = self._most",
+           f"{_PACE} -k take_turns"),
+    Mutant("pace", _S + "engine/engine.py", 'if kind == "websocket" and live and', 'if kind == "websocket" and', f"{_PACE} -k admission"),
     Mutant("S3", _S + "api/security.py", "        return row.grant if row else None", "        return EVERYTHING",
            f"{_SECURITY} -k s3"),
     Mutant("S3", _S + "api/guard.py", 'if b"token=" in scope', 'if b"secret=" in scope', f"{_SECURITY} -k s3"),

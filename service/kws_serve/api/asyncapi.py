@@ -124,6 +124,12 @@ QUERY: dict[str, JsonObject] = {
         "channel": {"type": "integer", "minimum": 0, "default": 0},
         "models": {"type": "string", "description": "names, separated by commas; all by default"},
         "scores": {"enum": ["0", "1"], "default": "0"},
+        "pace": {
+            "enum": ["live", "free"],
+            "default": "live",
+            "description": "live: as time goes, late audio is dropped with a gap; free: as fast as live streams leave "
+            "room for it, nothing is dropped, latency_ms is null",
+        },
     },
     "live": {"stream": _TEXT, "model": _TEXT},
 }

@@ -21,6 +21,9 @@ from kws_serve.wire import Resume, WireError, ack_json, dumps, event_json, ready
 ACK_S = 0.8
 """From one `ack` to the next, in s: one a second is promised, and the loop may be late."""
 
+FREE_ACK_S = 0.1
+"""The same of a free stream, in s: a client that keeps 10 s for a resume sends on at each `ack`."""
+
 RESUME_S = 10.0
 """How long a stream waits for its client, in s: as long as the clients' rings of audio reach back."""
 
@@ -65,7 +68,7 @@ class AudioSocket:
         self._comes_back = True  # its client may
         self.stream = self._taken_over(resume) or self._opened(resumed)
         ingest.earlier.pop(query.stream, None)
-        self.door = Door(ws, query, self.life, self.stream, ingest.count, self._say_ready, self.refuse)
+        self.door = Door(ws, query, self.life, self.stream, ingest.held, ingest.count, self._say_ready, self.refuse)
         self._connection.stop_keepalive()  # acks make traffic enough
         ingest.feeding[query.stream] = self
         ingest.log.listen(self.stream.name, self.stream.epoch, self._events)
@@ -88,6 +91,7 @@ class AudioSocket:
             kind="websocket",
             channels=q.channels,
             scores=q.scores,
+            live=q.live,
             resumed=resumed,
             instead_of=waits.stream if waits else None,
         )
@@ -195,7 +199,7 @@ class AudioSocket:
         any other case the stream is closed, and its name free.
         """
         self._connection.give_audio(self.door.take)
-        self._acking = asyncio.get_running_loop().call_later(ACK_S, self._ack)
+        self._acking = asyncio.get_running_loop().call_later(self._ack_s, self._ack)
         reading = asyncio.create_task(self.door.read(first))
         writing = asyncio.create_task(self._write())
         try:
@@ -211,6 +215,7 @@ class AudioSocket:
         finally:
             self._connection.give_audio(None)
             self._acking.cancel()
+            self.door.close()
             await end(reading, writing, self._told)
             if self.life.standing or self.life.state is State.REFUSED:
                 self._leave(comes_back=self._comes_back)
@@ -220,10 +225,14 @@ class AudioSocket:
         self.stream.connected = False
         self._waiting = asyncio.get_running_loop().call_later(RESUME_S, self.give_up)
 
+    @property
+    def _ack_s(self) -> float:
+        return ACK_S if self.stream.live else FREE_ACK_S
+
     def _ack(self) -> None:
-        """Every now and then; not behind what waits to be read."""
-        self._acking = asyncio.get_running_loop().call_later(ACK_S, self._ack)
-        if not (self.outbox.texts or self.outbox.shut):
+        """Every now and then; not behind what waits to be read, nor behind `done`."""
+        self._acking = asyncio.get_running_loop().call_later(self._ack_s, self._ack)
+        if not (self.outbox.texts or self.outbox.shut or self.life.finished):
             self.outbox.send(dumps(ack_json(self.stream.received_samples)))
 
     async def _write(self) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING
 
+from kws_serve.api.audio_door import Held
 from kws_serve.core.pcm import Pcm
 from kws_serve.engine.engine import Engine
 from kws_serve.engine.stream import Stream
@@ -38,6 +39,7 @@ class Ingest:
         """
         self.refused_openings = 0
         self._openings = Budgets(OPENINGS)
+        self.held = Held()
         self.bad_samples = 0  # not a number
         self.clipped_samples = 0
 

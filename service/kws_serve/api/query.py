@@ -17,7 +17,7 @@ from kws_serve.wire import WireError
 MAX_CHANNELS = 32
 """In one message: as many as large sound cards have."""
 
-AUDIO = ("stream", "rate", "format", "channels", "channel", "models", "scores")
+AUDIO = ("stream", "rate", "format", "channels", "channel", "models", "scores", "pace")
 DETECTIONS = ("after", "stream", "label")
 LIVE = ("stream", "model")
 """Parameters of the WebSockets."""
@@ -103,6 +103,7 @@ class AudioQuery:
     channel: int
     models: tuple[str, ...] | None
     scores: bool
+    live: bool  # else as fast as there is room for it
 
     @property
     def sample_size(self) -> int:
@@ -122,7 +123,10 @@ class AudioQuery:
 
 
 def audio_query(pairs: Iterable[tuple[str, str]]) -> AudioQuery:
-    """`stream=NAME&rate=16000&format=s16le|f32le&channels=1&channel=0&models=a,b&scores=0|1`. Raises WireError."""
+    """`stream=NAME&rate=16000&format=s16le|f32le&channels=1&channel=0&models=a,b&scores=0|1&pace=live|free`.
+
+    Raises WireError.
+    """
     found = once_each(pairs, AUDIO)
     if "stream" not in found:
         raise WireError(4400, "stream: found none, wanted stream=NAME")
@@ -136,4 +140,5 @@ def audio_query(pairs: Iterable[tuple[str, str]]) -> AudioQuery:
         channel=whole("channel", found.get("channel", "0"), 0, channels - 1),
         models=models,
         scores=one_of("scores", found.get("scores", "0"), ("0", "1")) == "1",
+        live=one_of("pace", found.get("pace", "live"), ("live", "free")) == "live",
     )

@@ -50,7 +50,7 @@ async def shed(ingest: Ingest) -> None:
     shedding = Shedding(*engine.totals_s()[:2])
     while True:
         await asyncio.sleep(SHED_S)
-        sockets = [s for s in ingest.feeding.values() if s.life.standing]
+        sockets = [s for s in ingest.feeding.values() if s.life.standing and s.stream.live]
         received_s, processed_s, _ = engine.totals_s()
         n = shedding.look(received_s, processed_s, engine.load.share, engine.lag_s, len(sockets))
         found = f"found {shedding.carried:.2f} of the audio carried, {engine.lag_s:.1f} s behind"

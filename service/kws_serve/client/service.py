@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from ssl import SSLCertVerificationError, SSLContext
 from types import TracebackType
-from typing import Any
+from typing import Any, Literal
 from urllib.parse import urlencode, urlsplit, urlunsplit
 
 import numpy as np
@@ -144,14 +144,18 @@ class KwsClient:
         channel: int = 0,
         models: Sequence[str] | None = None,
         scores: bool = False,
+        pace: Literal["live", "free"] = "live",
         dtype: str = "int16",
     ) -> AsyncIterator[AudioSender]:
-        """A stream to feed. `dtype` of the samples: int16 or float32. Raises ServiceError: refused, now or for good."""
+        """A stream to feed. `dtype` of the samples: int16 or float32. `pace`: live, as time goes, or free, as fast as
+        the service has room for it: for recordings. Raises ServiceError: refused, now or for good.
+        """
         formats = {"int16": "s16le", "float32": "f32le"}
         if dtype not in formats:
             raise ValueError(f"dtype: found {dtype!r}, wanted int16 or float32")
         query = {"stream": stream, "rate": rate, "format": formats[dtype], "channels": channels, "channel": channel}
         query |= {"models": ",".join(models) if models is not None else None, "scores": int(scores)}
+        query |= {"pace": pace if pace != "live" else None}
         sender = AudioSender(lambda: self._connect("/v1/audio", query), np.dtype(dtype), rate, channels)
         try:
             await sender.open()

@@ -52,9 +52,9 @@ class Accounts:
 
     @property
     def lag_s(self) -> float:
-        """Audio that waits in the stream that lags most."""
+        """Audio that waits in the live stream that lags most."""
         streams = list(self._slots.by_name.values())
-        return max((s.buffered_samples / s.rate_hz for s in streams), default=0.0)
+        return max((s.buffered_samples / s.rate_hz for s in streams if s.live), default=0.0)
 
     def positions(self, names: Collection[str] | None) -> list[tuple[str, str, int]]:
         """(name, epoch, next sample to process) of the streams that clients feed, or of those named."""

@@ -46,7 +46,7 @@ class Engine:
         self._slots = Slots(self.load)
         self.streams = self._slots.by_name  # the open ones
         self._accounts = Accounts(self._slots)
-        self._tick = Tick(self._slots, self._models, self._accounts, self.evidence, self.viewers)
+        self._tick = Tick(self._slots, self._models, self._accounts, self.evidence, self.viewers, self.load)
 
     def open_stream(
         self,
@@ -62,7 +62,8 @@ class Engine:
         instead_of: Stream | None = None,
     ) -> Stream:
         """A new stream, or one that goes on where an earlier run of the service had it. `live`: late audio is dropped
-        with a gap. `instead_of`: one of the same name, which the caller closes when this one is open.
+        with a gap; else it is computed as fast as it goes, in the time that live streams leave. `instead_of`: one of
+        the same name, which the caller closes when this one is open.
 
         Raises StreamRefused with the close code to use; then nothing has changed.
         """
@@ -73,7 +74,7 @@ class Engine:
 
         make = partial(Stream, name, rate_hz, wanted, kind=kind, channels=channels, scores=scores, live=live)
         with self._slots.lock:
-            self._check_room(name, kind, instead_of)
+            self._check_room(name, kind, live, instead_of)
             stream = self._slots.join(lambda slot: make(slot=slot, wake=self._woken, resumed=resumed))
         if resumed:
             stream.skip(resumed.first_sample - stream.base_sample, "restart")
@@ -92,7 +93,7 @@ class Engine:
             raise StreamRefused(4400, f"models: found {unknown[0][:80]!r}, wanted some of {', '.join(self.models)}")
         return tuple(m for m in self.models if models is None or m in models)
 
-    def _check_room(self, name: str, kind: str, instead_of: Stream | None) -> None:
+    def _check_room(self, name: str, kind: str, live: bool, instead_of: Stream | None) -> None:
         """Whether one more can be carried. Raises StreamRefused. With the lock held."""
         if kind == "websocket" and name in self.reserved:
             raise StreamRefused(4409, f"stream: {name!r} is the name of a source of this server; wanted another name")
@@ -100,9 +101,10 @@ class Engine:
         if old is not None and old is not instead_of:
             raise StreamRefused(4409, f"stream: {name!r} is in use; wanted a name of its own")
         others = len(self.streams) - (old is not None)
+        n_live = sum(stream.live for stream in self.streams.values() if stream is not old)
         if others >= self.max_streams:
             raise StreamRefused(4429, f"streams: {others} are open, the limit is {self.max_streams}")
-        if kind == "websocket" and (expected := self.load.expected(others)) > MAX_LOAD:
+        if kind == "websocket" and live and (expected := self.load.expected(n_live)) > MAX_LOAD:
             found = f"found {100 * self.load.share:.0f} % busy, {100 * expected:.0f} % with this stream"
             raise StreamRefused(4429, f"engine: {found}, wanted at most {100 * MAX_LOAD:.0f} %; try again later")
 
@@ -116,6 +118,17 @@ class Engine:
     def tick(self, now_s: float | None = None) -> list[Event]:
         """One round over all streams: events in order per stream. The owner thread."""
         return self._tick.run(time.monotonic() if now_s is None else now_s)
+
+    @property
+    def live_share(self) -> float:
+        """Of the last tick's audio, 0 to 1: the rest was of streams that are computed as fast as it goes."""
+        return self._tick.turns.live_share
+
+    @property
+    def only_free(self) -> bool:
+        """Whether free streams have a turn and no open stream is live, so that haste keeps nobody waiting."""
+        streams = list(self.streams.values())
+        return bool(streams) and self.load.share < MAX_LOAD and not any(stream.live for stream in streams)
 
     @property
     def busy(self) -> bool:

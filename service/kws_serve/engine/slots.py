@@ -30,7 +30,8 @@ class Slots:
         else:
             self.by_slot[slot] = stream
         self._joining.append(stream)
-        self._load.joined(stream)
+        if stream.live:
+            self._load.joined(stream)
         return stream
 
     def joined(self) -> tuple[list[Stream], int]:
@@ -54,7 +55,8 @@ class Slots:
         with self.lock:
             if self.by_name.get(stream.name) is stream:
                 del self.by_name[stream.name]
-            self._load.left(stream)
+            if stream.live:
+                self._load.left(stream)
 
     def leave(self, stream: Stream) -> None:
         """Another may have its slot. With the lock held."""

@@ -28,6 +28,9 @@ nobody, and the inbox stays bounded."""
 MAX_AHEAD_S = 2.0
 """A reader stops reading a stream that is further ahead of its own wall clock than this: as much as may wait."""
 
+AGAIN_S = 0.020
+"""When the reader of a free stream that is full looks again: a tick later."""
+
 RESEND_S = 10.0
 """What a client's ring holds: so much may come at once when it goes on after a restart of the service."""
 
@@ -162,6 +165,12 @@ class Stream:
         if self._first_at is None:
             return 0.0
         return (self.received_samples - self.base_sample) / self.rate_hz - (now_s - self._first_at)
+
+    def early_s(self, now_s: float) -> float:
+        """Seconds until a reader may read on, 0 or less: now. Live ones go by their clock, free ones by what waits."""
+        if self.live:
+            return self.ahead_s(now_s) - MAX_AHEAD_S
+        return AGAIN_S if self.buffered_samples > MAX_AHEAD_S * self.rate_hz else 0.0
 
     def _shed(self, now_s: float) -> None:
         """Drop what waited too long: the oldest parts become one exact gap. Called with the lock held."""

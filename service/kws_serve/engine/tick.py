@@ -4,11 +4,15 @@ what it decides is dressed, and who has ended leaves.
 
 from __future__ import annotations
 
+import time
+from collections.abc import Sequence
+
 import numpy as np
 
 from kws_serve.core.resampler import ENGINE_RATE_HZ
 from kws_serve.core.ring import SampleRing
 from kws_serve.engine.accounts import Accounts
+from kws_serve.engine.admission import Load
 from kws_serve.engine.dressing import Decided, Dressing
 from kws_serve.engine.evidence import EvidenceBook
 from kws_serve.engine.framing import BURST_16K, TAKE_16K, ring_size
@@ -16,15 +20,16 @@ from kws_serve.engine.lane_model import LaneModel
 from kws_serve.engine.models import Models
 from kws_serve.engine.slots import Slots
 from kws_serve.engine.stream import Stream
+from kws_serve.engine.turns import Turns
 from kws_serve.engine.viewers import Viewers
-from kws_serve.messages import Event, Int64Array, ScoresRow, StreamDone
+from kws_serve.messages import Event, Float64Array, Int64Array, ScoresRow, StreamDone
 
 
 class Tick:
     """One owner thread calls `run`; any thread wakes a slot."""
 
     def __init__(
-        self, slots: Slots, models: Models, accounts: Accounts, evidence: EvidenceBook, viewers: Viewers
+        self, slots: Slots, models: Models, accounts: Accounts, evidence: EvidenceBook, viewers: Viewers, load: Load
     ) -> None:
         self._slots, self._models, self._accounts = slots, models, accounts
         self._evidence, self._viewers = evidence, viewers
@@ -34,6 +39,8 @@ class Tick:
         self.ring = SampleRing(ring_size(reach_16k, BURST_16K))  # of all streams, at 16 kHz
         self._tail_16k = max((framing.patch_16k for framing in framings), default=0)
         self._dirty: set[int] = set()  # slots with something to do
+        self._load = load
+        self.turns = Turns()
 
     def wake(self, slot: int) -> None:
         """A stream has something for us. Any thread."""
@@ -50,13 +57,17 @@ class Tick:
         self._models.apply_settings()
         for old, new in self._models.apply_swaps():
             self._end_before(old, new, events)
-        streams = self._with_something()
+        streams, waiting = self.turns.of(self._with_something(), self._load.share)
+        self._dirty.update(stream.slot for stream in waiting)
         if not streams:
             return events
+        began_s, before_s = time.monotonic(), _taken_s(streams)
         self._admit()
         for stream in streams:
             self._take(stream, now_s, events)
         events += self._decide(streams)
+        live_s, free_s = (_taken_s(streams) - before_s).tolist()
+        self.turns.note(live_s, free_s, time.monotonic() - began_s)
         self._accounts.check(streams)
         if self._viewers:
             self._viewers.levels(streams)
@@ -163,3 +174,11 @@ class Tick:
             if stream.slot < len(new.enabled):
                 for firing in old.detector.reset(stream.slot, int(self.ring.written[stream.slot])):
                     events += self._dressing.detections(stream, old, firing)
+
+
+def _taken_s(streams: Sequence[Stream]) -> Float64Array:
+    """Seconds of audio taken so far of these streams: of live ones, and of free ones (2,)."""
+    taken_s = np.zeros(2)
+    for stream in streams:
+        taken_s[not stream.live] += stream.processed_samples / stream.rate_hz
+    return taken_s

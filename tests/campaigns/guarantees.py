@@ -63,6 +63,7 @@ _GUESSES, _SCOPES = "tests/api/test_guesses.py", "tests/api/test_scopes.py"
 _REFUSALS, _HUP = "tests/api/test_refusals.py", "tests/host/test_hang_up.py"
 _TYPE = "tests/commands/test_as_users_type.py"
 _PACE = "tests/api/test_pace.py"
+_BOX = "tests/commands/test_container.py"
 _EXPORTS = "tests/api/test_exports.py"
 _PROXIES = "tests/api/test_proxies.py"
 _MIC = "tests/sources/test_virtual_microphone.py"
@@ -235,6 +236,17 @@ SECURITY = (
         ("tests/api/test_secrecy.py::test_s6_the_services_own_token_is_kept_as_a_hash_only",
          "tests/api/test_secrecy.py::test_s6_nobody_but_root_reads_the_memory"),
         "by variable, file and credential", "0 times in memory (2 freed copies of a variable); 5 times before"),
+    Row("container",
+        "A secret of any system is the token, one that is made is kept and not printed; the health check finds port "
+        "and TLS; a neighbour's variables are no settings",
+        "`docker/entrypoint.sh`, `commands/health.py`, `config/layers.py` _links",
+        (f"{_BOX}::test_a_secret_of_any_system_is_the_token", f"{_BOX}::test_a_secret_that_is_not_there_is_told",
+         f"{_BOX}::test_a_token_that_is_made_is_kept_and_never_printed",
+         f"{_BOX}::test_the_health_check_finds_port_and_tls",
+         f"{_BOX}::test_what_kubernetes_says_of_its_neighbours_is_no_setting",
+         f"{_BOX}::test_the_image_gets_every_file_that_it_copies"),
+        "5 spellings of a secret, 4 ways to listen, 2 services' variables; image built and run 5 ways by buildah, once",
+        "as promised; red before: a CR in the token, one printed, another port asked, start refused, no image"),
     Row("TLS, clients", "Certificates are verified; one that is not trusted gets no token and ends the client",
         "`client/service.py`, `host/watch.py`",
         ("tests/api/test_tls.py::test_audio_and_detections_through_tls_verified_by_default",

@@ -39,6 +39,7 @@ _PROXIES = "tests/api/test_proxies.py"
 _REFUSALS, _HUP = "tests/api/test_refusals.py", "tests/host/test_hang_up.py"
 _TYPE = "tests/commands/test_as_users_type.py"
 _PACE = "tests/api/test_pace.py"
+_BOX = "tests/commands/test_container.py"
 _BUDGET = "tests/transport/test_budget.py"
 _LOG = "tests/sinks/test_event_log.py"
 _RETENTION = "tests/sinks/test_retention.py"
@@ -73,7 +74,8 @@ MUTANTS = (
            f"{_REFUSALS} -k at_level"),
     Mutant("SIGHUP", _S + "commands/reloading.py", "        check_certificate(new.tls_cert, new.tls_key)", "",
            f"{_HUP} -k something_is_wrong"),
-    Mutant("SIGHUP", _S + "api/security.py", "self._open = self._open and self._own is None", "self._open = self._own is None",
+    Mutant("SIGHUP", _S + "api/security.py", "self._open = self._open and self._own is None",
+           "self._open = self._own is None",
            f"{_HUP} -k never_opens"),
     Mutant("SIGHUP", _S + "host/stop_signal.py", "self._reloads = not has_terminal()", "self._reloads = True",
            f"{_HUP} -k with_a_terminal"),
@@ -89,12 +91,15 @@ MUTANTS = (
            "tests/browser/test_views.py -k download_takes"),
     Mutant("pace", _S + "api/audio_door.py", "if own + n > HELD_BYTES or", "if", f"{_PACE} -k has_a_bound"),
     Mutant("pace", _S + "api/audio_door.py", "if not self._held and early_s <= 0:", "if early_s <= 0:",
-           f"{_PACE} -k in_order_to_the_end"),
+           f"{_PACE} -k free_is_computed"),
     Mutant("pace", _S + "api/audio_door.py", "            if e.code in SAID_ALL:", "            if False:",
            f"{_PACE} -k leaves_in_order"),
     Mutant("pace", _S + "engine/turns.py", "most = self._most if load < MAX_LOAD else 0", "most = self._most",
            f"{_PACE} -k take_turns"),
-    Mutant("pace", _S + "engine/engine.py", 'if kind == "websocket" and live and', 'if kind == "websocket" and', f"{_PACE} -k admission"),
+    Mutant("pace", _S + "engine/engine.py", 'if kind == "websocket" and live and', 'if kind == "websocket" and',
+           f"{_PACE} -k admission"),
+    Mutant("container", _S + "config/layers.py", "if k.upper() not in links}", "}", f"{_BOX} -k kubernetes"),
+    Mutant("container", _S + "commands/health.py", "parse_args(flags_of(pid))", "parse_args([])", f"{_BOX} -k health"),
     Mutant("S3", _S + "api/security.py", "        return row.grant if row else None", "        return EVERYTHING",
            f"{_SECURITY} -k s3"),
     Mutant("S3", _S + "api/guard.py", 'if b"token=" in scope', 'if b"secret=" in scope', f"{_SECURITY} -k s3"),

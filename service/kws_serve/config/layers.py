@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
-from pydantic_settings import BaseSettings, InitSettingsSource, PydanticBaseSettingsSource
+from pydantic_settings import BaseSettings, EnvSettingsSource, InitSettingsSource, PydanticBaseSettingsSource
 
 from kws_serve.config.flags import flag_name, variable_name
 from kws_serve.config.settings import Settings, SettingsError
@@ -22,7 +22,7 @@ NOT_SETTINGS = frozenset({"KWS_CONFIG", "KWS_CI", "KWS_DATA"})
 
 def load_settings(flags: Mapping[str, Any]) -> tuple[Settings, list[str]]:
     """Settings from parsed flags, the environment and the config file; and warnings. Raises SettingsError."""
-    environ = os.environ
+    environ: Mapping[str, str] = os.environ
     given = {name: value for name, value in flags.items() if name in Settings.model_fields}
     path = flags.get("config") or environ.get("KWS_CONFIG")
     config = _read_config(path) if path else {}
@@ -39,9 +39,12 @@ def load_settings(flags: Mapping[str, Any]) -> tuple[Settings, list[str]]:
             dotenv_settings: PydanticBaseSettingsSource,
             file_secret_settings: PydanticBaseSettingsSource,
         ) -> tuple[PydanticBaseSettingsSource, ...]:
+            assert isinstance(env_settings, EnvSettingsSource)
+            env_settings.env_vars = {k: v for k, v in env_settings.env_vars.items() if k.upper() not in links}
             return init_settings, env_settings, InitSettingsSource(settings_cls, init_kwargs=config)
 
-    warnings = _check_variables(environ)
+    links = _links(environ)
+    warnings = [*links.values(), *_check_variables({k: v for k, v in environ.items() if k not in links})]
     try:
         return Layers(**given), warnings
     except ValidationError as e:
@@ -64,6 +67,17 @@ def _read_config(path: str) -> JsonObject:
             meant = f"; did you mean {near[0]}?" if near else f"; wanted some of {', '.join(Settings.model_fields)}"
             raise SettingsError(f"{path}: unknown key {key!r}{meant}")
     return config
+
+
+def _links(environ: Mapping[str, str]) -> dict[str, str]:
+    """Variables that Kubernetes or Docker set for a neighbour called kws or kws-..., and what to warn of."""
+    ours = {variable_name(name): environ.get(variable_name(name), "") for name in Settings.model_fields}
+    return {
+        name: f"{name}: found {value[:80]!r}, the address of a neighbour, ignored; wanted a setting "
+        "(Kubernetes: enableServiceLinks: false)"
+        for name, value in ours.items()
+        if value.startswith(("tcp://", "udp://", "sctp://"))
+    }
 
 
 def _check_variables(environ: Mapping[str, str]) -> list[str]:

@@ -1,8 +1,9 @@
 """Settings of kws-serve and kws-detect: the class, its flags, and the layers that a value comes from."""
 
+from kws_serve.config.checks import check_url, parse_threshold
 from kws_serve.config.flags import add_flags, fields_of, flag_name, variable_name
 from kws_serve.config.layers import load_settings
-from kws_serve.config.settings import DETECT, SERVE, Settings, SettingsError, check_url, parse_threshold
+from kws_serve.config.settings import DETECT, SERVE, Settings, SettingsError
 
 __all__ = [
     "DETECT",

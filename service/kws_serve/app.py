@@ -6,6 +6,7 @@ import asyncio
 import asyncio.constants
 import contextlib
 import logging
+import os
 import socket
 import ssl
 import threading
@@ -200,6 +201,7 @@ class Server:
             log_level="warning",  # at debug level, frames with tokens would be logged
             server_header=False,
             lifespan="on",
+            proxy_headers=bool(options.public_urls or os.environ.get("FORWARDED_ALLOW_IPS")),  # X-Forwarded-For
             backlog=let_in,
             ssl_certfile=options.tls_cert,
             ssl_keyfile=options.tls_key,

@@ -221,3 +221,16 @@ def test_an_origin_is_written_as_browsers_do(url, origin):
     assert origin_of(url) == origin
     assert Hosts(public_urls=(url,)).origin_allowed(origin, "127.0.0.1:8000")
     assert not Hosts(public_urls=(url,)).origin_allowed(f"{origin}0", "127.0.0.1:8000")
+
+
+@pytest.mark.parametrize("behind", [False, True])
+def test_what_clients_say_of_their_address_counts_behind_a_proxy_only(level_model, behind, monkeypatch):
+    """Else anybody on this machine guesses tokens under as many addresses as there are."""
+    monkeypatch.delenv("FORWARDED_ALLOW_IPS", raising=False)
+    urls = (f"https://{NAME}/",) if behind else ()
+    with live_server([level_model], token=TOKEN, public_urls=urls) as server, httpx.Client() as client:
+        statuses = set()
+        for i in range(130):
+            headers = {"Authorization": f"Bearer wrong-{i}", "X-Forwarded-For": f"198.51.100.{i}"}
+            statuses.add(client.get(f"{server.http}/v1/status", headers=headers).status_code)
+    assert statuses == ({401} if behind else {401, 429})

@@ -90,6 +90,7 @@ SECURITY = (
          f"{_PROXIES}::test_a_health_check_needs_no_host_of_ours",
          f"{_PROXIES}::test_the_answer_and_the_log_name_the_remedy",
          f"{_PROXIES}::test_who_is_reached_through_a_proxy_needs_a_token",
+         f"{_PROXIES}::test_what_clients_say_of_their_address_counts_behind_a_proxy_only",
          "tests/browser/test_proxies.py::test_the_page_is_live_and_changes_settings"),
         "nginx 1.22, Caddy 2.6, HAProxy 2.6, each with and without TLS and path; 7 sets of headers x 3 ways",
         "let in; red before: main.js, PATCH, health and WebSocket each 403, the last without a body"),

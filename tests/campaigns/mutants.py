@@ -66,6 +66,8 @@ MUTANTS = (
            "()", f"{_PROXIES} -k needs_a_token"),
     Mutant("S2 proxies", _S + "api/guard.py", 'scope["path"] in PUBLIC_PATHS\n        if not', "True\n        if not",
            f"{_PROXIES} -k needs_no_host"),
+    Mutant("S2 proxies", _S + "app.py", "proxy_headers=bool(options.public_urls or", "proxy_headers=bool(True or",
+           f"{_PROXIES} -k counts_behind"),
     Mutant("S2 proxies", _S + "api/hosts.py", "if not _PLAIN_NAME.fullmatch(name):", "if False:",
            f"{_PROXIES} -k no_remedy"),
     Mutant("refusals", _S + "api/guard.py", "            raise _BrokenOff\n        await send(message)",

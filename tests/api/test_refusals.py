@@ -26,7 +26,10 @@ VARYING = {"date", "content-length"}  # a status counts seconds
 
 @pytest.mark.parametrize("transport", ["own", "plain"])
 def test_head_is_get_without_its_body(level_model, transport):
-    with live_server([level_model], transport=transport) as server, httpx.Client(base_url=server.http) as client:
+    with (
+        live_server([level_model], transport=transport) as server,
+        httpx.Client(base_url=server.http, timeout=60) as client,
+    ):
         documented = client.get("/openapi.json").json()["paths"]
         assert {p for p, of in documented.items() if "get" in of and "{" not in p} <= set(PATHS)
         for path in PATHS:

@@ -103,7 +103,7 @@ class AudioQuery:
     channel: int
     models: tuple[str, ...] | None
     scores: bool
-    live: bool  # else as fast as there is room for it
+    live: bool = True  # else as fast as there is room for it
 
     @property
     def sample_size(self) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -28,7 +29,7 @@ class LogMelClips:
     log_mels: Float32Array  # (n, N_FRAMES, N_MELS), row i of entries[i]
     sampler: ClassSampler
     maker: PatchMaker  # the model's front end up to the log of the mel bands, for the noise
-    dct: Float32Array  # (N_MELS, n_coeffs)
+    dct: Float32Array  # (N_MELS, n_coeffs), or what leaves the bands as they are
     mel_step: float  # mel from band to band
 
     def draw(self, rng: Generator, classes: Int64Array) -> Int64Array:
@@ -58,7 +59,8 @@ class LogMelClips:
         place = FramePlace(self.maker.n_frames, slope, offset - room_ms / PACK_HOP_MS, PACK_HOP_MS)
         noise_mels = self.maker.patches(noise.astype(np.int16))
         clean = warped_log_mel(rng, self.log_mels[clips], spec, shift_ms, place, self.mel_step)
-        return mixed_log_mel(rng, clean, noise_mels, spec) @ self.dct
+        mixed = mixed_log_mel(rng, clean, noise_mels, spec)
+        return np.maximum(mixed, math.log(self.maker.spec.log.floor)) @ self.dct
 
 
 def load_log_mels(
@@ -70,7 +72,7 @@ def load_log_mels(
     """
     spec, folder = maker.spec, data / FOLDER
     entries = [e for e in read_index(folder) if fold is None or fold_of(e.source) != fold]
-    if not entries or spec.mel is None or spec.mel.n != N_MELS or spec.dct is None:
+    if not entries or spec.mel is None or spec.mel.n != N_MELS:
         return None
     bands = PatchMaker(replace(spec, kind="fbank", dct=None, c0="none"), maker.n_frames)
     slope, offset, _ = fit_bands(folder, entries, recordings, audio, bands)
@@ -80,6 +82,6 @@ def load_log_mels(
         (read_log_mels(folder, [e.column for e in entries]) * slope + offset).astype(np.float32),
         ClassSampler([e.folder for e in entries], labels),
         bands,
-        dct_matrix(spec.dct, spec.mel.n).astype(np.float32),
+        (dct_matrix(spec.dct, spec.mel.n) if spec.dct else np.eye(spec.mel.n)).astype(np.float32),
         (high - low) / (spec.mel.n + 1),
     )

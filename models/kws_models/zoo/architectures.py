@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from kws_models.zoo import cnn1d, dscnn, mnets, resnetse
+from kws_models.zoo import cnn1d, dscnn, mnets, resnetse, tcs
 from kws_models.zoo.graph import Graph
 from kws_models.zoo.labels import BACKGROUND, SILENCE, UNKNOWN
 
@@ -108,6 +108,23 @@ def _dscnn(
     )
 
 
+def _tcs(name: str, n_frames: int) -> Architecture:
+    """Log-mel of dscnn-s's windows; below the floor lies what rounding to 16 bits adds."""
+    front_end = _mfcc(640, 320, 1024, 40) | {"kind": "fbank", "log": {"floor": 1e-3, "offset": 0.0}, "c0": "none"}
+    del front_end["dct"]
+    return Architecture(
+        name=name,
+        task="keyword",
+        labels=dscnn.LABELS,
+        rest_labels=(SILENCE, UNKNOWN),
+        front_end=front_end,
+        n_frames=n_frames,
+        patch_hop_ms=20,
+        build=lambda n: tcs.tcs_graph(name, tcs.SIZES[name], n_frames, 40, n),
+        params_absorbed=True,
+    )
+
+
 def _mnet(name: str, build: Callable[[str, int, int, int], Graph]) -> Architecture:
     return Architecture(
         name=name,
@@ -155,6 +172,8 @@ ARCHITECTURES: dict[str, Architecture] = {
     "dscnn-l": _dscnn("dscnn-l", 480, 160, 512, 40),
     "dscnn-s-stream": _dscnn("dscnn-s-stream", 640, 320, 1024, 10, stream_frames=64),  # 20 columns in the mean
     "dscnn-m-stream": _dscnn("dscnn-m-stream", 640, 320, 1024, 10, stream_frames=66),  # 8 of 80 ms
+    "tcs-s-stream": _tcs("tcs-s-stream", 64),  # 24 columns in the mean
+    "tcs-m-stream": _tcs("tcs-m-stream", 64),
     "m1": _mnet("m1", lambda *a: mnets.m_graph(a[0], mnets.M1, *a[1:])),
     "m2": _mnet("m2", lambda *a: mnets.m_graph(a[0], mnets.M2, *a[1:])),
     "cnn-trad-fpool3": _mnet("cnn-trad-fpool3", mnets.cnn_trad_graph),

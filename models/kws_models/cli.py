@@ -9,6 +9,7 @@ import sys
 from collections.abc import Callable, Sequence
 
 from kws_models.command_line import Commands, Parser
+from kws_models.data.pack_command import add_pack
 from kws_models.evaluation.calibrate_command import add_calibrate
 from kws_models.evaluation.check import add_check
 from kws_models.evaluation.compare import add_compare
@@ -25,6 +26,7 @@ from kws_serve.messages import KwsError
 COMMANDS: tuple[Callable[[Commands], None], ...] = (
     add_list,
     add_describe,
+    add_pack,
     add_train,
     add_export,
     add_quantize,

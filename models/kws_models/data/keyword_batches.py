@@ -67,7 +67,7 @@ class KeywordBatches:
         self._sampler = ClassSampler([r.folder for r in self.recordings], self.labels)
         self._load_twins(clips, kept, cache)
         self._load_noise(found, data, fold, cache)
-        self._log_mels = load_log_mels(data, fold, self.labels, self.maker, self.recordings, self.audio)
+        self.log_mels = load_log_mels(data, fold, self.labels, self.maker, self.recordings, self.audio)
         self.speech = Negatives(self.labels, self.noise, seed, cache)
         if UNKNOWN in self.labels:
             self.speech.load(data, fold)
@@ -89,7 +89,7 @@ class KeywordBatches:
         self.twins = load_audio([clips[i] for i in with_twin], RATE_HZ, cache, opus_twins=True)
         twin_of = np.full(len(clips), -1)
         twin_of[with_twin] = np.arange(len(with_twin))
-        self._twin_of = twin_of[kept]
+        self.twin_of = twin_of[kept]
 
     def _load_noise(self, found: dict[str, list[Recording]], data: Path, fold: int | None, cache: Path) -> None:
         """Noise: half from `_background_noise_`, half from the event folders where there are some."""
@@ -114,16 +114,16 @@ class KeywordBatches:
     @property
     def feature_clips(self) -> list[str]:
         """`word/stem` of the clips known by their features only."""
-        return [f"{entry.folder}/{entry.stem}" for entry in self._log_mels.entries] if self._log_mels else []
+        return [f"{entry.folder}/{entry.stem}" for entry in self.log_mels.entries] if self.log_mels else []
 
     def batch(self, step: int) -> tuple[Float32Array, Int64Array]:
         """Patches (n, n_frames, n_coeffs) and class indexes (n,): a function of seed and step alone."""
         rng = np.random.default_rng([self.seed, step])
-        n_audio = self.mix.n_audio + (0 if self._log_mels else self.mix.n_log_mel)
+        n_audio = self.mix.n_audio + (0 if self.log_mels else self.mix.n_log_mel)
         audio, audio_classes = self._from_audio(rng, n_audio)
         parts, classes = [audio], [audio_classes]
-        if self._log_mels and self.mix.n_log_mel:
-            log_mel, log_mel_classes = self._from_log_mel(rng, self.mix.n_log_mel, self._log_mels)
+        if self.log_mels and self.mix.n_log_mel:
+            log_mel, log_mel_classes = self._from_log_mel(rng, self.mix.n_log_mel, self.log_mels)
             parts.append(log_mel)
             classes.append(log_mel_classes)
         augment = self.mix.augment
@@ -147,7 +147,7 @@ class KeywordBatches:
 
     def _from_audio(self, rng: Generator, n: int) -> tuple[Float32Array, Int64Array]:
         spec = self.mix.augment
-        classes = self._classes(rng, n, 2.0 * self.mix.silence_share if self._log_mels else self.mix.silence_share)
+        classes = self._classes(rng, n, 2.0 * self.mix.silence_share if self.log_mels else self.mix.silence_share)
         cuts = self.speech.cuts(rng, classes, self.n_samples, self._shares, spec.speed)
         classes[cuts.rows] = cuts.classes
         noise = self._noise_segments(rng, n)
@@ -173,9 +173,9 @@ class KeywordBatches:
         #     N_SAMPLES / 2 - speed * n_samples / 2        and later by `shift`, which moves the word before its place
         start = (N_SAMPLES / 2 - self.n_samples / 2 * speed + shift).astype(np.float32)
         out = stretched(self.audio, clips, self.n_samples, speed, start)
-        coded = np.flatnonzero((self._twin_of[clips] >= 0) & (rng.random(n) < self.mix.opus_share))
+        coded = np.flatnonzero((self.twin_of[clips] >= 0) & (rng.random(n) < self.mix.opus_share))
         if len(coded):
-            twins = self._twin_of[clips[coded]]
+            twins = self.twin_of[clips[coded]]
             out[coded] = stretched(self.twins, twins, self.n_samples, speed[coded], start[coded])
         return in_rooms(rng, out, self._rooms, spec.room_share)
 

@@ -59,7 +59,7 @@ def read_log_mels(folder: Path, columns: list[int]) -> Float32Array:
     coefficients = (high.astype(np.int16) * 256 + low).astype(np.float32)
     if coefficients.shape[:2] != (N_FRAMES, N_MELS):
         raise DataError(f"{folder}: found {coefficients.shape[:2]} coefficients a clip, wanted {(N_FRAMES, N_MELS)}")
-    time, mel = _dct_basis(N_FRAMES), _dct_basis(N_MELS)
+    time, mel = dct_basis(N_FRAMES), dct_basis(N_MELS)
     return np.ascontiguousarray(np.einsum("kt,kmc,mf->ctf", time, coefficients, mel, optimize=True))
 
 
@@ -107,7 +107,7 @@ def fit_bands(
     return slope.astype(np.float32), (y.mean(0) - slope * x.mean(0)).astype(np.float32), int(same.sum())
 
 
-def _dct_basis(n: int) -> Float32Array:
+def dct_basis(n: int) -> Float32Array:
     """Orthonormal DCT-II (k, n): coefficients = basis @ values, values = basis.T @ coefficients."""
     k = np.arange(n)
     basis = np.sqrt(2.0 / n) * np.cos(np.pi * k[:, None] * (k + 0.5) / n)

@@ -48,13 +48,13 @@ class Negatives:
         self.places: tuple[Place, ...] = ()
         self.talk: Talk | None = None
         self._labels, self._noise, self._seed, self._cache = labels, noise, seed, cache
-        self._synthesised: Pool | None = None
-        self._real: Pool | None = None
+        self.synthesised: Pool | None = None
+        self.real: Pool | None = None
 
     def load(self, data: Path, fold: int | None) -> None:
         """Synthesised speech, and that of real people who are not of `fold`, one piece each, plain and through Opus."""
         made = training_speech(self._seed, _SPEECH_HOURS, _NEAR_HOURS, RATE_HZ, self._cache)
-        self._synthesised = Pool(made) if made else None
+        self.synthesised = Pool(made) if made else None
         found = may_be_learnt(without_words(find_sentences(data), self._labels))
         wanted = [s for s in found if fold is None or s.recording.fold != fold]
         if not wanted:
@@ -62,7 +62,7 @@ class Negatives:
             return
         self.talk = load_talk(wanted, RATE_HZ, self._cache, self._seed)
         twins = load_talk(wanted, RATE_HZ, self._cache, self._seed, opus_twins=True)
-        self._real = Pool(self.talk.audio, twins.audio)
+        self.real = Pool(self.talk.audio, twins.audio)
 
     @property
     def recordings(self) -> tuple[Recording, ...]:
@@ -72,7 +72,7 @@ class Negatives:
     @property
     def streams(self) -> tuple[Stream, ...]:
         """Where for certain no command is said: what can be mined."""
-        made = [Stream(_SYNTHESISED, UNKNOWN, self._synthesised.audio)] if self._synthesised else []
+        made = [Stream(_SYNTHESISED, UNKNOWN, self.synthesised.audio)] if self.synthesised else []
         if self.talk:
             known = [i for i, transcribed in enumerate(self.talk.transcribed) if transcribed]
             made.append(Stream(_REAL, UNKNOWN, self.talk.audio.take(known)))
@@ -85,13 +85,13 @@ class Negatives:
         #  kind   0 |-- synthesised --|        the other words        |-- real --| 1       a row's origin
         #  Rows of silence among the others may be cut at mined places; of each kind `mined` of the rows are.
         kind = rng.random(len(classes))
-        speech = (kind < shares.synthesised) & (self._synthesised is not None)
-        talk = (kind >= 1.0 - shares.real) & (self._real is not None)
+        speech = (kind < shares.synthesised) & (self.synthesised is not None)
+        talk = (kind >= 1.0 - shares.real) & (self.real is not None)
         silence = ~speech & ~talk & (classes == (self._labels.index(SILENCE) if SILENCE in self._labels else -1))
         drawn_at = rng.random(len(classes))
         streams = self.streams
         parts: list[tuple[Int64Array, str, Float32Array]] = []
-        sources = ((speech, _SYNTHESISED, self._synthesised), (talk, _REAL, self._real), (silence, _NOISE, None))
+        sources = ((speech, _SYNTHESISED, self.synthesised), (talk, _REAL, self.real), (silence, _NOISE, None))
         for chosen, name, pool in sources:
             places = [place for place in self.places if streams[place.stream].name == name]
             hard = chosen & (drawn_at < shares.mined * min(1.0, len(places) / _FULL_SHARE_AT))

@@ -6,7 +6,7 @@ import contextlib
 import ctypes
 import math
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -15,10 +15,11 @@ from torch.nn import functional
 
 from kws_models.data.batches import Batches
 from kws_models.training.batch_workers import batches_in_order
+from kws_models.training.pack_batches import PackBatches
 from kws_models.training.progress import Progress, TrainingRun
 from kws_models.training.recipes import Phase
 from kws_models.training.torch_module import GraphModule, weights_of
-from kws_serve.messages import Float32Array, KwsError
+from kws_serve.messages import Float32Array, Int64Array, KwsError
 
 CHECKPOINT = "checkpoint.pt"
 _SAVE_EVERY = 500  # steps between checkpoints: what an interruption costs, at most
@@ -38,9 +39,9 @@ def to_input(patches: Float32Array, axes: str) -> Any:
     return tensor.contiguous(memory_format=memory_format(axes))
 
 
-def memory_format(axes: str) -> Any:
+def memory_format(axes: str, device: str = "cpu") -> Any:
     """Channels last is twice as fast on a CPU, but PyTorch 2.13's backward pass crashes on ResNetSE's maps in it."""
-    return torch.contiguous_format if axes == "NCFT" else torch.channels_last
+    return torch.contiguous_format if axes == "NCFT" or device != "cpu" else torch.channels_last
 
 
 def keep_memory() -> None:
@@ -67,7 +68,7 @@ def find_device(name: str) -> str:
 
 def train(
     make: Callable[[float], GraphModule],
-    batches: Batches,
+    batches: Batches | PackBatches,
     run: TrainingRun,
     validate: Validate | None = None,
     teacher: Teacher | None = None,
@@ -84,12 +85,12 @@ def train(
     state = _State(run, make)
     first_step = state.load()
     progress = Progress(run, first_step)
-    axes = state.module.graph.axes
-    for step, (patches, classes) in enumerate(
-        batches_in_order(batches, first_step, run.phase.steps, run.n_workers), start=first_step
-    ):
-        maps, targets = to_input(patches, axes).to(run.device), torch.from_numpy(classes).to(run.device)
-        taught = torch.from_numpy(teacher(patches)).to(run.device) if teacher else None
+    made = (
+        batches.batches(state.average, first_step, run.phase.steps)
+        if isinstance(batches, PackBatches)
+        else _on_device(batches_in_order(batches, first_step, run.phase.steps, run.n_workers), state, teacher)
+    )
+    for step, (maps, targets, taught) in enumerate(made, start=first_step):
         progress.add(step, *_step(state, step, maps, targets, taught))
         if (step + 1) % _SAVE_EVERY == 0 or step + 1 == run.phase.steps:
             state.save(step + 1)
@@ -97,8 +98,21 @@ def train(
     return weights_of(state.average)
 
 
-def _step(state: _State, step: int, maps: Any, classes: Any, taught: Any) -> tuple[float, float]:
-    """One batch: maps (n, 1, height, width), classes (n,), and a teacher's logits (n, n_classes); loss and accuracy."""
+def _on_device(
+    made: Iterator[tuple[Float32Array, Int64Array]], state: _State, teacher: Teacher | None
+) -> Iterator[tuple[Any, Any, Any]]:
+    """Maps and classes of each batch, and what the teacher says of it."""
+    axes, device = state.module.graph.axes, state.run.device
+    for patches, classes in made:
+        taught = torch.from_numpy(teacher(patches)).to(device) if teacher else None
+        yield to_input(patches, axes).to(device), torch.from_numpy(classes).to(device), taught
+
+
+def _step(state: _State, step: int, maps: Any, classes: Any, taught: Any) -> tuple[Any, Any]:
+    """One batch: maps (n, 1, height, width), classes (n,), and a teacher's logits (n, n_classes); loss and accuracy.
+
+    Both stay on the device: to fetch them would wait for it.
+    """
     phase = state.run.phase
     for group in state.optimiser.param_groups:
         group["lr"] = phase.learning_rate * _rate_share(step, phase)
@@ -114,7 +128,7 @@ def _step(state: _State, step: int, maps: Any, classes: Any, taught: Any) -> tup
     loss.backward()
     state.optimiser.step()
     state.follow(step)
-    return loss.item(), float((logits.argmax(1) == classes).float().mean())
+    return loss.detach(), (logits.detach().argmax(1) == classes).float().mean()
 
 
 def _distances(logits: Any, taught: Any) -> Any:
@@ -132,10 +146,11 @@ def _rate_share(step: int, phase: Phase) -> float:
     )
 
 
-def _optimiser(parameters: Any, phase: Phase) -> Any:
+def _optimiser(parameters: Any, phase: Phase, device: str) -> Any:
     match phase.optimiser:
         case "adamw":
-            return torch.optim.AdamW(parameters, phase.learning_rate, weight_decay=phase.weight_decay)
+            decay = phase.weight_decay
+            return torch.optim.AdamW(parameters, phase.learning_rate, weight_decay=decay, fused=device != "cpu")
         case "adam":
             return torch.optim.Adam(parameters, phase.learning_rate, weight_decay=phase.weight_decay)
         case "sgd":
@@ -151,23 +166,23 @@ class _State:
         self.run = run
         self.module, self.average = (_placed(make(dropout), run.device) for dropout in (run.phase.dropout, 0.0))
         self.average.load_state_dict(self.module.state_dict())
-        self.optimiser = _optimiser(self.module.parameters(), run.phase)
+        pairs = zip(self.average.state_dict().values(), self.module.state_dict().values(), strict=True)
+        self._pairs = [(kept, new) for kept, new in pairs if kept.dtype.is_floating_point]
+        self.optimiser = _optimiser(self.module.parameters(), run.phase, run.device)
 
     def follow(self, step: int) -> None:
         """Move the averaged weights towards the trained ones; faster in the first steps."""
         decay = min(self.run.phase.average_decay, (1 + step) / (10 + step))
-        pairs = zip(self.average.state_dict().values(), self.module.state_dict().values(), strict=True)
         with torch.no_grad():
-            for kept, new in pairs:
-                if kept.dtype.is_floating_point:
-                    kept.lerp_(new, 1.0 - decay)
+            for kept, new in self._pairs:
+                kept.lerp_(new, 1.0 - decay)
 
     def load(self) -> int:
         """Step to go on with; 0 where there is no checkpoint. Raises KwsError if it is of another run."""
         path = self.run.folder / CHECKPOINT
         if not path.exists():
             return 0
-        saved = torch.load(path, weights_only=True)
+        saved = torch.load(path, weights_only=True, map_location="cpu")
         wanted = _identity(self.run)
         if saved["run"] != wanted:
             raise KwsError(f"{path}: found a run with {saved['run']}, wanted {wanted}; choose another --out")
@@ -198,7 +213,7 @@ class _State:
 
 
 def _placed(module: GraphModule, device: str) -> GraphModule:
-    module.to(device).to(memory_format=memory_format(module.graph.axes))
+    module.to(device).to(memory_format=memory_format(module.graph.axes, device))
     return module
 
 

@@ -3,36 +3,24 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
-import torch
-
-from kws_models.data.augmentation import LEVELS
 from kws_models.data.batches import Batches
-from kws_models.data.event_batches import EventBatches
-from kws_models.data.event_mix import MIXES
-from kws_models.data.keyword_batches import KeywordBatches
-from kws_models.data.keyword_mix import KeywordMix
-from kws_models.data.preflight import check_recordings, check_room, wanted_recordings
 from kws_models.evaluation.pictures import draw_curves
 from kws_models.export.quantiser import calibration_patches, find_ranges
 from kws_models.export.weights_file import WEIGHTS_FILE, Checkpoint, read_weights, weights_bytes
 from kws_models.training.integer_module import IntegerModule
-from kws_models.training.loop import Teacher, Validate, find_device, to_input, train
-from kws_models.training.mining import mined
+from kws_models.training.loop import Teacher, Validate, find_device, train
+from kws_models.training.pack_batches import PackBatches
 from kws_models.training.progress import HISTORY, TrainingRun
-from kws_models.training.recipes import Phase, Recipe
+from kws_models.training.sources import open_source
 from kws_models.training.teachers import open_teacher
 from kws_models.training.torch_module import GraphModule, load_weights
 from kws_models.training.train_options import TrainOptions, chosen_recipe
-from kws_models.training.validation import keyword_validation
 from kws_models.whole_file import replace_file
 from kws_models.zoo.absorbing import absorb
 from kws_models.zoo.architectures import Architecture, find_architecture
-from kws_models.zoo.labels import UNKNOWN
-from kws_serve.messages import Float32Array, KwsError
+from kws_serve.messages import KwsError
 
 _SEEDS_APART = 7919  # of the phases' batches: more than phases that anybody runs with neighbouring seeds
 
@@ -45,22 +33,17 @@ def train_model(name: str, options: TrainOptions) -> None:
     device = find_device(options.device)
     teacher = open_teacher(options.teacher, architecture) if options.teacher else None
     found = read_weights(options.start, architecture) if options.start else None
-    if options.mine and (architecture.task == "event" or UNKNOWN not in architecture.labels):
-        raise KwsError(f"--mine: found {name}, wanted a model of words with {UNKNOWN} among its labels")
-    seconds = check_recordings(wanted_recordings(architecture, options.data))
-    check_room(folder, options.cache, seconds)
+    source = open_source(architecture, options, recipe, folder, device)
     print(
         f"{name}: {len(recipe.phases)} phases, {recipe.steps} steps, seed {options.seed}, "
-        f"held-out fold {options.fold}, {device}; decoding recordings once into {options.cache}"
+        f"held-out fold {options.fold}, {device}; {source.told}"
     )
-    validate = keyword_validation(architecture, options.data, options.fold) if architecture.task == "keyword" else None
+    validate = source.validation()
     for i, phase in enumerate(recipe.phases):
         part = folder / f"phase{i + 1}"
         if not (part / WEIGHTS_FILE).exists():
             print(f"phase {i + 1}: {phase}")
-            batches = make_batches(architecture, options, recipe, phase, options.seed + _SEEDS_APART * i)
-            if options.mine and found is not None:
-                batches = with_mined(batches, part, architecture, found)
+            batches = source.batches(phase, options.seed + _SEEDS_APART * i, part, found)
             run = TrainingRun(part, phase, options.seed, options.workers, options.threads, device)
             trained = _trained(architecture, batches, run, found, validate, teacher)
             replace_file(part / WEIGHTS_FILE, weights_bytes(trained))
@@ -84,7 +67,7 @@ def _draw(folder: Path, n_phases: int) -> None:
 
 def _trained(
     architecture: Architecture,
-    batches: Batches,
+    batches: Batches | PackBatches,
     run: TrainingRun,
     found: Checkpoint | None,
     validate: Validate | None,
@@ -114,36 +97,3 @@ def _trained(
         return module
 
     return Checkpoint(train(make_integer, batches, run, validate, teacher), ranges)
-
-
-def make_batches(
-    architecture: Architecture, options: TrainOptions, recipe: Recipe, phase: Phase, seed: int
-) -> KeywordBatches | EventBatches:
-    """The task's training batches at the phase's strength of augmentation."""
-    if architecture.task == "event":
-        mix = replace(MIXES[phase.augment], n=recipe.batch)
-        return EventBatches(architecture, options.data, options.fold, options.cache, seed, mix)
-    half = recipe.batch // 2
-    shares = (recipe.silence_share, recipe.unknown_share)
-    keyword = KeywordMix(recipe.batch - half, half, *shares, augment=LEVELS[phase.augment])
-    return KeywordBatches(architecture, options.data, options.fold, options.cache, seed, keyword)
-
-
-def with_mined(
-    batches: KeywordBatches | EventBatches, folder: Path, architecture: Architecture, found: Checkpoint
-) -> KeywordBatches:
-    """The batches, with the places where `found` hears commands that nobody said."""
-    assert isinstance(batches, KeywordBatches)
-    if found.ranges is not None:
-        raise KwsError("--start: found weights trained for int8, wanted ones from before that phase (phase folders)")
-    module = GraphModule(architecture.graph)
-    load_weights(module, found.arrays)
-    module.eval()
-
-    def infer(patches: Float32Array) -> Float32Array:
-        with torch.no_grad():
-            logits = module(to_input(patches, architecture.graph.axes))
-        return np.asarray(torch.softmax(logits, 1).numpy(), np.float32)
-
-    batches.speech.places = mined(folder, batches, found.arrays, infer)
-    return batches

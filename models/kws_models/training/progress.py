@@ -8,6 +8,7 @@ import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -37,12 +38,13 @@ class Progress:
     def __init__(self, run: TrainingRun, first_step: int) -> None:
         self._run, self._first_step, self._began_s = run, first_step, time.monotonic()
         self._recent: list[tuple[float, float]] = []
+        self._new: list[tuple[Any, Any]] = []  # not fetched yet from a device, which would wait for it
 
-    def add(self, step: int, loss: float, accuracy: float) -> None:
-        """A step is done."""
-        self._recent = [*self._recent[-(_SHOWN_STEPS - 1) :], (loss, accuracy)]
+    def add(self, step: int, loss: Any, accuracy: Any) -> None:
+        """A step is done; both are numbers, or tensors of one."""
+        self._new.append((loss, accuracy))
         if (step + 1) % _SHOW_EVERY == 0:
-            mean_loss, mean_accuracy = np.mean(self._recent, axis=0)
+            mean_loss, mean_accuracy = self._means()
             step_ms = 1000 * (time.monotonic() - self._began_s) / (step + 1 - self._first_step)
             left_min = (self._run.phase.steps - step - 1) * step_ms / 60_000
             done = _BAR * (step + 1) // self._run.phase.steps
@@ -53,9 +55,15 @@ class Progress:
                 flush=True,
             )
 
+    def _means(self) -> tuple[float, float]:
+        fetched = [(float(loss), float(accuracy)) for loss, accuracy in self._new]
+        self._recent, self._new = [*self._recent, *fetched][-_SHOWN_STEPS:], []
+        mean_loss, mean_accuracy = np.mean(self._recent, axis=0)
+        return float(mean_loss), float(mean_accuracy)
+
     def write(self, step: int, validation_accuracy: float) -> None:
         """A checkpoint is written; NaN where nothing is held out."""
-        loss, accuracy = np.mean(self._recent, axis=0)
+        loss, accuracy = self._means()
         path = self._run.folder / HISTORY
         new = not path.exists()
         with path.open("a", newline="") as out:

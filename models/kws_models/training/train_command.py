@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from kws_models.command_line import Commands, add_command, extra_of, number, whole
-from kws_models.data.data_arguments import add_learning_data
+from kws_models.data.audio_cache import DEFAULT_CACHE
+from kws_models.data.data_arguments import add_fold
 from kws_models.training.train_options import TrainOptions
 from kws_models.zoo.architectures import ARCHITECTURES
 from kws_models.zoo.zoo_commands import add_batch_norm
@@ -16,10 +17,16 @@ def add_train(commands: Commands) -> None:
     """`train`."""
     example = "dscnn-s --data DIR --fold 0 --out runs/s"
     parser = add_command(commands, "train", _train, "train on recordings (needs the train extra)", example)
-    add_learning_data(parser, f"name of an architecture: {', '.join(ARCHITECTURES)}")
     add = parser.add_argument
+    add("name", help=f"name of an architecture: {', '.join(ARCHITECTURES)}")
+    given = parser.add_mutually_exclusive_group(required=True)
+    given.add_argument("--data", type=Path, metavar="DIR", help="recordings, a folder a label")
+    given.add_argument("--pack", type=Path, metavar="FILE", help="features that kws-models pack wrote")
+    add_fold(parser, "speakers or recordings to hold out")
+    add("--cache", type=Path, default=DEFAULT_CACHE, metavar="DIR", help="decoded audio")
     add("--recipe", default="standard", help="standard (default), mined, short, finish, reference")
     add("--steps", type=whole(1), help="in all, instead of the recipe's; its phases are scaled")
+    add("--batch", type=whole(2), help="patches a step, instead of the recipe's; with --pack 512")
     add("--seed", type=whole(0), default=1, help="one seed gives one result (default 1)")
     add("--start", type=Path, metavar="FILE", help="weights.npz to go on from")
     add("--teacher", metavar="MODEL", help="a model or folder of the same front end and labels to learn from")

@@ -13,8 +13,10 @@ from kws_models.zoo.architectures import Architecture
 class TrainOptions:
     """Each as its argument in `kws-models train --help`."""
 
-    data: Path
     cache: Path
+    data: Path | None = None
+    pack: Path | None = None
+    batch: int | None = None
     fold: int | None = None
     recipe: str = "standard"
     steps: int | None = None
@@ -36,6 +38,8 @@ def chosen_recipe(architecture: Architecture, options: TrainOptions) -> Recipe:
     """The recipe that the options name, with what they change of it. Raises KwsError."""
     recipe = find_recipe(architecture.name, architecture.task, architecture.raw, options.recipe)
     recipe = recipe.scaled(options.steps) if options.steps else recipe
+    if options.batch is not None:
+        recipe = replace(recipe, batch=options.batch)
     if options.silence is not None:
         recipe = replace(recipe, silence_share=options.silence / 100)
     if options.unknown is not None:

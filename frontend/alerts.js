@@ -60,14 +60,15 @@ export class Alerts {
   #card({ d, example }) {
     const latency = d.replayed ? "replayed" : d.latency_ms === null ? "" : `${Math.round(d.latency_ms)} ms latency`;
     const facts = [example ? "example, not a detection" : d.stream, d.model, `${d.start_s.toFixed(1)} s`, latency];
-    const time = element("time", { dateTime: d.at }, clock(d.at));
+    const begun = d.start_at ?? d.at; // an end whose start is not shown
+    const time = element("time", { dateTime: begun }, clock(begun));
     const doubt = isExperimental(d.label) ? "experimental" : "";
     const head = element("div", "head", icon(d.label), element("strong", "", d.label), element("em", "", doubt), element("span", "until"),
       element("span", "score", d.score.toFixed(2)), time);
     const foot = element("div", "facts", element("span", "", facts.filter(Boolean).join(" · ")));
     const node = element("li", `card ${colourClass(d.label)}`, head, foot);
     if (!example) {
-      const why = element("button", { type: "button", className: "small", aria: { label: `Why ${d.label} at ${clock(d.at)}?` } }, "Why?");
+      const why = element("button", { type: "button", className: "small", aria: { label: `Why ${d.label} at ${clock(begun)}?` } }, "Why?");
       foot.append(why); // for the keyboard; a mouse may hit the card anywhere
       node.addEventListener("click", () => this.onWhy(d.id));
     }

@@ -31,7 +31,8 @@ export const RING_S = 10;
  * @property {number} decided_s
  * @property {number | null} [start_id]
  * @property {number | null} [end_s]
- * @property {string} at
+ * @property {string | null} [start_at] of an end: the wall time of start_s
+ * @property {string} at the wall time of start_s; of an end that of end_s
  * @property {number | null} latency_ms
  * @property {boolean} [replayed]
  * @property {boolean} durable

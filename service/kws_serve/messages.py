@@ -77,7 +77,7 @@ class Detection:
     start_sample: int
     start_s: float
     decided_s: float  # end of the last sample of the deciding patch
-    at: float  # wall time of start_s, seconds since 1970
+    at: float  # wall time of start_s, of phase "end" of end_s; seconds since 1970
     latency_ms: float | None = None  # given by the log; None where nobody waited (files, replay)
     digest: str = ""  # first 16 hex digits of the model file's SHA-256
     arrived_s: float | None = field(default=None, compare=False)  # time.monotonic() of the deciding sample's arrival
@@ -85,6 +85,11 @@ class Detection:
     start_id: int | None = None  # phase "end": id of its start
     end_s: float | None = None  # phase "end"
     durable: bool = False
+
+    @property
+    def start_at(self) -> float:
+        """Wall time of `start_s`, seconds since 1970; of phase "end" as long before `at` as the sound was."""
+        return self.at - (self.end_s - self.start_s) if self.phase == "end" and self.end_s is not None else self.at
 
     @property
     def uid(self) -> str:

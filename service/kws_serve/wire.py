@@ -74,6 +74,7 @@ def detection_json(detection: Detection, *, replayed: bool = False, live: bool =
         message |= {"end_s": None if d.end_s is None else round(d.end_s, 6)}
     if live:
         latency = None if replayed or d.latency_ms is None else round(d.latency_ms, 1)
+        message |= {"start_at": utc(d.start_at)} if d.phase == "end" else {}
         message |= {"at": utc(d.at), "latency_ms": latency}
         message |= {"replayed": True} if replayed else {}
     return message | {"durable": d.durable}

@@ -343,6 +343,9 @@ MUTANTS = (
     Mutant("watchdog", _S + "host/systemd.py", "socket.MSG_DONTWAIT", "0", "tests/host/test_systemd.py -k not_read"),
     Mutant("watchdog", _S + "commands/running.py", "return self.runner.alive and", "return True or",
            "tests/host/test_systemd.py"),
+    Mutant("end of a sound", _S + "engine/dressing.py", "(start if end is None else end)", "start",
+           "tests/engine/test_engine.py -k end_of_a_sound"),
+    Mutant("end of a sound", _S + "sinks/schema.py", "at + end_s - start_s", "at", f"{_LOG} -k ends_of_older"),
     Mutant("order", _S + "transport/websocket_protocol.py", "free = self.queue.empty() and", "free =",
            "tests/transport/test_splitter.py -k overtakes"),
 )  # fmt: skip

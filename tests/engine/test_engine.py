@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import time
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -296,8 +297,6 @@ def test_settings_act_live_and_bad_ones_change_nothing(models):
 def test_latency_counts_from_the_arrival_of_the_deciding_sample(models):
     engine = Engine(models[:1])
     stream = engine.open_stream("a", 16000)
-    import time
-
     now = time.monotonic()
     stream.push(np.zeros(1600, np.int16), now - 1.0)
     stream.push(np.full(3200, 20000, np.int16), now - 0.5)
@@ -305,6 +304,22 @@ def test_latency_counts_from_the_arrival_of_the_deciding_sample(models):
     assert found.arrived_s == now - 0.5
     waited_s = time.monotonic() - found.arrived_s
     assert found.at == pytest.approx(time.time() - waited_s - (found.decided_s - found.start_s), abs=0.05)
+
+
+def test_the_end_of_a_sound_is_at_its_own_time(models):
+    """A sound of 6 s does not begin and end in the same second."""
+    engine = Engine(models[2:])
+    stream, now_s = engine.open_stream("a", 16000), time.monotonic()
+    events = []
+    for i, loud in enumerate([*[True] * 60, *[False] * 20]):
+        stream.push(noise(1600) if loud else np.zeros(1600, np.int16), now_s + (i - 79) / 10)  # the last part just now
+        events += finish(engine)
+    start, end = [e for e in events if isinstance(e, Detection)]
+    assert (start.phase, end.phase) == ("start", "end")
+    assert end.end_s - start.start_s == pytest.approx(6.0, abs=0.5)
+    assert end.at - start.at == pytest.approx(end.end_s - start.start_s, abs=0.1)
+    assert end.start_at == pytest.approx(start.at, abs=0.1)
+    assert start.start_at == start.at
 
 
 class _Broken:

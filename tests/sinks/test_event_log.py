@@ -213,7 +213,8 @@ def test_an_older_schema_is_brought_up_and_a_newer_refused(log, tmp_path, monkey
     assert newer.file.log_id == log.log_id
     newer.close()
     monkeypatch.undo()
-    with pytest.raises(LogError, match="found schema 3, wanted at most 2"):
+    n = len(schema.MIGRATIONS)
+    with pytest.raises(LogError, match=f"found schema {n + 1}, wanted at most {n}"):
         Store(log.store.path)
 
 
@@ -227,6 +228,28 @@ def test_a_migration_that_fails_changes_nothing(log, monkeypatch):
     store = Store(log.store.path)
     assert not store.file.read("SELECT name FROM sqlite_master WHERE name = 'half'")
     store.close()
+
+
+def test_ends_of_older_logs_are_at_their_own_time(log, monkeypatch):
+    """They had the onset's; what is asked for by time finds them where they are now."""
+    log.close()
+    log.store.path.unlink()
+    with monkeypatch.context() as older:
+        older.setattr(schema, "MIGRATIONS", schema.MIGRATIONS[:2])
+        store = Store(log.store.path)
+        ends = [replace(detection(16000 * i, phase="end", at=1000.0), id=i, end_s=i + 6.0) for i in (1, 2)]
+        kept = [
+            replace(detection(0, phase=phase, at=1000.0), id=i) for i, phase in ((3, "once"), (4, "start"), (5, "end"))
+        ]
+        store.append([*ends, *kept])
+        store.close()
+    for _ in range(2):  # once, however often it is opened
+        again = EventLog(log.store.path)
+        found = {item.detection.id: item.detection for item in again.page(Filter(), 0, 10)[0]}
+        assert [d.at for d in found.values()] == [1006.0, 1006.0, 1000.0, 1000.0, 1000.0]
+        assert [d.start_at for d in found.values()] == [1000.0] * 5
+        assert ids(again, since=1006.0) == [1, 2]
+        again.close()
 
 
 @pytest.mark.parametrize("bad", ["/proc/kws", "/dev/null/kws"])

@@ -15,7 +15,7 @@ from kws_serve.wire import dumps
 
 COLUMNS = (
     "id", "at", "stream", "label", "score", "phase", "model", "version", "digest", "backend", "epoch", "start_sample",
-    "start_s", "decided_s", "start_id", "end_s", "review", "uid",
+    "start_s", "decided_s", "start_id", "end_s", "start_at", "review", "uid",
 )  # fmt: skip
 """All that the log keeps of a detection, what people look for first."""
 

@@ -77,6 +77,7 @@ class Dressing:
         spec, rate = model.loaded.spec, stream.rate_hz
         decided = stream.sample_at(firing.decided_16k)
         start = stream.sample_at(firing.start_16k)
+        end = None if firing.end_16k is None else stream.sample_at(firing.end_16k)
         if stream.resumed is not None and self._told_before(stream, stream.resumed, model, firing):
             return []
         arrived = stream.arrived_s(decided) if stream.live else None
@@ -94,9 +95,9 @@ class Dressing:
             start_sample=start,
             start_s=start / rate,
             decided_s=decided / rate,
-            at=time.time() - waited_s - (decided - start) / rate,
+            at=time.time() - waited_s - (decided - (start if end is None else end)) / rate,
             arrived_s=arrived,
-            end_s=None if firing.end_16k is None else stream.sample_at(firing.end_16k) / rate,
+            end_s=None if end is None else end / rate,
         )
         return [detection]
 

@@ -42,6 +42,7 @@ MIGRATIONS: tuple[str, ...] = (
     CREATE TABLE overrides (model TEXT PRIMARY KEY, settings TEXT NOT NULL) WITHOUT ROWID;
     """,
     "CREATE INDEX detections_logged_at ON detections (logged_at)",  # what is too old is found without reading all
+    "UPDATE detections SET at = at + end_s - start_s WHERE phase = 'end' AND end_s IS NOT NULL",  # they had the onset's
 )
 """Schema changes in order; `PRAGMA user_version` counts those that a file has had. Only ever append."""
 

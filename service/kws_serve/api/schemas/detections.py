@@ -28,7 +28,10 @@ class DetectionMessage(Exact):
     decided_s: float
     start_id: int | None = None
     end_s: float | None = None
+    start_at: str | None = None
+    """Of an end: the wall time of `start_s`, as long before `at` as the sound was."""
     at: str
+    """Wall time of `start_s`; of an end that of `end_s`."""
     latency_ms: float | None
     replayed: bool = False
     durable: bool

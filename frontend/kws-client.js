@@ -49,7 +49,7 @@ export const RING_S = 10;
 
 /**
  * The other messages of the service, and what it is told.
- * @typedef {{ type: "hello", log_id: string, last_id: number, version: string }} Hello
+ * @typedef {{ type: "hello", log_id: string, last_id: number, reset: boolean, version: string }} Hello
  * @typedef {{ type: "ready", stream: string, epoch: string, rate: number, channels: number, models: string[],
  *   next_sample: number }} Ready
  * @typedef {{ type: "ack", sample: number }} Ack
@@ -91,6 +91,7 @@ export class KwsClient extends EventTarget {
     super();
     this.#base = new URL(url);
     this.token = token;
+    this.logId = /** @type {string | null} */ (null); // of the service's log, once it is known
   }
 
   /**
@@ -158,16 +159,17 @@ export class KwsClient extends EventTarget {
   }
 
   /**
-   * Detections as they come, each once, through lost connections; with `after`, first what is kept after it.
-   * @param {{ after?: number | null, stream?: string, label?: string, signal?: AbortSignal }} [options]
+   * Detections as they come, each once, through lost connections; with `after`, first what is kept after it. `log_id`: the
+   * log that `after` is of, kept from an earlier `logId`; of another one all is told.
+   * @param {{ after?: number | null, log_id?: string | null, stream?: string, label?: string, signal?: AbortSignal }} [options]
    * @returns {AsyncGenerator<Detection | LogGap>}
    * @throws {ServiceError} where trying again is useless
    */
-  async *detections({ after = null, stream, label, signal } = {}) {
+  async *detections({ after = null, log_id = null, stream, label, signal } = {}) {
     let logId = null;
     let attempt = 0;
     while (!signal?.aborted) {
-      const socket = this.socket("/v1/detections", { after, stream, label });
+      const socket = this.socket("/v1/detections", { after, log_id, stream, label });
       const leave = () => socket.close();
       signal?.addEventListener("abort", leave, { once: true });
       let fault = "";
@@ -177,7 +179,8 @@ export class KwsClient extends EventTarget {
         for await (const message of socket) {
           if (message.type === "hello") {
             other = after !== null && logId !== null && logId !== message.log_id;
-            logId = message.log_id;
+            logId = this.logId = message.log_id;
+            log_id &&= logId;
             if (other) { // another log: its ids begin anew
               after = 0;
               break;

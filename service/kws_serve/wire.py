@@ -110,9 +110,9 @@ def event_json(event: Event) -> JsonObject:
     return {"type": "done", "samples": event.samples}
 
 
-def hello_json(*, log_id: str, last_id: int, version: str) -> JsonObject:
-    """What a subscriber is told first."""
-    return {"type": "hello", "log_id": log_id, "last_id": last_id, "version": version}
+def hello_json(*, log_id: str, last_id: int, reset: bool, version: str) -> JsonObject:
+    """What a subscriber is told first. `reset`: the id it comes with is another log's, it gets all of this one."""
+    return {"type": "hello", "log_id": log_id, "last_id": last_id, "reset": reset, "version": version}
 
 
 def ready_json(

@@ -18,7 +18,7 @@ from tests.support.live_server import live_server
 from tests.support.sending_away import sent_away
 from tests.support.streams import expected, words
 
-HELLO = json.dumps({"type": "hello", "log_id": "l", "last_id": 0, "version": "1"})
+HELLO = json.dumps({"type": "hello", "log_id": "l", "last_id": 0, "reset": False, "version": "1"})
 FOUND = json.dumps({"type": "detection", "id": 1})
 REFUSALS = [429, 503, 1008, 1012, 4408, 4409, 4429]
 """HTTP status of the handshake or close code, none of which is final."""

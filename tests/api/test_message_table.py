@@ -27,7 +27,7 @@ START = Detection("s", "e", "m", "1", "onnx", "yes", 0.9, "start", 1, 0.0, 0.1, 
 END = replace(START, phase="end", start_id=7, end_s=0.5)
 VALUES = np.array([[0.5, np.nan]], np.float32)
 WRITTEN: list[JsonObject] = [
-    wire.hello_json(log_id="l", last_id=1, version="1"),
+    wire.hello_json(log_id="l", last_id=1, reset=False, version="1"),
     wire.hole_json(Hole(1, 2, "retention")),
     wire.detection_json(START),
     logged_json(Logged(END, "right")),

@@ -287,6 +287,13 @@ DELIVERY = (
     Row("resume, subscribers", "`after=ID`: contiguous ids, or a `log_gap`", "`api/detections_ws.py`, `sinks/holes.py`",
         (f"{_REL}/test_subscribers.py::test_random_disconnects_leave_no_hole",
          f"{_LOG}::test_a_subscriber_joins_without_a_hole", "tests/sinks/test_holes.py::test_holes_are_cut_exactly")),
+    Row("another log", "An id of another log, or not given yet, is told as `reset`, and all of this log follows",
+        "`sinks/event_log.py` start_after, `sinks/reader.py`, `api/export.py`, `api/detections_ws.py`",
+        tuple(f"tests/api/test_another_log.py::test_{name}" for name in (
+            "after_an_id_of_another_log_it_begins_anew_and_says_so", "after_an_id_of_this_log_it_goes_on",
+            "a_subscriber_is_told_and_gets_all_of_it", "exports_begin_anew_too", "the_client_goes_on_in_the_new_log",
+            "a_confined_token_is_told_of_its_own_ids_only")),
+        "6 ways to ask, 11 questions", "all of it; before: `[]`, and silence, for ever"),
     Row("end of a sound", "`at` of an end is the wall time of `end_s`, `start_at` that of the onset, in old logs too",
         "`engine/dressing.py`, `messages.py` Detection, `sinks/schema.py`",
         ("tests/engine/test_engine.py::test_the_end_of_a_sound_is_at_its_own_time",

@@ -29,7 +29,14 @@ def _message(type_: str, text: str, /, **fields: JsonObject) -> JsonObject:
 
 
 SENT: dict[str, JsonObject] = {
-    "hello": _message("hello", "First on /v1/detections.", log_id=_TEXT, last_id=_INT, version=_TEXT),
+    "hello": _message(
+        "hello",
+        "First on /v1/detections. reset: `after` is of another log, all of this one follows.",
+        log_id=_TEXT,
+        last_id=_INT,
+        reset={"type": "boolean"},
+        version=_TEXT,
+    ),
     "log_gap": _message(
         "log_gap",
         "Ids that the log does not have: retention or not_durable.",
@@ -115,7 +122,7 @@ CHANNELS: dict[str, tuple[str, list[str], list[str]]] = {
 """name -> (path, types sent, types received)"""
 
 QUERY: dict[str, JsonObject] = {
-    "detections": {"after": _INT, "stream": _TEXT, "label": _TEXT},
+    "detections": {"after": _INT, "log_id": _TEXT, "stream": _TEXT, "label": _TEXT},
     "audio": {
         "stream": _TEXT,
         "rate": {"type": "integer", "minimum": MIN_RATE_HZ, "maximum": MAX_RATE_HZ, "default": 16000},

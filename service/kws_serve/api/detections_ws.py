@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from starlette.websockets import WebSocket
 
@@ -28,12 +28,21 @@ async def detections(ws: WebSocket, log: EventLog, access: Access, slices: Slice
         wanted = replace(wanted, streams=grant.streams)
         after = whole("after", found["after"], 0, 2**63 - 1) if "after" in found else None
         with places.one(grant.name, address_of(ws)):
-            await send_only(ws, _send(ws, log, wanted, after, slices))
+            await send_only(ws, _send(ws, log, _Asked(wanted, after, found.get("log_id")), slices))
 
     await converse(ws, access, "listen", serve)
 
 
-async def _send(ws: WebSocket, log: EventLog, wanted: Filter, after: int | None, slices: Slices) -> None:
+@dataclass(frozen=True)
+class _Asked:
+    """What a subscriber asks for."""
+
+    wanted: Filter
+    after: int | None  # None: what comes from now on
+    log_id: str | None  # of the log that `after` is of, where it says so
+
+
+async def _send(ws: WebSocket, log: EventLog, asked: _Asked, slices: Slices) -> None:
     """What the log has, in parts, until little is left; then live, and what came meanwhile: no hole, nothing twice.
 
         ids   after ........... reach ....... upto | upto + 1 .......
@@ -41,9 +50,11 @@ async def _send(ws: WebSocket, log: EventLog, wanted: Filter, after: int | None,
 
     Raises WireError 4408 to one too slow: it has had all ids up to the one that is named, and none beyond.
     """
-    hello = hello_json(log_id=log.log_id, last_id=log.newest_id(wanted.streams), version=__version__)
-    reach = log.delivered_id if after is None else after
-    await ws.send_text(dumps(hello))
+    wanted, reach, reset = asked.wanted, log.delivered_id, False
+    if asked.after is not None:
+        reach, reset = await asyncio.to_thread(log.start_after, wanted.streams, asked.after, asked.log_id)
+    last_id = log.newest_id(wanted.streams)
+    await ws.send_text(dumps(hello_json(log_id=log.log_id, last_id=last_id, reset=reset, version=__version__)))
     while log.delivered_id - reach > REPLAY_ROWS:
         reach = await _replay(ws, log, wanted, reach, log.delivered_id, slices)
     subscriber = log.subscribe(wanted)

@@ -20,8 +20,9 @@ COLUMNS = (
 """All that the log keeps of a detection, what people look for first."""
 
 
-def _rows(log: EventLog, wanted: Filter, after: int) -> Iterator[list[JsonObject]]:
+def _rows(log: EventLog, wanted: Filter, after: int, log_id: str | None) -> Iterator[list[JsonObject]]:
     upto = log.last_id  # what comes later is not of this export
+    after, _ = log.start_after(wanted.streams, after, log_id)
     while True:
         items, after = log.page(wanted, after, ROWS, upto)
         yield [logged_json(item) for item in items]
@@ -29,18 +30,18 @@ def _rows(log: EventLog, wanted: Filter, after: int) -> Iterator[list[JsonObject
             return
 
 
-def as_jsonl(log: EventLog, wanted: Filter, after: int) -> Iterator[str]:
-    """One JSON object a line, up to the newest id as it begins."""
-    for rows in _rows(log, wanted, after):
+def as_jsonl(log: EventLog, wanted: Filter, after: int, log_id: str | None = None) -> Iterator[str]:
+    """One JSON object a line, after an id of log `log_id` (of another one: all), up to the newest as it begins."""
+    for rows in _rows(log, wanted, after, log_id):
         yield "".join(dumps(row) + "\n" for row in rows)
 
 
-def as_csv(log: EventLog, wanted: Filter, after: int) -> Iterator[str]:
-    """RFC 4180, with a header, up to the newest id as it begins. A text that a spreadsheet would take for a formula
+def as_csv(log: EventLog, wanted: Filter, after: int, log_id: str | None = None) -> Iterator[str]:
+    """RFC 4180, with a header; rows as of `as_jsonl`. A text that a spreadsheet would take for a formula
     gets an apostrophe in front.
     """
     head = ",".join(COLUMNS) + "\r\n"
-    for rows in _rows(log, wanted, after):
+    for rows in _rows(log, wanted, after, log_id):
         out = io.StringIO()
         writer = csv.DictWriter(out, COLUMNS, extrasaction="ignore", lineterminator="\r\n")
         for row in rows:
@@ -49,9 +50,15 @@ def as_csv(log: EventLog, wanted: Filter, after: int) -> Iterator[str]:
         head = ""
 
 
-def as_page(log: EventLog, wanted: Filter, after: int, before: int | None, limit: int) -> Iterator[str]:
-    """`{"items":[...],"next":ID}`: `limit` rows after an id, or before one, newest first."""
-    yield '{"items":['
+def as_page(
+    log: EventLog, wanted: Filter, after: int, before: int | None, limit: int, log_id: str | None = None
+) -> Iterator[str]:
+    """`{"log_id":ID,"reset":false,"items":[...],"next":ID}`: `limit` rows after an id, or before one, newest first.
+
+    `log_id`: the log that `after` is of; of another one than this, `reset` is true and the rows are its first.
+    """
+    after, reset = (after, False) if before is not None else log.start_after(wanted.streams, after, log_id)
+    yield dumps({"log_id": log.log_id, "reset": reset})[:-1] + ',"items":['
     n, following, upto = 0, after, log.last_id
     while n < limit:
         part = min(ROWS, limit - n)

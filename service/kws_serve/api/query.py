@@ -18,7 +18,7 @@ MAX_CHANNELS = 32
 """In one message: as many as large sound cards have."""
 
 AUDIO = ("stream", "rate", "format", "channels", "channel", "models", "scores", "pace")
-DETECTIONS = ("after", "stream", "label")
+DETECTIONS = ("after", "log_id", "stream", "label")
 LIVE = ("stream", "model")
 """Parameters of the WebSockets."""
 

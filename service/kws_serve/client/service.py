@@ -83,9 +83,14 @@ class KwsClient:
         return connection
 
     async def detections(
-        self, after: int | None = None, stream: str | None = None, label: str | None = None
+        self,
+        after: int | None = None,
+        stream: str | None = None,
+        label: str | None = None,
+        log_id: str | None = None,
     ) -> AsyncIterator[JsonObject]:
         """Detections as they come, each once, through lost connections; with `after`, first what is kept after it.
+        `log_id`: the log that `after` is of, kept from an earlier `self.log_id`; of another one all is told.
 
         `log_gap` messages are yielded too: they say what the log no longer has. Raises ServiceError where trying
         again is useless (bad token, bad parameter), SSLCertVerificationError where the certificate is not trusted.
@@ -93,7 +98,8 @@ class KwsClient:
         backoff = Backoff()
         while True:
             try:
-                connection = await self._connect("/v1/detections", {"after": after, "stream": stream, "label": label})
+                query = {"after": after, "log_id": log_id, "stream": stream, "label": label}
+                connection = await self._connect("/v1/detections", query)
             except SSLCertVerificationError:
                 raise
             except OSError:
@@ -106,6 +112,7 @@ class KwsClient:
                     if message["type"] == "hello":
                         if not self._goes_on(message, heard):
                             break
+                        log_id = log_id and self.log_id
                     elif message["type"] == "error":
                         heard.refused = message["message"]
                     else:

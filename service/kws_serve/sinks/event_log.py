@@ -168,6 +168,13 @@ class EventLog:
 
     # reading; any thread; raises sqlite3.Error where the file cannot be read
 
+    def start_after(self, streams: frozenset[str] | None, after: int, log_id: str | None) -> tuple[int, bool]:
+        """The id that one who may hear `streams` (None: all) and has those of log `log_id` (None: not told) up to
+        `after` goes on from, and whether that is 0 because these are another log's.
+        """
+        reset = log_id not in (None, self.log_id) or self._reader.of_another_log(streams, after)
+        return (0 if reset else after), reset
+
     def replay(self, wanted: Filter, after: int, upto: int, rows: int = REPLAY_ROWS) -> tuple[list[str], int]:
         """The next messages about ids in (after, upto], and the id they reach."""
         return self._reader.replay(wanted, after, upto, rows)

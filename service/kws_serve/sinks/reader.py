@@ -33,6 +33,14 @@ class Reader:
         self._last_id = last_id
         self._newest_id = newest_id
 
+    def of_another_log(self, streams: frozenset[str] | None, after: int) -> bool:
+        """Whether id `after` was never given to these streams (None: to any): then it is one of another log."""
+        if streams is None:
+            return after > self._last_id()
+        if after <= self._newest_id(streams):
+            return False
+        return not self._read(Filter(streams=streams), after - 1, 1, self._last_id())  # read before it was told
+
     def replay(self, wanted: Filter, after: int, upto: int, rows: int = REPLAY_ROWS) -> tuple[list[str], int]:
         """The next messages about ids in (after, upto] (at most `rows` detections, and log_gaps where some are
         missing), and the id they reach: `upto`, or less where there is more.

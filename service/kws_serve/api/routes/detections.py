@@ -32,23 +32,28 @@ def _filtered(request: Request, *more: str) -> tuple[dict[str, str], Filter, int
     return found, replace(wanted, streams=grant_of(request).streams), after
 
 
-def _export(request: Request, lines: Callable[[EventLog, Filter, int], Iterator[str]], media_type: str) -> Response:
+def _export(
+    request: Request, lines: Callable[[EventLog, Filter, int, str | None], Iterator[str]], media_type: str
+) -> Response:
     """What the log keeps of what is asked for, as `lines` writes it, in slices. Raises WireError 4400."""
-    _, wanted, after = _filtered(request)
+    found, wanted, after = _filtered(request)
     service = service_of(request)
-    return StreamingResponse(service.slices.each(lines(service.log, wanted, after)), media_type=media_type)
+    parts = lines(service.log, wanted, after, found.get("log_id"))
+    return StreamingResponse(service.slices.each(parts), media_type=media_type)
 
 
 @routes.get("/v1/detections", response_model=DetectionPage, openapi_extra=operation(*PAGE, BEFORE, LIMIT))
 async def detections(request: Request) -> Response:
-    """What the log keeps after an id, oldest first, or before one, newest first; go on from `next`."""
+    """What the log keeps after an id, oldest first, or before one, newest first; go on from `next`. Where `after` is of
+    another log (not given yet, or `log_id` says so), all of this one, and `reset` is true.
+    """
     found, wanted, after = _filtered(request, "before", "limit")
     limit = whole("limit", found.get("limit", "100"), 1, PAGE_LIMIT)
     before = whole("before", found["before"], 1, 2**63 - 1) if "before" in found else None
     if before is not None and "after" in found:
         raise WireError(4400, "before: found beside after, wanted one of them")
     service = service_of(request)
-    parts = service.slices.each(as_page(service.log, wanted, after, before, limit))
+    parts = service.slices.each(as_page(service.log, wanted, after, before, limit, found.get("log_id")))
     return StreamingResponse(parts, media_type="application/json")
 
 

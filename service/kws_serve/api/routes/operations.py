@@ -29,6 +29,7 @@ def operation(*parameters: JsonObject, body: JsonObject | None = None) -> JsonOb
 _TIME = {"type": "string", "format": "date-time"}
 PAGE = (
     _parameter("after", {"type": "integer", "minimum": 0, "default": 0}, "ids greater than this"),
+    _parameter("log_id", {"type": "string"}, "the log that `after` is of; of another one it begins anew (`reset`)"),
     _parameter("stream", {"type": "string"}, "of this stream only"),
     _parameter("label", {"type": "string"}, "of this label only"),
     _parameter("since", _TIME, "at this time or later"),

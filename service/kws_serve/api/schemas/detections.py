@@ -42,6 +42,9 @@ class DetectionMessage(Exact):
 class DetectionPage(Exact):
     """Detections after an id, and the id to go on from."""
 
+    log_id: str
+    reset: bool
+    """Whether `after` is of another log: then these are the first of this one."""
     items: list[DetectionMessage]
     next: int
 

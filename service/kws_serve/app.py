@@ -8,6 +8,7 @@ import contextlib
 import logging
 import os
 import socket
+import sqlite3
 import ssl
 import threading
 import time
@@ -32,7 +33,7 @@ from kws_serve.api.hosts import Hosts
 from kws_serve.api.ingest import Ingest
 from kws_serve.api.live_ws import live
 from kws_serve.api.page import PageFiles
-from kws_serve.api.routes import error, make_router, wire_error
+from kws_serve.api.routes import error, log_error, make_router, wire_error
 from kws_serve.api.security import Access, check_exposure
 from kws_serve.api.service import Service
 from kws_serve.api.shedding import shed
@@ -114,6 +115,7 @@ def build_app(engine: Engine, runner: EngineRunner, log: EventLog, options: Serv
     app.state.service, app.state.access = service, access
     app.include_router(make_router())
     app.add_exception_handler(WireError, wire_error)
+    app.add_exception_handler(sqlite3.Error, log_error)
     app.add_exception_handler(HTTPException, _http_error)
     app.add_exception_handler(RequestValidationError, wire_error)
 

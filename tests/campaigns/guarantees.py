@@ -68,6 +68,7 @@ _EXPORTS = "tests/api/test_exports.py"
 _PROXIES = "tests/api/test_proxies.py"
 _MIC = "tests/sources/test_virtual_microphone.py"
 _LOG, _REL = "tests/sinks/test_event_log.py", "tests/reliability"
+_DAMAGE = "tests/sinks/test_damage.py"
 _RETENTION = "tests/sinks/test_retention.py"
 _FRAMES, _TURNS = "test_frames_that_are_no_audio_close_the_connection", "test_requests_wait_for_their_turn"
 _LONG = "test_long_answers_leave_live_audio_its_time"
@@ -383,6 +384,21 @@ DELIVERY = (
          f"{_REL}/test_disk_full.py::test_beyond_what_memory_keeps_the_rest_is_a_told_gap",
          f"{_REL}/test_disk_full.py::test_the_service_on_a_full_disk_and_killed_there"),
         "a real file system of 1 MiB", "every detection pushed, every id once, `integrity_check` ok"),
+    Row("log damaged",
+        "A file damaged while it is open, or found so, is noticed, salvaged and kept aside; lost ids are a "
+        "`log_gap` (`damaged`); live goes on, not durable and not ready meanwhile",
+        "`sinks/salvage.py`, `sinks/mending.py`, `sinks/log_file.py`, `sinks/writer.py`",
+        (f"{_DAMAGE}::test_a_damaged_file_is_noticed_salvaged_and_set_aside",
+         f"{_DAMAGE}::test_what_a_start_finds_damaged_is_salvaged_too",
+         f"{_REL}/test_log_lost.py::test_what_cannot_be_read_is_an_answer"),
+        "8 kinds of damage to 1,050 rows", "each id there or told; at most 4 log lines, 503 and 4429"),
+    Row("log removed",
+        "A file or folder that is removed, moved or replaced under the service is never taken for durable: written "
+        "again at its place with all rows, or not ready", "`sinks/identity.py`, `sinks/log_file.py`",
+        (f"{_DAMAGE}::test_a_file_that_is_no_longer_there_is_noticed_and_written_again",
+         f"{_DAMAGE}::test_a_removed_file_is_noticed_though_nothing_comes",
+         f"{_REL}/test_log_lost.py::test_meanwhile_it_is_not_ready_and_live_goes_on"),
+        "6 ways, 610 rows", "all there at the next start; before: none, and `durable`"),
     Row("SIGTERM", "Stop accepting, flush, commit, close 1012, exit 0 in <= 5 s", "`commands/running.py`",
         (f"{_REL}/test_restart.py::test_nothing_is_lost_or_told_twice",
          f"{_REL}/test_restart.py::test_sigterm_says_1012_and_flushes_first")),

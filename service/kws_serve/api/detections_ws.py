@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sqlite3
 from dataclasses import dataclass, replace
 
 from starlette.websockets import WebSocket
@@ -27,8 +28,12 @@ async def detections(ws: WebSocket, log: EventLog, access: Access, slices: Slice
         found, wanted = detections_query(ws.query_params.multi_items())
         wanted = replace(wanted, streams=grant.streams)
         after = whole("after", found["after"], 0, 2**63 - 1) if "after" in found else None
+        asked = _Asked(wanted, after, found.get("log_id"))
         with places.one(grant.name, address_of(ws)):
-            await send_only(ws, _send(ws, log, _Asked(wanted, after, found.get("log_id")), slices))
+            try:
+                await send_only(ws, _send(ws, log, asked, slices))
+            except sqlite3.Error as e:
+                raise WireError(4429, f"log: cannot be read now ({e}); try again later") from None
 
     await converse(ws, access, "listen", serve)
 

@@ -58,7 +58,7 @@ def as_page(
     `log_id`: the log that `after` is of; of another one than this, `reset` is true and the rows are its first.
     """
     after, reset = (after, False) if before is not None else log.start_after(wanted.streams, after, log_id)
-    yield dumps({"log_id": log.log_id, "reset": reset})[:-1] + ',"items":['
+    head = dumps({"log_id": log.log_id, "reset": reset})[:-1] + ',"items":['
     n, following, upto = 0, after, log.last_id
     while n < limit:
         part = min(ROWS, limit - n)
@@ -67,7 +67,8 @@ def as_page(
         else:
             items, following = log.page_before(wanted, before, part)
             before = following
-        yield ("," if n and items else "") + ",".join(dumps(logged_json(item)) for item in items)
+        yield head + ("," if n and items else "") + ",".join(dumps(logged_json(item)) for item in items)
+        head = ""
         n += len(items)
         if len(items) < part or before == 0:
             break

@@ -104,7 +104,10 @@ def _open_log(settings: Settings) -> EventLog:
                 raise
             path = settings.data_folder / f"events-0-{next(numbers)}.db"
     if log.store.file.set_aside is not None:
-        print(f"warning: {path} was damaged; kept as {log.store.file.set_aside}, a new log begins", file=sys.stderr)
+        print(
+            f"warning: {path} was damaged; kept as {log.store.file.set_aside}, read on from what could be read",
+            file=sys.stderr,
+        )
     return log
 
 

@@ -10,6 +10,7 @@ delivery    who is told, after the commit or at once
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import sqlite3
 import time
 from collections.abc import Callable, Sequence
@@ -133,8 +134,11 @@ class EventLog:
         self._delivery.on_commit = told
 
     def bind(self, loop: asyncio.AbstractEventLoop) -> None:
-        """The loop in which subscribers and listeners live. Raises sqlite3.Error: the file cannot be read."""
-        self._delivery.bind(loop, self._writer.last_id, self.store.history.newest_ids())
+        """The loop in which subscribers and listeners live."""
+        newest: dict[str, int] = {}
+        with contextlib.suppress(sqlite3.Error):  # damage is noticed by then, and mended
+            newest = self.store.history.newest_ids()
+        self._delivery.bind(loop, self._writer.last_id, newest)
 
     def newest_id(self, streams: frozenset[str] | None) -> int:
         """The newest id that was handed on of these streams (None: of all); 0 before the first. Any thread."""

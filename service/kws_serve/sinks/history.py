@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sqlite3
 from collections.abc import Sequence
 from typing import Any
 
@@ -18,6 +19,7 @@ class History:
 
     def __init__(self, file: LogFile) -> None:
         self._read = file.read
+        self._file = file
 
     @property
     def newest_at_s(self) -> float:
@@ -37,7 +39,18 @@ class History:
             f"SELECT {','.join(COLUMNS)}, review FROM detections WHERE id > ?{condition} ORDER BY id {order} LIMIT ?",
             (after, *values, limit),
         )
+        if len(found) < limit and wanted == Filter() and not newest_first:
+            self._check_end(found[-1][0] if found else after, upto)
         return [_logged(row) for row in found]
+
+    def _check_end(self, last: int, upto: int | None) -> None:
+        """Before a damaged page SQLite may end a query as if there was no more. Raises sqlite3.Error."""
+        rest = self._read(
+            "SELECT id FROM detections WHERE id > ? AND id <= ? LIMIT 1", (last, 2**63 - 1 if upto is None else upto)
+        )
+        if rest and upto is not None:  # else it may have come meanwhile
+            self._file.damage = f"found no row after id {last} at first, then id {rest[0][0]}"
+            raise sqlite3.DatabaseError(self._file.damage)
 
     def holes(self, after: int, upto: int) -> list[Hole]:
         """Ids in (after, upto] that the file does not have.

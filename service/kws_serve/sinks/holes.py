@@ -16,9 +16,14 @@ FORGOTTEN = "retention"
 def note_hole(db: sqlite3.Connection, hole: Hole) -> None:
     """Note ids that no row has; they are given all the same. Inside the caller's transaction. Raises sqlite3.Error."""
     db.execute("INSERT OR REPLACE INTO gaps VALUES (?, ?, ?)", (hole.first, hole.last, hole.reason))
-    done = db.execute("UPDATE sqlite_sequence SET seq = max(seq, ?) WHERE name = 'detections'", (hole.last,))
+    note_given(db, hole.last)
+
+
+def note_given(db: sqlite3.Connection, id_: int) -> None:
+    """Note that ids up to this one were given. Inside the caller's transaction. Raises sqlite3.Error."""
+    done = db.execute("UPDATE sqlite_sequence SET seq = max(seq, ?) WHERE name = 'detections'", (id_,))
     if not done.rowcount:  # the table has never had a row
-        db.execute("INSERT INTO sqlite_sequence VALUES ('detections', ?)", (hole.last,))
+        db.execute("INSERT INTO sqlite_sequence VALUES ('detections', ?)", (id_,))
 
 
 def explained(first: int, last: int, noted: Iterable[Hole], otherwise: str = FORGOTTEN) -> list[Hole]:

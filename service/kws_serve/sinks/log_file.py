@@ -21,7 +21,9 @@ from typing import Any
 
 from kws_serve.messages import Hole
 from kws_serve.sinks.holes import note_hole
-from kws_serve.sinks.schema import LogError, LogInUse, connect, migrate, transaction
+from kws_serve.sinks.identity import Identity
+from kws_serve.sinks.salvage import Salvaged, salvage
+from kws_serve.sinks.schema import LogError, LogInUse, connect, is_damage, migrate, transaction
 
 SKIPPED_IDS = 1_000_000
 """How far ids jump where the last run may have pushed some that it could not log, so that none is ever given twice: at
@@ -41,26 +43,36 @@ class LogFile:
         """
         self.path = path
         self.set_aside: Path | None = None
-        """A damaged file, under its new name; None: there was none."""
+        """A damaged or foreign file, under its new name; None: there was none."""
+        self.damage = ""
+        """What a query has found wrong with the file itself; empty: nothing. Any thread sets it."""
+        self._identity = Identity(())
+        self._closed = True  # there is no connection to read from
         self._reserve = Path(f"{path}.reserve")
         self._mark = Path(f"{path}.all-logged")
         self._reading = threading.Lock()
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-            self._lock = os.open(f"{path}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        except OSError as e:
-            raise LogError(f"data-dir: cannot write {path.parent} ({e.strerror}); wanted --data-dir DIR") from None
-        try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            os.close(self._lock)
-            found = f"found {path} in use by another kws-serve"
-            raise LogInUse(f"data-dir: {found}; wanted another --port or --data-dir DIR") from None
+        self._lock = self._locked()
         try:
             self._open()
         except BaseException:
             os.close(self._lock)
             raise
+
+    def _locked(self) -> int:
+        """The lock, as a file descriptor. Raises LogError."""
+        path = self.path
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+            lock = os.open(f"{path}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        except OSError as e:
+            raise LogError(f"data-dir: cannot write {path.parent} ({e.strerror}); wanted --data-dir DIR") from None
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            os.close(lock)
+            found = f"found {path} in use by another kws-serve"
+            raise LogInUse(f"data-dir: {found}; wanted another --port or --data-dir DIR") from None
+        return lock
 
     def _open(self) -> None:
         """Open the file; on a full disk with the reserve. Raises LogError."""
@@ -79,34 +91,97 @@ class LogFile:
 
     def _open_file(self) -> None:
         self.path.touch(mode=0o600)  # the files beside it take their mode from it
+        known = True
         try:
             self._connect()
-        except sqlite3.OperationalError:
-            raise
-        except sqlite3.DatabaseError:  # not a database, or a damaged one
-            self._put_aside()
-            self.path.touch(mode=0o600)
-            self._connect()
-        self._reader = connect(self.path)
-        self.log_id = str(self.read("SELECT value FROM meta WHERE key = 'log_id'")[0][0])
+        except sqlite3.DatabaseError as e:
+            if not is_damage(e):
+                raise
+            self._disconnect()
+            found = self.salvaged()
+            self.replace(found)
+            self.new = found.log_id is None
+            known = found.last_id is not None
         if self.new:
             self.mark_all_logged(True)
-        elif not self._mark.exists():
+        elif not (known and self._mark.exists()):
             self._skip_ids()
 
     def _connect(self) -> None:
+        """Both connections, and a look at both ends of what is there. Raises sqlite3.Error."""
         self.writer = connect(self.path)
         migrate(self.writer, self.path)
+        self._reader = connect(self.path)
+        self.log_id = str(self.read("SELECT value FROM meta WHERE key = 'log_id'")[0][0])
+        for order in ("ASC", "DESC"):
+            self.read(f"SELECT * FROM detections ORDER BY id {order} LIMIT 1")
+        self._closed = False
+        self._identity = Identity([self.path, Path(f"{self.path}-wal")])
+        self._identity.fault()
+
+    def salvaged(self, log_id: str | None = None, last_id: int | None = None) -> Salvaged:
+        """What can still be read, in a new file. `log_id`, `last_id`: of what is there, where they are known. Any
+        thread. Raises sqlite3.Error, OSError.
+        """
+        beside = Path(f"{self.path}.salvage")
+        beside.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        if not self._closed:  # what was removed can be read through the open connection alone
+            return salvage(self.read, beside, log_id, last_id)
+        with contextlib.closing(sqlite3.connect(self.path)) as old:
+            return salvage(lambda sql, values: old.execute(sql, values).fetchall(), beside, log_id, last_id)
+
+    def fault(self, last_id: int = 0) -> str:
+        """What is wrong with the file itself; empty: nothing. `last_id`: what was just written, and has to be found by
+        the reading connection. In the writing thread.
+        """
+        if not self.damage and last_id:
+            with contextlib.suppress(sqlite3.Error):
+                found = self.read("SELECT max(id) FROM detections")[0][0]
+                if (found or 0) < last_id:
+                    self.damage = f"found id {found} in {self.path} after {last_id} was written"
+        return self.damage or self._identity.fault()
+
+    def replace(self, found: Salvaged) -> None:
+        """Put a salvaged file in the place of the one that was open, which is kept aside if it is there; or go on with
+        that where it has been put already. In the writing thread. Raises sqlite3.Error, OSError, LogError.
+        """
+        with self._reading:
+            self._disconnect()
+            if not self._locks():
+                os.close(self._lock)
+                self._lock = self._locked()
+            if found.path.exists():
+                self._put_aside()
+                found.path.rename(self.path)
+        self._connect()
+        self.damage = ""
+
+    def _disconnect(self) -> None:
+        self._closed = True
+        for name in ("_reader", "writer"):
+            with contextlib.suppress(AttributeError, sqlite3.Error):
+                getattr(self, name).close()
+
+    def _locks(self) -> bool:
+        """Whether our lock is the file that others would find."""
+        with contextlib.suppress(OSError):
+            return os.path.samestat(os.fstat(self._lock), Path(f"{self.path}.lock").stat())
+        return False
 
     def _put_aside(self) -> None:
-        """Keep a file that cannot be read under another name; a new log begins, with a new log_id."""
-        with contextlib.suppress(AttributeError, sqlite3.Error):
-            self.writer.close()
-        self.set_aside = self.path.with_name(f"{self.path.name}.damaged-{time.time_ns()}")
-        self.path.rename(self.set_aside)
-        self.new = True
+        """Keep what lies in the file's place under another name."""
+        self.set_aside = None
+        if self.path.exists():
+            kind = "replaced" if self._identity.is_other(self.path) else "damaged"
+            self.set_aside = self.path.with_name(f"{self.path.name}.{kind}-{time.time_ns()}")
+            self.path.rename(self.set_aside)
         for suffix in ("-wal", "-shm"):
-            Path(f"{self.path}{suffix}").unlink(missing_ok=True)
+            beside = Path(f"{self.path}{suffix}")
+            with contextlib.suppress(FileNotFoundError):
+                if self.set_aside:
+                    beside.rename(f"{self.set_aside}{suffix}")
+                else:
+                    beside.unlink()
 
     def keep_reserve(self) -> None:
         """Hold some room, with which a service that is started on a full disk can open the log. Where there is none to
@@ -151,8 +226,13 @@ class LogFile:
 
     def read(self, sql: str, values: Sequence[object] = ()) -> list[Any]:
         """The rows of a query, as the last commit left them. Any thread. Raises sqlite3.Error."""
-        with self._reading:
-            return self._reader.execute(sql, values).fetchall()
+        try:
+            with self._reading:
+                return self._reader.execute(sql, values).fetchall()
+        except sqlite3.Error as e:
+            if is_damage(e):
+                self.damage = f"{e}"
+            raise
 
     def close(self) -> None:
         """Close the file and let others have it. Safe to call twice."""

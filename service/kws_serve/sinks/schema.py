@@ -55,6 +55,16 @@ class LogInUse(LogError):
     """Another service has it."""
 
 
+def is_damage(error: sqlite3.Error) -> bool:
+    """Whether the file is not what was written: bytes of it, or all, are others. A full disk, for one, is no damage."""
+    code = getattr(error, "sqlite_errorcode", None)  # None: a text that is no UTF-8
+    if code is None:
+        return isinstance(error, sqlite3.OperationalError)
+    if code & 0xFF == sqlite3.SQLITE_ERROR:
+        return str(error).startswith("no such")  # a table: we ask for those that were made
+    return code & 0xFF in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
+
+
 def connect(path: Path) -> sqlite3.Connection:
     """A connection that is in no transaction, for one thread at a time. Raises sqlite3.Error."""
     db = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=BUSY_S)
@@ -79,8 +89,8 @@ def transaction(db: sqlite3.Connection) -> Iterator[sqlite3.Connection]:
         raise
 
 
-def migrate(db: sqlite3.Connection, path: Path) -> None:
-    """Bring the file to today's schema, a transaction for each change.
+def migrate(db: sqlite3.Connection, path: Path, upto: int | None = None) -> None:
+    """Bring the file to today's schema, or to that of `upto` changes, a transaction for each change.
 
     Raises LogError (from a newer service): the file is as it was; sqlite3.Error: it has the changes before the one that
     failed.
@@ -91,7 +101,7 @@ def migrate(db: sqlite3.Connection, path: Path) -> None:
         raise LogError(f"data-dir: {path}: found schema {found}, {wanted}")
     if found == 0:
         db.execute("PRAGMA auto_vacuum=INCREMENTAL")
-    for number, script in enumerate(MIGRATIONS[found:], found + 1):
+    for number, script in enumerate(MIGRATIONS[found:upto], found + 1):
         with transaction(db):
             for statement in filter(None, map(str.strip, script.split(";"))):
                 db.execute(statement)

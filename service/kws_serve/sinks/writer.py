@@ -23,8 +23,10 @@ from kws_serve.messages import Detection, StreamDone
 from kws_serve.sinks.delivery import Delivery
 from kws_serve.sinks.expiry import Expiry
 from kws_serve.sinks.latency import Latency
+from kws_serve.sinks.mending import Mending
 from kws_serve.sinks.numbering import Numbering
 from kws_serve.sinks.positions import NOTE_S, Positions
+from kws_serve.sinks.schema import LogError, is_damage
 from kws_serve.sinks.store import Store
 from kws_serve.sinks.waiting import Waiting
 
@@ -38,6 +40,9 @@ EXPIRE_S = 60.0
 
 STALLED_S = 5.0
 """A commit that lasts longer means that the disk is not well: not ready. Usual ones take milliseconds."""
+
+MEND_S = 3.0
+"""How long an end waits for a file that is written anew, in s, of the 5 that the whole service has for its end."""
 
 JOB_S = 30.0
 """How long who asks for a write waits for it: longer than a commit that has to wait for a lock (schema.BUSY_S)."""
@@ -61,6 +66,7 @@ class Writer:
         self._waiting = waiting
         self._latency = latency
         self._delivery = delivery
+        self._mending = Mending(store.file)
         self._numbering = Numbering(store, waiting)
         self._inbox: list[Detection | StreamDone] = []
         self._jobs: list[_Job] = []
@@ -122,7 +128,7 @@ class Writer:
             except Exception:  # a fault of ours must not stop the log
                 _log.exception("the event log's writer failed")
             self._busy_since_s = None
-        self._recover()
+        self._recover(MEND_S)
         if not self.fault:
             self._positions.note()
 
@@ -140,13 +146,19 @@ class Writer:
             return batch, jobs
 
     def _turn(self, batch: list[Detection | StreamDone], jobs: list[_Job], now_s: float) -> None:
+        if not self._mending.under_way and (why := self._store.file.fault()):
+            self._fail(why)
+            self._mending.begin(self._first_waiting() - 1)
         if self.fault and now_s >= self._next_recover_s:
             self._next_recover_s = now_s + RECOVER_S
             self._recover()
         if batch:
             self._commit(batch)
         for job, done in jobs:
-            _do(job, done)
+            if self._mending.under_way:  # what it changed would be lost
+                done.set_exception(sqlite3.OperationalError(f"it is written anew: {self.fault}"))
+            else:
+                _do(job, done)
         if self.fault:
             return
         self._positions.look(now_s)
@@ -175,32 +187,45 @@ class Writer:
             try:
                 self._store.append(new, positions=self._positions.of(new))
             except (sqlite3.Error, OSError) as e:
-                self._fail(e)
+                self._fail(str(e) or type(e).__name__, e)
+            else:
+                if why := self._store.file.fault(new[-1].id):
+                    self._fail(why)
         if self.fault:
             self._waiting.keep(new)
         return not self.fault
 
-    def _fail(self, error: Exception) -> None:
+    def _first_waiting(self) -> int:
+        """The first id that is not in the file, or the next to be given."""
+        waiting, holes = self._waiting.read()
+        return min([d.id for d in waiting[:1]] + [h.first for h in holes[:1]], default=self.last_id + 1)
+
+    def _fail(self, why: str, error: Exception | None = None) -> None:
         """The disk takes no more: say so once, and note beside the log that ids are given that it does not have."""
         if not self.fault:
-            _log.error("event log: %s; detections go on, durable: false", error)
-        self.fault = str(error) or type(error).__name__
+            _log.error("event log: %s; detections go on, durable: false", why)
+        self.fault = why
+        if isinstance(error, sqlite3.Error) and is_damage(error):
+            self._store.file.damage = why
         self._positions.forget()
         try:
             self._store.file.mark_all_logged(False)
         except OSError as e:
             _log.error("event log: cannot note that ids are not logged (%s): a crash now may give them again", e)
 
-    def _recover(self) -> None:
-        """Try to write what waits; where that fails it goes on waiting."""
+    def _recover(self, wait_s: float = 0.0) -> None:
+        """Try to write what waits; where that fails it goes on waiting. `wait_s`: for a file that is written anew."""
         if not self.fault:
             return
         waiting, holes = self._waiting.read()
         try:
+            if not self._mending.done(wait_s):
+                return
             self._store.append(waiting, holes)
             self._store.file.mark_all_logged(True)
-        except (sqlite3.Error, OSError) as e:
-            self.fault = str(e) or type(e).__name__
+        except (sqlite3.Error, OSError, LogError) as e:
+            found = self._store.file.damage or self._store.file.fault()
+            self.fault = f"{found}; {e}" if found else str(e) or type(e).__name__
             return
         self._waiting.clear()
         self.fault = ""

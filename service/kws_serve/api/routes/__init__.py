@@ -5,10 +5,10 @@ from __future__ import annotations
 from fastapi import APIRouter
 
 from kws_serve.api.routes import detections, models, state
-from kws_serve.api.routes.answers import error, wire_error
+from kws_serve.api.routes.answers import error, log_error, wire_error
 from kws_serve.api.routes.operations import ERRORS
 
-__all__ = ["error", "make_router", "wire_error"]
+__all__ = ["error", "log_error", "make_router", "wire_error"]
 
 
 def make_router() -> APIRouter:

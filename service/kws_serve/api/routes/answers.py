@@ -34,6 +34,11 @@ def error(status: int, message: str) -> JSONResponse:
     return JSONResponse(error_json(status, message), status)
 
 
+async def log_error(_: Request, e: Exception) -> JSONResponse:
+    """The log cannot be read now: 503."""
+    return error(503, f"log: cannot be read now ({e}); try again later")
+
+
 async def wire_error(_: Request, e: Exception) -> JSONResponse:
     """What is wrong with a request: 422."""
     return error(422, str(e))

@@ -6,6 +6,7 @@ import asyncio
 import sqlite3
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from itertools import chain
 
 from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse, PlainTextResponse, Response, StreamingResponse
@@ -15,6 +16,7 @@ from kws_serve.api.query import detections_query, whole
 from kws_serve.api.routes.answers import body_of, error, grant_of, service_of
 from kws_serve.api.routes.operations import BEFORE, LIMIT, NO_DETECTION, PAGE, PAGE_LIMIT, REVIEW_BODY, operation
 from kws_serve.api.schemas.detections import DetectionPage, ReviewMark, Why
+from kws_serve.api.service import Service
 from kws_serve.api.views import why_json
 from kws_serve.sinks.event_log import EventLog
 from kws_serve.sinks.filter import REVIEWS, Filter
@@ -32,14 +34,20 @@ def _filtered(request: Request, *more: str) -> tuple[dict[str, str], Filter, int
     return found, replace(wanted, streams=grant_of(request).streams), after
 
 
-def _export(
+async def _export(
     request: Request, lines: Callable[[EventLog, Filter, int, str | None], Iterator[str]], media_type: str
 ) -> Response:
     """What the log keeps of what is asked for, as `lines` writes it, in slices. Raises WireError 4400."""
     found, wanted, after = _filtered(request)
     service = service_of(request)
     parts = lines(service.log, wanted, after, found.get("log_id"))
-    return StreamingResponse(service.slices.each(parts), media_type=media_type)
+    return await _streamed(service, parts, media_type)
+
+
+async def _streamed(service: Service, parts: Iterator[str], media_type: str) -> Response:
+    """`parts` in slices. Raises sqlite3.Error where the first cannot be made; later it breaks off."""
+    first = await service.slices.make(lambda: next(parts, ""))
+    return StreamingResponse(service.slices.each(chain([first], parts)), media_type=media_type)
 
 
 @routes.get("/v1/detections", response_model=DetectionPage, openapi_extra=operation(*PAGE, BEFORE, LIMIT))
@@ -53,20 +61,20 @@ async def detections(request: Request) -> Response:
     if before is not None and "after" in found:
         raise WireError(4400, "before: found beside after, wanted one of them")
     service = service_of(request)
-    parts = service.slices.each(as_page(service.log, wanted, after, before, limit, found.get("log_id")))
-    return StreamingResponse(parts, media_type="application/json")
+    parts = as_page(service.log, wanted, after, before, limit, found.get("log_id"))
+    return await _streamed(service, parts, "application/json")
 
 
 @routes.get("/v1/detections.csv", response_class=PlainTextResponse, openapi_extra=operation(*PAGE))
 async def detections_csv(request: Request) -> Response:
     """The log as CSV, up to the newest detection at the request."""
-    return _export(request, as_csv, "text/csv; charset=utf-8")
+    return await _export(request, as_csv, "text/csv; charset=utf-8")
 
 
 @routes.get("/v1/detections.jsonl", response_class=PlainTextResponse, openapi_extra=operation(*PAGE))
 async def detections_jsonl(request: Request) -> Response:
     """The log as JSON lines, up to the newest detection at the request."""
-    return _export(request, as_jsonl, "application/jsonl")
+    return await _export(request, as_jsonl, "application/jsonl")
 
 
 @routes.put(

@@ -355,6 +355,7 @@ MUTANTS = (
            "tests/sinks/test_damage.py -k though_nothing"),
     Mutant("log removed", _S + "sinks/writer.py", "if why := self._store.file.fault(new[-1].id):", "if why := \"\":",
            "tests/sinks/test_damage.py -k no_longer_there and file_removed"),
+    Mutant("retention", _S + "sinks/expiry.py", "                between()\n", "", f"{_RETENTION} -k commits_do_not"),
     Mutant("another log", _S + "sinks/event_log.py", "log_id not in (None, self.log_id) or", "",
            "tests/api/test_another_log.py"),
     Mutant("another log", _S + "sinks/reader.py", "            return after > self._last_id()",

@@ -15,7 +15,7 @@ from kws_serve.sinks.event_log import EventLog
 from tests.reliability.test_disk_full import integrity, publish, until
 from tests.sinks.test_event_log import ids, replayed
 
-ROWS = 1000
+ROWS = 2000
 
 
 def overwrite(path: Path, first: int, last: int) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import sqlite3
 import time
@@ -211,6 +212,35 @@ def test_much_is_deleted_in_parts_minute_by_minute(tmp_path, monkeypatch, told):
         expiry.look(NOW_S + 60 * minute, 60.0 * minute)
         assert len(kept(store)) == left
     assert [line.rpartition("ids ")[2] for line in told()] == ["1-100", "101-200", "201-250"]
+    store.close()
+
+
+@pytest.mark.parametrize("keep", [Retention(megabytes=0.2), Retention(days=1.0)], ids=["size", "age"])
+def test_commits_do_not_wait_for_a_deletion(tmp_path, keep):
+    """Between parts of at most so many rows others may write."""
+    store = write(tmp_path / "events.db", [NOW_S - 100 * DAY_S + i for i in range(2000)])
+    expiry = Expiry(store, keep, NOW_S)
+    left = [2000]
+    for minute in range(62):
+        expiry.look(NOW_S + 60 * minute, 60.0 * minute, lambda: left.append(len(kept(store))))
+    assert left[-1] < 1000
+    assert max(before - after for before, after in itertools.pairwise(left)) <= space_module.PART_ROWS
+    store.close()
+
+
+def test_no_look_reads_all_rows(tmp_path):
+    """What is asked each minute goes by an index, whatever the log's size."""
+    store = write(tmp_path / "events.db", [NOW_S] * 10)
+    asked: list[str] = []
+    store.file.writer.set_trace_callback(asked.append)
+    Expiry(store, Retention(megabytes=0.001), NOW_S).look(NOW_S, 0.0)
+    store.space.older_than(NOW_S - 1)
+    store.file.writer.set_trace_callback(None)
+    selects = [sql for sql in asked if sql.startswith("SELECT")]
+    assert len(selects) >= 2
+    for sql in selects:
+        for *_, plan in store.file.read(f"EXPLAIN QUERY PLAN {sql}"):
+            assert not plan.startswith("SCAN") or "LIMIT" in sql, sql
     store.close()
 
 

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from kws_serve.sinks.clock_guard import ClockGuard
-from kws_serve.sinks.space import EXPIRE_ROWS
+from kws_serve.sinks.space import EXPIRE_ROWS, FILLED, PART_ROWS
 from kws_serve.sinks.store import Store
 
 _log = logging.getLogger(__name__)
@@ -47,25 +47,35 @@ class Expiry:
                 newest_s - wall_s,
             )
 
-    def look(self, wall_s: float, monotonic_s: float) -> None:
-        """Delete what is due, a part at a time; to be called every minute or so. Raises sqlite3.Error: what was told as
-        deleted is, and the next look does the rest.
+    def look(self, wall_s: float, monotonic_s: float, between: Callable[[], None] = lambda: None) -> None:
+        """Delete what is due, a part at a time; to be called every minute or so. `between` two parts others may write.
+        Raises sqlite3.Error: what was told as deleted is, and the next look does the rest.
         """
-        keep = self._keep
+        keep, space = self._keep, self._store.space
         believed = self._guard.look(wall_s, monotonic_s)
-        self._delete(self._store.space.oldest_beyond(keep.megabytes), f"the oldest beyond {keep.megabytes:g} MB")
+        if space.used_bytes > keep.megabytes * 1e6:
+            beyond = iter(lambda: space.oldest() if space.used_bytes > FILLED * keep.megabytes * 1e6 else [], [])
+            self._delete(beyond, f"the oldest beyond {keep.megabytes:g} MB", between)
         if not believed or monotonic_s < self._next_by_age_s:
             return
-        old = self._store.space.older_than(wall_s - keep.days * 86400)
-        self._delete(old, f"older than {keep.days:g} days")
-        self._store.space.forget_streams(wall_s - STREAM_S)
+        old = space.older_than(wall_s - keep.days * 86400)
+        parts = (old[at : at + PART_ROWS] for at in range(0, len(old), PART_ROWS))
+        self._delete(parts, f"older than {keep.days:g} days", between)
+        space.forget_streams(wall_s - STREAM_S)
         if len(old) < EXPIRE_ROWS:  # else there may be more
             self._next_by_age_s = monotonic_s + BY_AGE_S
 
-    def _delete(self, ids: Sequence[int], why: str) -> None:
-        if ids:
-            self._store.space.forget(ids)
-            _log.info("event log: deleted %d detections %s: ids %s", len(ids), why, spans(ids))
+    def _delete(self, parts: Iterator[list[int]], why: str, between: Callable[[], None]) -> None:
+        """Delete `parts` of ascending ids, at most EXPIRE_ROWS, and tell which went."""
+        gone: list[int] = []
+        try:
+            while len(gone) < EXPIRE_ROWS and (part := next(parts, [])):
+                self._store.space.forget(part)
+                gone += part
+                between()
+        finally:
+            if gone:
+                _log.info("event log: deleted %d detections %s: ids %s", len(gone), why, spans(gone))
 
 
 def spans(ids: Sequence[int]) -> str:

@@ -112,6 +112,7 @@ class LogFile:
         self.writer = connect(self.path)
         migrate(self.writer, self.path)
         self._reader = connect(self.path)
+        self._checker = connect(self.path)  # the writing thread's, which waits for no reader
         self.log_id = str(self.read("SELECT value FROM meta WHERE key = 'log_id'")[0][0])
         for order in ("ASC", "DESC"):
             self.read(f"SELECT * FROM detections ORDER BY id {order} LIMIT 1")
@@ -132,13 +133,15 @@ class LogFile:
 
     def fault(self, last_id: int = 0) -> str:
         """What is wrong with the file itself; empty: nothing. `last_id`: what was just written, and has to be found by
-        the reading connection. In the writing thread.
+        another connection. In the writing thread.
         """
         if not self.damage and last_id:
-            with contextlib.suppress(sqlite3.Error):
-                found = self.read("SELECT max(id) FROM detections")[0][0]
+            try:
+                (found,) = self._checker.execute("SELECT max(id) FROM detections").fetchone()
                 if (found or 0) < last_id:
                     self.damage = f"found id {found} in {self.path} after {last_id} was written"
+            except sqlite3.Error as e:
+                self.damage = f"{e}" if is_damage(e) else ""
         return self.damage or self._identity.fault()
 
     def replace(self, found: Salvaged) -> None:
@@ -158,7 +161,7 @@ class LogFile:
 
     def _disconnect(self) -> None:
         self._closed = True
-        for name in ("_reader", "writer"):
+        for name in ("_reader", "_checker", "writer"):
             with contextlib.suppress(AttributeError, sqlite3.Error):
                 getattr(self, name).close()
 
@@ -238,6 +241,7 @@ class LogFile:
         """Close the file and let others have it. Safe to call twice."""
         with self._reading:
             self._reader.close()
+        self._checker.close()
         self.writer.close()
         with contextlib.suppress(OSError):
             os.close(self._lock)

@@ -164,8 +164,17 @@ class Writer:
         self._positions.look(now_s)
         if now_s >= self._next_expire_s:
             self._next_expire_s = now_s + EXPIRE_S
-            self._expiry.look(time.time(), time.monotonic())
+            self._expiry.look(time.time(), time.monotonic(), self._commit_what_came)
             self._store.file.keep_reserve()
+
+    def _commit_what_came(self) -> None:
+        """Between two parts of a longer work. Raises sqlite3.Error where that cannot go on: commits fail."""
+        with self._changed:
+            batch, self._inbox = self._inbox, []
+        if batch:
+            self._commit(batch)
+        if self.fault:
+            raise sqlite3.OperationalError(self.fault)
 
     def _commit(self, batch: list[Detection | StreamDone]) -> None:
         """Give ids, commit, hand on."""

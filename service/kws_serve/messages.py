@@ -131,7 +131,10 @@ class Gap:
 
 @dataclass(frozen=True, slots=True)
 class Hole:
-    """Ids [first, last] that the log does not have, and why: retention, not_durable or damaged. Told as `log_gap`."""
+    """Ids [first, last] that the log does not have, and why: retention, not_durable, damaged or restored.
+
+    On the wire: `log_gap`.
+    """
 
     first: int
     last: int

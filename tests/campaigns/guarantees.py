@@ -378,6 +378,13 @@ DELIVERY = (
          f"{_RETENTION}::test_the_clock_is_believed_after_an_hour_in_which_both_agreed_and_never_else",
          f"{_RETENTION}::test_only_rows_that_are_old_themselves_go_and_each_missing_id_is_told"),
         "1970, 100 days ahead, one row of 1970; 500 random sequences of looks", "0 rows; as an oracle says"),
+    Row("backup", "A restored backup tells exactly what it lacks, or is another log; no id means two things",
+        "`sinks/given.py`, `sinks/log_file.py` _compare_ids",
+        tuple(f"tests/sinks/test_backup.py::test_{name}" for name in (
+            "restored_elsewhere_it_is_another_log_without_a_gap",
+            "restored_in_its_place_what_it_lacks_is_told_exactly", "a_copy_of_the_stopped_services_file_is_whole",
+            "a_copy_of_all_files_goes_on_as_the_same_log", "a_copy_of_the_running_services_file_alone_opens")),
+        "6 copies", "a gap of the 30 ids it lacks, or none; before: of 1,000,000"),
     Row("retention", "What is due to go is found by an index and deleted in parts, between which commits go on",
         "`sinks/expiry.py`, `sinks/space.py`",
         (f"{_RETENTION}::test_commits_do_not_wait_for_a_deletion", f"{_RETENTION}::test_no_look_reads_all_rows"),

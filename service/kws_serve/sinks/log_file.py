@@ -4,14 +4,16 @@ WAL with `synchronous=FULL`: what a commit returned from survives `kill -9` and 
 its word). One connection writes, from one thread at a time; another reads, from any thread.
 
 Beside the file lie `.lock` (held while a service has it), `.reserve` (room for a start on a full disk) and
-`.all-logged` (there while every id that was given is in the file).
+`.all-logged` or `.not-logged` (see Given).
 """
 
 from __future__ import annotations
 
 import contextlib
 import fcntl
+import logging
 import os
+import secrets
 import sqlite3
 import threading
 import time
@@ -20,10 +22,13 @@ from pathlib import Path
 from typing import Any
 
 from kws_serve.messages import Hole
+from kws_serve.sinks.given import Given
 from kws_serve.sinks.holes import note_hole
 from kws_serve.sinks.identity import Identity
 from kws_serve.sinks.salvage import Salvaged, salvage
 from kws_serve.sinks.schema import LogError, LogInUse, connect, is_damage, migrate, transaction
+
+_log = logging.getLogger(__name__)
 
 SKIPPED_IDS = 1_000_000
 """How far ids jump where the last run may have pushed some that it could not log, so that none is ever given twice: at
@@ -49,7 +54,7 @@ class LogFile:
         self._identity = Identity(())
         self._closed = True  # there is no connection to read from
         self._reserve = Path(f"{path}.reserve")
-        self._mark = Path(f"{path}.all-logged")
+        self.given = Given(path)
         self._reading = threading.Lock()
         self._lock = self._locked()
         try:
@@ -102,15 +107,14 @@ class LogFile:
             self.replace(found)
             self.new = found.log_id is None
             known = found.last_id is not None
-        if self.new:
-            self.mark_all_logged(True)
-        elif not (known and self._mark.exists()):
-            self._skip_ids()
+        self._compare_ids(known)
 
     def _connect(self) -> None:
         """Both connections, and a look at both ends of what is there. Raises sqlite3.Error."""
         self.writer = connect(self.path)
         migrate(self.writer, self.path)
+        with contextlib.suppress(sqlite3.OperationalError):  # a copy of the file alone then has its tables at least
+            self.writer.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
         self._reader = connect(self.path)
         self._checker = connect(self.path)  # the writing thread's, which waits for no reader
         self.log_id = str(self.read("SELECT value FROM meta WHERE key = 'log_id'")[0][0])
@@ -205,27 +209,32 @@ class LogFile:
         return int(row[0][0]) if row else 0
 
     def mark_all_logged(self, logged: bool) -> None:
-        """Note beside the log whether every id that was given is in it: a file that is there, or is not.
-
-        Taking a file away needs no space, so it works on a full disk too. Raises OSError: what the next start finds is
+        """Note beside the log whether every id that was given is in it. Raises OSError: what the next start finds is
         then uncertain.
         """
-        if logged:
-            self._mark.touch(mode=0o600)
-        else:
-            self._mark.unlink(missing_ok=True)
-        folder = os.open(self.path.parent, os.O_RDONLY | os.O_DIRECTORY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
+        self.given.mark(logged)
 
-    def _skip_ids(self) -> None:
-        """The last run died while it gave ids that it could not log: leave room, so that none is given again."""
-        last = self.last_id
-        with transaction(self.writer) as db:
-            note_hole(db, Hole(last + 1, last + SKIPPED_IDS, "not_durable"))
+    def _compare_ids(self, known: bool) -> None:
+        """Hold the ids that were given against those of the file, so that none is given again unnoticed. `known`:
+        whether the file tells its newest.
+        """
+        last, given = self.last_id, self.given.newest_id
+        hole = None
+        if given is None and not self.new:  # a copy or a backup: what else was given after it is not known here
+            self.log_id = secrets.token_hex(8)
+            with transaction(self.writer) as db:
+                db.execute("UPDATE meta SET value = ? WHERE key = 'log_id'", (self.log_id,))
+            _log.warning("event log: found %s without the note beside it; it goes on as another log", self.path)
+        elif not self.new and not (known and self.given.all_logged):
+            hole = Hole(last + 1, last + SKIPPED_IDS, "not_durable")
+        elif given is not None and given > last:
+            hole = Hole(last + 1, given, "restored")
+            _log.warning("event log: %s lacks ids %d to %d: it is older than these", self.path, hole.first, given)
+        if hole:
+            with transaction(self.writer) as db:
+                note_hole(db, hole)
         self.mark_all_logged(True)
+        self.given.note(self.last_id)
 
     def read(self, sql: str, values: Sequence[object] = ()) -> list[Any]:
         """The rows of a query, as the last commit left them. Any thread. Raises sqlite3.Error."""
@@ -242,6 +251,7 @@ class LogFile:
         with self._reading:
             self._reader.close()
         self._checker.close()
+        self.given.close()
         self.writer.close()
         with contextlib.suppress(OSError):
             os.close(self._lock)

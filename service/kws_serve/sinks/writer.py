@@ -188,6 +188,7 @@ class Writer:
                 for e in events
             ]
             self.last_id = new[-1].id
+            self._store.file.given.note(self.last_id)
         self._delivery.committed(events)
 
     def _written(self, new: list[Detection]) -> bool:

@@ -11,6 +11,7 @@ from kws_serve.messages import Detection, Hole, JsonObject
 from kws_serve.sinks.filter import Filter, Logged
 from kws_serve.sinks.holes import explained
 from kws_serve.sinks.log_file import LogFile
+from kws_serve.sinks.salvage import Read
 from kws_serve.sinks.schema import COLUMNS
 
 
@@ -35,22 +36,12 @@ class History:
         if upto is not None:
             condition, values = f"{condition} AND id <= ?", [*values, upto]
         order = "DESC" if newest_first else "ASC"
-        found = self._read(
-            f"SELECT {','.join(COLUMNS)}, review FROM detections WHERE id > ?{condition} ORDER BY id {order} LIMIT ?",
-            (after, *values, limit),
-        )
-        if len(found) < limit and wanted == Filter() and not newest_first:
-            self._check_end(found[-1][0] if found else after, upto)
+        sql = f"SELECT {','.join(COLUMNS)}, review FROM detections WHERE id > ?{condition} ORDER BY id {order} LIMIT ?"
+        with self._file.snapshot() as read:
+            found = read(sql, (after, *values, limit))
+            if len(found) < limit and wanted == Filter() and not newest_first:
+                _check_end(read, found[-1][0] if found else after, 2**63 - 1 if upto is None else upto)
         return [_logged(row) for row in found]
-
-    def _check_end(self, last: int, upto: int | None) -> None:
-        """Before a damaged page SQLite may end a query as if there was no more. Raises sqlite3.Error."""
-        rest = self._read(
-            "SELECT id FROM detections WHERE id > ? AND id <= ? LIMIT 1", (last, 2**63 - 1 if upto is None else upto)
-        )
-        if rest and upto is not None:  # else it may have come meanwhile
-            self._file.damage = f"found no row after id {last} at first, then id {rest[0][0]}"
-            raise sqlite3.DatabaseError(self._file.damage)
 
     def holes(self, after: int, upto: int) -> list[Hole]:
         """Ids in (after, upto] that the file does not have.
@@ -98,6 +89,15 @@ class History:
             (name, epoch),
         )
         return {(model, label): float(s) for model, label, s in rows}
+
+
+def _check_end(read: Read, last: int, upto: int) -> None:
+    """See that ids in (last, upto] have no rows: before a damaged page SQLite may end a query as if there was no more.
+
+    Raises sqlite3.Error.
+    """
+    if rest := read("SELECT id FROM detections WHERE id > ? AND id <= ? LIMIT 1", (last, upto)):
+        raise sqlite3.OperationalError(f"found no row after id {last} at first, then id {rest[0][0]}")
 
 
 def _logged(row: Sequence[Any]) -> Logged:

@@ -17,7 +17,7 @@ import secrets
 import sqlite3
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +25,7 @@ from kws_serve.messages import Hole
 from kws_serve.sinks.given import Given
 from kws_serve.sinks.holes import note_hole
 from kws_serve.sinks.identity import Identity
-from kws_serve.sinks.salvage import Salvaged, salvage
+from kws_serve.sinks.salvage import Read, Salvaged, salvage
 from kws_serve.sinks.schema import LogError, LogInUse, connect, is_damage, migrate, transaction
 
 _log = logging.getLogger(__name__)
@@ -238,9 +238,25 @@ class LogFile:
 
     def read(self, sql: str, values: Sequence[object] = ()) -> list[Any]:
         """The rows of a query, as the last commit left them. Any thread. Raises sqlite3.Error."""
+        with self._noticing(), self._reading:
+            return self._reader.execute(sql, values).fetchall()
+
+    @contextlib.contextmanager
+    def snapshot(self) -> Iterator[Read]:
+        """Several queries of one moment: `read` itself sees what was committed between two. Raises sqlite3.Error."""
+        with self._noticing(), self._reading:
+            self._reader.execute("BEGIN")
+            try:
+                yield lambda sql, values: self._reader.execute(sql, values).fetchall()
+            finally:
+                with contextlib.suppress(sqlite3.Error):
+                    self._reader.execute("ROLLBACK")
+
+    @contextlib.contextmanager
+    def _noticing(self) -> Iterator[None]:
+        """Damage that a query finds is noted, for the writing thread to mend it."""
         try:
-            with self._reading:
-                return self._reader.execute(sql, values).fetchall()
+            yield
         except sqlite3.Error as e:
             if is_damage(e):
                 self.damage = f"{e}"

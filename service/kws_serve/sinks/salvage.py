@@ -57,6 +57,7 @@ def salvage(read: Read, target: Path, log_id: str | None = None, last_id: int | 
         for table, columns in (("gaps", 3), ("streams", 4), ("overrides", 2)):
             _copy(read, db, table, columns)
         _copy_rows(read, db, found)
+        _note_missing(db, found)
         with transaction(db):
             if log_id is not None:
                 db.execute("UPDATE meta SET value = ? WHERE key = 'log_id'", (log_id,))
@@ -115,6 +116,16 @@ def _copy_rows(read: Read, db: sqlite3.Connection, found: Salvaged) -> None:
             todo.append((told[-1] + 1, last))
 
 
+def _note_missing(db: sqlite3.Connection, found: Salvaged) -> None:
+    """Where something is damaged, what is missing between rows is lost too: a query may step over a page in silence."""
+    if found.lost:
+        missing = db.execute(
+            "SELECT before + 1, id - 1 FROM (SELECT id, lag(id, 1, id - 1) OVER (ORDER BY id) AS before "
+            "FROM detections) WHERE id > before + 1"
+        )
+        found.lost += [Hole(first, last, "damaged") for first, last in missing]
+
+
 _IN_PLACES = ("database disk image is malformed", "Could not decode")
 """Messages of damage that may be in one place; others are of the whole file."""
 
@@ -134,15 +145,20 @@ def _note_lost(db: sqlite3.Connection, found: Salvaged) -> None:
     if newest is None:
         newest = db.execute("SELECT max(id) FROM detections").fetchone()[0] or 0
     known = [Hole(*row) for row in db.execute("SELECT first, last, reason FROM gaps").fetchall()]
-    spans: list[Hole] = []
-    for hole in sorted(found.lost, key=lambda h: h.first):
-        if spans and spans[-1].last == hole.first - 1:
-            spans[-1] = Hole(spans[-1].first, hole.last, hole.reason)
-        else:
-            spans.append(hole)
-    cut = [Hole(h.first, min(h.last, newest), h.reason) for h in spans if h.first <= newest]
+    cut = [Hole(h.first, min(h.last, newest), h.reason) for h in _merged(found.lost) if h.first <= newest]
     found.lost = [p for h in cut for p in explained(h.first, h.last, known, h.reason) if p.reason == h.reason]
     for hole in found.lost:
         note_hole(db, hole)
     if newest:
         note_given(db, newest)
+
+
+def _merged(holes: list[Hole]) -> list[Hole]:
+    """The same ids in as few holes as can be, ascending."""
+    spans: list[Hole] = []
+    for hole in sorted(holes, key=lambda h: h.first):
+        if spans and hole.first <= spans[-1].last + 1:
+            spans[-1] = Hole(spans[-1].first, max(spans[-1].last, hole.last), hole.reason)
+        else:
+            spans.append(hole)
+    return spans

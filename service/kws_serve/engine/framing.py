@@ -121,6 +121,20 @@ class Framing:
         last_end_16k = first_end_16k + (m - 1) * self.hop_16k
         return Frames(frames, first_end_16k, last_end_16k, self._powers(windows) if powers else None)
 
+    def done(self, slots: Int64Array) -> Int64Array:
+        """Frames of these streams that were computed, (k,)."""
+        return self._done[slots]
+
+    def skip(self, slots: Int64Array, upto: Int64Array) -> None:
+        """Give up frames of these streams that could not be computed, up to `upto` (k,). The next ones are what they
+        would have been; where samples at 8 kHz are lacking they hear zeros.
+        """
+        self._done[slots] = upto
+        if self.ring_8k:
+            for slot, frames in zip(slots.tolist(), upto.tolist(), strict=True):
+                lacking = frames * self.hop_samples - self.early - int(self.ring_8k.written[slot])
+                self.ring_8k.write(slot, np.zeros(max(0, lacking), np.int16))
+
     def _powers(self, windows: Float32Array) -> Float32Array:
         """Mean squares (k, p) of the patch hops of windows (k, m, ...): of the last `hop_samples` of each window."""
         k, m = windows.shape[:2]

@@ -68,11 +68,6 @@ class Lane:
         for model in self.models:
             model.ensure(n_streams)
 
-    def reset(self, slot: int, at_16k: int) -> list[tuple[LaneModel, Firing]]:
-        """Forget stream `slot`; what was on ends at `at_16k`."""
-        self.framing.reset(slot)
-        return [(model, firing) for model in self.models for firing in model.reset(slot, at_16k)]
-
     def advance(self, slots: Int64Array, ring: SampleRing, limit_16k: Int64Array) -> Iterable[Outcome]:
         """Process what is complete on these streams up to `limit_16k` (k,) of the 16 kHz ring."""
         if not len(slots):
@@ -80,9 +75,14 @@ class Lane:
         used = np.logical_or.reduce([m.enabled[slots] for m in self.models])
         for some, m in self.framing.due(slots[used], limit_16k[used]):
             powers = any(model.detector.listens_around for model in self.models)
-            new = self.framing.advance(some, m, ring, powers=powers)
-            if self.on_frames:
-                self.on_frames(self, some, new.frames, new.first_16k)
+            upto = self.framing.done(some) + m
+            try:
+                new = self.framing.advance(some, m, ring, powers=powers)
+                if self.on_frames:
+                    self.on_frames(self, some, new.frames, new.first_16k)
+            except Exception as e:  # a fault of ours: other lanes, and what comes next, must not suffer
+                self._give_up(some, upto, m, e)
+                continue
             for model in tuple(self.models):
                 mine = model.enabled[some]
                 if mine.any() and (outcome := self._outcome(model, some[mine], of_rows(new, mine))):
@@ -101,16 +101,27 @@ class Lane:
                     raise
                 model = self._roll_back(model, e)
                 scores = model.advance(frames, slots)
-        except BackendError as e:
-            if str(e) != model.error:
-                _log.error("model %s: %s", model.name, e)
-            model.failed_patches += len(slots) * (frames.shape[1] // self.framing.patch_hop_frames)
-            model.error = str(e)
+            model.recent.push(slots, scores)
+            firings = model.detector.update(slots, scores, new.last_16k, new.powers)
+        except Exception as e:  # also a fault of ours: other models must not suffer
+            self._lost(model, len(slots) * (frames.shape[1] // self.framing.patch_hop_frames), e)
             return None
         model.patches += scores.shape[0] * scores.shape[1]
-        model.recent.push(slots, scores)
-        firings = model.detector.update(slots, scores, new.last_16k, new.powers)
         return Outcome(model, slots, scores, new.last_16k, firings)
+
+    def _give_up(self, slots: Int64Array, upto: Int64Array, m: int, why: Exception) -> None:
+        """The last m frames up to `upto` (k,) cannot be computed: every model loses its patches of them."""
+        self.framing.skip(slots, upto)
+        for model in self.models:
+            self._lost(model, int(model.enabled[slots].sum()) * (m // self.framing.patch_hop_frames), why)
+
+    def _lost(self, model: LaneModel, patches: int, why: Exception) -> None:
+        """Count patches that a model could not compute, and tell why, once."""
+        if str(why) != model.error:
+            trace = None if isinstance(why, BackendError) else why
+            _log.error("model %s: %s", model.name, why, exc_info=trace)
+        model.failed_patches += patches
+        model.error = str(why) or type(why).__name__
 
     def _roll_back(self, model: LaneModel, why: BackendError) -> LaneModel:
         """The model that `model` had replaced, in its place again."""

@@ -100,8 +100,9 @@ class Models:
     def swap(self, group: list[LoadedModel]) -> Future[None]:
         """Put a newly loaded model (on each backend) in the place of the one of its name, before the next tick.
 
-        Raises ValueError where it hears otherwise than the one before: other front end, patch, patch hop or backends.
-        Then nothing has changed, and `group` is still open.
+        The result can be cancelled, and the swap with it, until it is under way. Raises ValueError, at once or as the
+        result, where it hears otherwise than the one before (other front end, patch, patch hop or backends) or could
+        not be put in. Then nothing has changed, and `group` is still open.
         """
         new = group[0].spec
         if new.name not in self.specs:
@@ -128,11 +129,23 @@ class Models:
         with self._lock:
             swaps, self._swaps = self._swaps, []
         for group, done in swaps:
-            self._note(group)
-            name = group[0].spec.name
-            (lane,) = [lane for lane in self.lanes if lane.model(name)]
-            yield lane.swap(group, self.settings(name))
-            done.set_result(None)
+            if not done.set_running_or_notify_cancel():  # given up: not done later either
+                continue
+            before = [m for m in self.loaded if m.spec.name == group[0].spec.name]
+            try:
+                yield self._swapped(group)
+            except Exception as e:
+                _log.exception("model %s: not reloaded", group[0].spec.name)
+                self._note(before)
+                done.set_exception(ValueError(f"engine: {e}; nothing has changed"))
+            else:
+                done.set_result(None)
+
+    def _swapped(self, group: list[LoadedModel]) -> tuple[LaneModel, LaneModel]:
+        self._note(group)
+        name = group[0].spec.name
+        (lane,) = [lane for lane in self.lanes if lane.model(name)]
+        return lane.swap(group, self.settings(name))
 
     def note_roll_backs(self, lane: Lane) -> None:
         """Models on trial that failed: the ones before are back."""

@@ -4,8 +4,10 @@ what it decides is dressed, and who has ended leaves.
 
 from __future__ import annotations
 
+import contextlib
+import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
@@ -23,6 +25,17 @@ from kws_serve.engine.stream import Stream
 from kws_serve.engine.turns import Turns
 from kws_serve.engine.viewers import Viewers
 from kws_serve.messages import Event, Float64Array, Int64Array, ScoresRow, StreamDone
+
+_log = logging.getLogger(__name__)
+
+
+@contextlib.contextmanager
+def _told(what: str) -> Iterator[None]:
+    """A fault of ours in here costs nothing but what is in here."""
+    try:
+        yield
+    except Exception:
+        _log.exception("engine: %s failed", what)
 
 
 class Tick:
@@ -54,9 +67,11 @@ class Tick:
     def run(self, now_s: float) -> list[Event]:
         """Process what is complete; events in order per stream. Patches that a broken model loses are counted."""
         events: list[Event] = []
-        self._models.apply_settings()
-        for old, new in self._models.apply_swaps():
-            self._end_before(old, new, events)
+        with _told("settings"):
+            self._models.apply_settings()
+        with _told("reload"):
+            for old, new in self._models.apply_swaps():
+                self._end_before(old, new, events)
         streams, waiting = self.turns.of(self._with_something(), self._load.share)
         self._dirty.update(stream.slot for stream in waiting)
         if not streams:
@@ -64,19 +79,29 @@ class Tick:
         began_s, before_s = time.monotonic(), _taken_s(streams)
         self._admit()
         for stream in streams:
-            self._take(stream, now_s, events)
+            try:
+                self._take(stream, now_s, events)
+            except Exception:
+                self._lose(stream)
         events += self._decide(streams)
         live_s, free_s = (_taken_s(streams) - before_s).tolist()
         self.turns.note(live_s, free_s, time.monotonic() - began_s)
-        self._accounts.check(streams)
-        if self._viewers:
-            self._viewers.levels(streams)
+        with _told("accounts and levels"):
+            self._accounts.check(streams)
+            if self._viewers:
+                self._viewers.levels(streams)
         for stream in streams:
             if stream.zeros_left == 0:
                 self._finish(stream, events)
             elif stream.waiting:
                 self._dirty.add(stream.slot)
         return events
+
+    def _lose(self, stream: Stream) -> None:
+        """A fault of ours while a stream's samples were taken: it goes on with the next, or ends if there are none."""
+        _log.exception("stream %s: samples up to %d could not be taken", stream.name, stream.processed_samples)
+        if stream.drained:
+            stream.zeros_left = 0
 
     def _with_something(self) -> list[Stream]:
         """The streams to look at; the set may grow meanwhile, so slots are taken one at a time (set.pop is atomic)."""
@@ -129,10 +154,12 @@ class Tick:
         decided: list[Decided] = []
         for lane in self._models.lanes:
             lane.on_frames = self._dressing.frames if self._viewers else None
-            for outcome in lane.advance(slots, self.ring, self._limits(streams, slots, lane.framing.patch_16k)):
-                self._dressing.publish(outcome, decided)
-            if lane.rolled_back:
-                self._models.note_roll_backs(lane)
+            with _told(f"lane of {lane.models[0].name}"):
+                for outcome in lane.advance(slots, self.ring, self._limits(streams, slots, lane.framing.patch_16k)):
+                    with _told(f"model {outcome.model.name}"):
+                        self._dressing.publish(outcome, decided)
+                if lane.rolled_back:
+                    self._models.note_roll_backs(lane)
         decided.sort(key=lambda e: e.end_s if isinstance(e, ScoresRow) else e.decided_s)
         return decided
 
@@ -147,17 +174,21 @@ class Tick:
     def _reset(self, stream: Stream, events: list[Event]) -> None:
         """Forget the stream's past in every stage; what was on ends."""
         at_16k = int(self.ring.written[stream.slot])
+        for model in self._models.each():
+            with _told(f"model {model.name}"):
+                for firing in model.reset(stream.slot, at_16k):
+                    events += self._dressing.detections(stream, model, firing)
         for lane in self._models.lanes:
-            for model, firing in lane.reset(stream.slot, at_16k):
-                events += self._dressing.detections(stream, model, firing)
+            lane.framing.reset(stream.slot)
         self.ring.reset(stream.slot)
         self._evidence.reset(stream.slot)
         stream.resampler = type(stream.resampler)(stream.rate_hz)
 
     def _finish(self, stream: Stream, events: list[Event]) -> None:
         """The stream's last tick: close what is on, give back slot and name."""
-        self._reset(stream, events)
-        self._viewers.closed(stream)
+        with _told(f"stream {stream.name}"):
+            self._reset(stream, events)
+            self._viewers.closed(stream)
         if not stream.abandoned:
             events.append(StreamDone(stream.name, stream.received_samples, stream.epoch, stream.rate_hz))
         self._slots.free_name(stream)

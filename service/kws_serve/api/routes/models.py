@@ -105,14 +105,14 @@ async def _aside(load: Callable[[], list[LoadedModel]]) -> list[LoadedModel]:
 
 
 async def swapped(engine: Engine, group: list[LoadedModel]) -> None:
-    """Switch to a loaded model. Raises ValueError: refused, and closed; or not done in time, where the engine still
-    switches as soon as it runs.
-    """
+    """Switch to a loaded model. Raises ValueError: refused or not done in time; then it is closed, not done later."""
     try:
-        swap = asyncio.wrap_future(engine.swap(group))
-        await asyncio.wait_for(asyncio.shield(swap), SWAP_S)  # the engine could not answer one that was given up
-    except TimeoutError:
-        raise ValueError("engine: found no patch hop in time, wanted it to run") from None
+        future = engine.swap(group)
+        swap = asyncio.wrap_future(future)
+        await asyncio.wait({swap}, timeout=SWAP_S)
+        if not swap.done() and future.cancel():
+            raise ValueError("engine: found no patch hop in time, wanted it to run; nothing has changed")
+        await swap  # done, or just under way
     except ValueError:
         for model in group:
             model.backend.close()

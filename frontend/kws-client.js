@@ -9,6 +9,9 @@ const REFUSED = 4400; // the service's own close codes begin here
 const LONGEST_MESSAGE_BYTES = 128 * 1024;
 const SAMPLES = { s16le: Int16Array, f32le: Float32Array };
 
+/** What a sender keeps for one who does not iterate: 80 s of scores of a model at 20 ms. */
+export const INBOX_MESSAGES = 4096;
+
 /** What a sender keeps for a service that has to be told again. */
 export const RING_S = 10;
 
@@ -304,6 +307,7 @@ export class AudioSender {
   #ended = false;
   #format;
   #inbox = /** @type {any[]} */ ([]);
+  #skipped = 0;
   #kept;
   #largest;
   #next = 0; // after the last one that was given to us
@@ -390,16 +394,32 @@ export class AudioSender {
   }
 
   /**
-   * What the service says, acknowledgements aside; ends with `done`.
-   * @returns {AsyncGenerator<Detection | Scores | Gap | Done>}
+   * What the service says, acknowledgements aside; ends with `done`. `skipped` tells how many were left out because nobody
+   * took them: the oldest of more than INBOX_MESSAGES.
+   * @returns {AsyncGenerator<Detection | Scores | Gap | Skipped | Done>}
    */
   async *[Symbol.asyncIterator]() {
     for (;;) {
       while (this.#inbox.length === 0) await new Promise((resolve) => this.#waiting.add(resolve));
       if (this.#inbox[0] instanceof ServiceError) throw this.#inbox[0]; // stays, for whoever asks again
+      if (this.#skipped) {
+        const n = this.#skipped;
+        this.#skipped = 0;
+        yield { type: "skipped", n };
+        continue;
+      }
       const message = this.#inbox.shift();
       yield message;
       if (message.type === "done") return;
+    }
+  }
+
+  /** @param {any} message */
+  #keep(message) {
+    this.#inbox.push(message);
+    if (this.#inbox.length > INBOX_MESSAGES) {
+      this.#inbox.shift();
+      this.#skipped++;
     }
   }
 
@@ -442,7 +462,7 @@ export class AudioSender {
         if (FINAL.has(message.code)) this.#stop(new ServiceError(message.code, message.message)); // else the close follows
       }
       else if (message.type === "ack") this.#acked = message.sample;
-      else this.#inbox.push(message);
+      else this.#keep(message);
       this.#wake();
     }
   }

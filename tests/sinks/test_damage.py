@@ -196,3 +196,14 @@ def test_a_mark_that_would_be_lost_is_refused(tmp_path):
     until(lambda: works(log))
     assert log.review(ids(log)[-1], "right")
     log.close()
+
+
+def test_damage_that_only_one_who_asks_finds_is_mended_too(tmp_path):
+    log = EventLog(tmp_path / "events.db")
+    publish(log, 1, 500)
+    checkpointed(log.store.path)
+    middle(log.store.path)
+    with pytest.raises(sqlite3.Error):
+        ids(log)
+    until(lambda: works(log))
+    log.close()

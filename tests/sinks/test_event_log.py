@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import csv
 import io
 import json
 import sqlite3
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from kws_serve.api.export import COLUMNS, as_csv, as_jsonl
-from kws_serve.messages import Detection, Hole
-from kws_serve.sinks import schema
+from kws_serve.messages import Detection, Hole, StreamDone
+from kws_serve.sinks import schema, writer
 from kws_serve.sinks.event_log import EventLog
 from kws_serve.sinks.expiry import Retention
 from kws_serve.sinks.filter import Filter
@@ -34,6 +35,14 @@ def log(tmp_path: Path) -> Iterator[EventLog]:
     opened = EventLog(tmp_path / "events.db")
     yield opened
     opened.close()
+
+
+def until(condition: Callable[[], object]) -> None:
+    for _ in range(1000):
+        if condition():
+            return
+        time.sleep(0.01)
+    raise AssertionError("it never came to be")
 
 
 def ids(log: EventLog, after: int = 0, **wanted: object) -> list[int]:
@@ -272,6 +281,37 @@ def test_the_streams_of_an_earlier_run_are_known(log, tmp_path):
     assert store.history.streams() == {"a": {"e1": 16000}, "b": {"e2": 5}}
     assert store.history.decided("a", "e1") == {("m", "yes"): 1 / 16000 + 1}
     store.close()
+
+
+def test_positions_are_noted_though_nothing_is_detected(log):
+    """A stream that has begun and found nothing yet is known to the log all the same, and forgotten when it is gone."""
+    here = [("a", "e1", 16000)]
+    log.positions.source = lambda _: here
+    until(lambda: log.store.history.streams() == {"a": {"e1": 16000}})
+    here.clear()
+    until(lambda: log.store.history.streams() == {})
+
+
+def test_what_the_disk_holds_up_is_bounded_and_told(tmp_path, monkeypatch):
+    """While a commit hangs, what waits for it is bounded: the oldest beyond it get ids, and are a gap."""
+    monkeypatch.setattr(writer, "INBOX", 100)
+    log = EventLog(tmp_path / "events.db")
+    pushed: list[int] = []
+    log.on_commit = lambda found: pushed.extend(d.id for d in found)
+    with contextlib.closing(sqlite3.connect(log.store.path, isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        log.publish([detection(0)])
+        until(lambda: log._writer._inbox == [])  # it waits for the lock
+        for i in range(1, 251):
+            log.publish([detection(i), *([StreamDone("s", 5, "e")] if i == 1 else [])])
+        assert len(log._writer._inbox) == 101
+        other.execute("ROLLBACK")
+    assert log.flush(20)
+    assert pushed == [1, *range(152, 252)]
+    assert [m for m in replayed(log) if m["type"] == "log_gap"] == [
+        {"type": "log_gap", "from": 2, "to": 151, "reason": "not_durable"}
+    ]
+    log.close()
 
 
 def test_a_hole_at_the_end_is_told_too(log):

@@ -48,7 +48,7 @@ def _query(ws: WebSocket, engine: Engine) -> tuple[str, str]:
 async def _send(ws: WebSocket, engine: Engine, stream: str, model: str) -> None:
     queue = _Queue(asyncio.get_running_loop())
     viewer = Viewer(stream, model, queue.put)
-    engine.viewers.join(viewer, engine.streams.get(stream))
+    engine.viewers.join(viewer)
     try:
         while True:
             for message in await queue.take():

@@ -37,7 +37,7 @@ class Timeline:
         self._engine = engine
         self._viewers = [Viewer(stream, name, track.take) for name, track in self._tracks.items()]
         for viewer in self._viewers:
-            engine.viewers.join(viewer, None)
+            engine.viewers.join(viewer)
 
     def close(self) -> None:
         """The recording has ended."""

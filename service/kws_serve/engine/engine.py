@@ -39,12 +39,12 @@ class Engine:
         self.on_input: Callable[[], None] = lambda: None
         self.load = Load()
         self.evidence = EvidenceBook()
-        self.viewers = Viewers()
         self._models = Models(models)
         self.models = self._models.specs  # by name; a reload changes it in place
         self.lanes = self._models.lanes
         self._slots = Slots(self.load)
         self.streams = self._slots.by_name  # the open ones
+        self.viewers = Viewers(self.streams.get)
         self._accounts = Accounts(self._slots)
         self._tick = Tick(self._slots, self._models, self._accounts, self.evidence, self.viewers, self.load)
 
@@ -78,7 +78,7 @@ class Engine:
             stream = self._slots.join(lambda slot: make(slot=slot, wake=self._woken, resumed=resumed))
         if resumed:
             stream.skip(resumed.first_sample - stream.base_sample, "restart")
-        self.viewers.opened(stream)
+        self.viewers.changed(name)
         return stream
 
     def _wanted(self, name: str, rate_hz: int, models: Sequence[str] | None) -> tuple[str, ...]:

@@ -188,10 +188,10 @@ class Tick:
         """The stream's last tick: close what is on, give back slot and name."""
         with _told(f"stream {stream.name}"):
             self._reset(stream, events)
-            self._viewers.closed(stream)
         if not stream.abandoned:
             events.append(StreamDone(stream.name, stream.received_samples, stream.epoch, stream.rate_hz))
         self._slots.free_name(stream)
+        self._viewers.changed(stream.name)
         self._dressing.leave(stream)
         with self._slots.lock:
             self._accounts.close(stream)

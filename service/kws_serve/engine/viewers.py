@@ -28,7 +28,9 @@ class Viewer:
 class Viewers:
     """All of them. Joins and leaves from any thread; the engine's thread tells them what there is."""
 
-    def __init__(self) -> None:
+    def __init__(self, open_stream: Callable[[str], Stream | None]) -> None:
+        """`open_stream`: who is open under a name now."""
+        self._open_stream = open_stream
         self._by_stream: dict[str, tuple[Viewer, ...]] = {}
         self._lock = threading.Lock()
 
@@ -38,12 +40,12 @@ class Viewers:
     def __len__(self) -> int:
         return sum(map(len, self._by_stream.values()))
 
-    def join(self, viewer: Viewer, stream: Stream | None) -> None:
-        """Begin to look; `stream`: the open one of that name."""
+    def join(self, viewer: Viewer) -> None:
+        """Begin to look."""
         with self._lock:
             others = self._by_stream.get(viewer.stream, ())
             self._by_stream = {**self._by_stream, viewer.stream: (*others, viewer)}
-        viewer.put(StreamState(viewer.stream) if stream is None else _state(stream))
+            viewer.put(self._state(viewer.stream))
 
     def leave(self, viewer: Viewer) -> None:
         """Look no longer."""
@@ -52,13 +54,16 @@ class Viewers:
             rest = {name: v for name, v in self._by_stream.items() if name != viewer.stream}
             self._by_stream = {**rest, viewer.stream: others} if others else rest
 
-    def opened(self, stream: Stream) -> None:
-        """A stream has begun."""
-        self._tell(_state(stream))
+    def changed(self, stream: str) -> None:
+        """A stream of this name has begun or ended: tell which is open now. Any thread, after the change; one that ends
+        does not hide another of its name that has begun meanwhile.
+        """
+        with self._lock:
+            self._tell(self._state(stream))
 
-    def closed(self, stream: Stream) -> None:
-        """It has ended; one of the same name may come again."""
-        self._tell(StreamState(stream.name))
+    def _state(self, name: str) -> StreamState:
+        stream = self._open_stream(name)
+        return StreamState(name) if stream is None else _state(stream)
 
     def gap(self, gap: Gap) -> None:
         """Samples were lost."""

@@ -15,12 +15,13 @@ its last detection; what goes the short way was told before that.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
 
-from kws_serve.messages import Detection, Event, Gap, ScoresRow, StreamDone
+from kws_serve.messages import Detection, Event, Gap, Hole, ScoresRow, StreamDone
 from kws_serve.sinks.filter import Filter
 from kws_serve.sinks.subscribers import Subscriber
-from kws_serve.wire import detection_json, dumps
+from kws_serve.wire import detection_json, dumps, hole_json
 
 
 class Delivery:
@@ -33,6 +34,7 @@ class Delivery:
         self._delivered_of: dict[str, int] = {}  # the same of each stream
         self._subscribers: set[Subscriber] = set()
         self._listeners: dict[tuple[str, str], Callable[[list[Event]], None]] = {}  # (stream, epoch) -> its client
+        self.followers = 0
         self._loop: asyncio.AbstractEventLoop | None = None
 
     def bind(self, loop: asyncio.AbstractEventLoop, last_id: int, last_of: dict[str, int]) -> None:
@@ -45,8 +47,8 @@ class Delivery:
         """Tell what is not logged, at once. In the engine's thread; waits for nothing."""
         self._in_loop(events)
 
-    def committed(self, events: Sequence[Detection | StreamDone]) -> None:
-        """Tell detections, `durable` or not, and streams that have ended. In the log's thread."""
+    def committed(self, events: Sequence[Detection | StreamDone | Hole]) -> None:
+        """Tell detections, `durable` or not, ids that have none, and streams that have ended. In the log's thread."""
         self._in_loop(events)
         if detections := [e for e in events if isinstance(e, Detection)]:
             self.on_commit(detections)
@@ -55,16 +57,21 @@ class Delivery:
         """The newest id that was handed on of these streams (None: of all); 0 before the first. Any thread."""
         return self.delivered_id if streams is None else max((self._delivered_of.get(s, 0) for s in streams), default=0)
 
-    def _in_loop(self, events: Sequence[Event]) -> None:
+    def _in_loop(self, events: Sequence[Event | Hole]) -> None:
         if self._loop is not None:
             try:
                 self._loop.call_soon_threadsafe(self._tell, events)
             except RuntimeError:  # closed: nobody listens any more
                 self._loop = None
 
-    def _tell(self, events: Sequence[Event]) -> None:
+    def _tell(self, events: Sequence[Event | Hole]) -> None:
         by_stream: dict[tuple[str, str], list[Event]] = {}
         for event in events:
+            if isinstance(event, Hole):
+                self.delivered_id = event.last
+                for subscriber in self._subscribers:
+                    subscriber.put(event.last, dumps(hole_json(event)))
+                continue
             by_stream.setdefault((event.stream, event.epoch), []).append(event)
             if isinstance(event, Detection):
                 self.delivered_id = self._delivered_of[event.stream] = event.id
@@ -85,10 +92,14 @@ class Delivery:
         """Stop it."""
         self._listeners.pop((stream, epoch), None)
 
-    @property
-    def subscribers(self) -> int:
-        """How many listen."""
-        return len(self._subscribers)
+    @contextlib.contextmanager
+    def following(self) -> Iterator[None]:
+        """One who listens, or is told first what it has missed."""
+        self.followers += 1
+        try:
+            yield
+        finally:
+            self.followers -= 1
 
     def subscribe(self, wanted: Filter) -> Subscriber:
         """A live subscriber: gets everything after its `last_id`. In the loop's thread."""

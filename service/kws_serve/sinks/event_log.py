@@ -159,8 +159,12 @@ class EventLog:
 
     @property
     def subscribers(self) -> int:
-        """How many follow. Any thread."""
-        return self._delivery.subscribers
+        """How many follow, or are told first what they have missed. Any thread."""
+        return self._delivery.followers
+
+    def following(self) -> contextlib.AbstractContextManager[None]:
+        """For the time in which one follows: counted in `subscribers`."""
+        return self._delivery.following()
 
     def subscribe(self, wanted: Filter) -> Subscriber:
         """A live subscriber: gets everything after its `last_id`."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from bisect import bisect_left
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import replace
@@ -24,16 +25,18 @@ class Waiting:
     def __len__(self) -> int:
         return len(self._detections)
 
-    def keep(self, detections: Sequence[Detection]) -> None:
+    def keep(self, detections: Sequence[Detection], holes: Sequence[Hole] = ()) -> None:
         """Keep these too, with ascending ids beyond those kept; the oldest beyond WAITING become holes."""
         with self._lock:
+            self._holes = sorted([*self._holes, *holes], key=lambda h: h.first)
             self._detections.extend(detections)
             while len(self._detections) > WAITING:
                 id_ = self._detections.popleft().id
-                if self._holes and self._holes[-1].last == id_ - 1:
-                    self._holes[-1] = replace(self._holes[-1], last=id_)
+                before = bisect_left(self._holes, id_, key=lambda h: h.first) - 1
+                if before >= 0 and self._holes[before].last == id_ - 1:
+                    self._holes[before] = replace(self._holes[before], last=id_)
                 else:
-                    self._holes.append(Hole(id_, id_, "not_durable"))
+                    self._holes.insert(before + 1, Hole(id_, id_, "not_durable"))
 
     def read(self) -> tuple[list[Detection], list[Hole]]:
         """What waits, and the holes beside it, both in the order of ids."""

@@ -19,7 +19,7 @@ from concurrent.futures import Future
 from dataclasses import replace
 from typing import TypeVar
 
-from kws_serve.messages import Detection, StreamDone
+from kws_serve.messages import Detection, Hole, StreamDone
 from kws_serve.sinks.delivery import Delivery
 from kws_serve.sinks.expiry import Expiry
 from kws_serve.sinks.latency import Latency
@@ -40,6 +40,9 @@ EXPIRE_S = 60.0
 
 STALLED_S = 5.0
 """A commit that lasts longer means that the disk is not well: not ready. Usual ones take milliseconds."""
+
+INBOX = 10_000
+"""Detections that wait while a commit hangs: as many as wait in memory for a disk that takes nothing."""
 
 MEND_S = 3.0
 """How long an end waits for a file that is written anew, in s, of the 5 that the whole service has for its end."""
@@ -69,6 +72,7 @@ class Writer:
         self._mending = Mending(store.file)
         self._numbering = Numbering(store, waiting)
         self._inbox: list[Detection | StreamDone] = []
+        self._shed = 0  # detections that came while a commit hung, and are not kept
         self._jobs: list[_Job] = []
         self._changed = threading.Condition()  # of inbox, jobs, idle and stopping
         self._idle = True  # all that was published is handed on
@@ -94,8 +98,22 @@ class Writer:
         """Take events, in order; returns at once."""
         with self._changed:
             self._inbox += events
+            if len(self._inbox) > INBOX:
+                self._shed_oldest()
             self._idle = False
             self._changed.notify_all()
+
+    def _shed_oldest(self) -> None:
+        """Keep the newest INBOX detections and all else; the others get ids and are a hole. With the lock held."""
+        excess = sum(isinstance(e, Detection) for e in self._inbox) - INBOX
+        kept: list[Detection | StreamDone] = []
+        for event in self._inbox:
+            if excess > 0 and isinstance(event, Detection):
+                excess -= 1
+                self._shed += 1
+            else:
+                kept.append(event)
+        self._inbox = kept
 
     def do(self, job: Callable[[], _Result]) -> _Result:
         """The result of `job`, run by the thread between two commits. Raises what it raises, and TimeoutError after
@@ -178,31 +196,43 @@ class Writer:
 
     def _commit(self, batch: list[Detection | StreamDone]) -> None:
         """Give ids, commit, hand on."""
+        hole = self._hole()
         events = self._numbering.numbered(batch, self.last_id)
         new = [e for e in events if isinstance(e, Detection)]
-        if new:
-            durable = self._written(new)
+        if new or hole:
+            durable = self._written(new, hole)
             now_s = time.monotonic()
             events = [
                 self._latency.counted(replace(e, durable=durable), now_s) if isinstance(e, Detection) else e
                 for e in events
             ]
-            self.last_id = new[-1].id
+            self.last_id = new[-1].id if new else self.last_id
             self._store.file.given.note(self.last_id)
-        self._delivery.committed(events)
+        self._delivery.committed([*hole, *events])
 
-    def _written(self, new: list[Detection]) -> bool:
+    def _hole(self) -> list[Hole]:
+        """Ids for what was shed, if anything was."""
+        with self._changed:
+            n, self._shed = self._shed, 0
+        if not n:
+            return []
+        hole = Hole(self.last_id + 1, self.last_id + n, "not_durable")
+        self.last_id = hole.last
+        _log.error("event log: a commit took so long that ids %d to %d could not be kept", hole.first, hole.last)
+        return [hole]
+
+    def _written(self, new: list[Detection], holes: list[Hole]) -> bool:
         """Whether these are on the disk; else they wait in memory."""
         if not self.fault:
             try:
-                self._store.append(new, positions=self._positions.of(new))
+                self._store.append(new, holes, self._positions.of(new))
             except (sqlite3.Error, OSError) as e:
                 self._fail(str(e) or type(e).__name__, e)
             else:
-                if why := self._store.file.fault(new[-1].id):
+                if why := self._store.file.fault(new[-1].id if new else 0):
                     self._fail(why)
         if self.fault:
-            self._waiting.keep(new)
+            self._waiting.keep(new, holes)
         return not self.fault
 
     def _first_waiting(self) -> int:

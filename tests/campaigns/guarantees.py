@@ -462,7 +462,7 @@ DELIVERY = (
         "10 at once where 3 may, 20,000 rows each", "7 refused; before: none"),
     Row("bounded inboxes",
         "What a hanging commit holds up is bounded, the rest a told gap; so is what a client does not take",
-        "`sinks/writer.py` _shed_oldest, `client.py`, `frontend/kws-client.js`",
+        "`sinks/writer.py` _shed_oldest, `client/audio_sender.py`, `frontend/kws-client.js`",
         (f"{_LOG}::test_what_the_disk_holds_up_is_bounded_and_told",
          "tests/api/test_counted.py::test_what_a_client_does_not_take_is_bounded_and_counted"),
         "250 for 100; 2 s of scores for 20", "a `log_gap` of 150 ids; `skipped`"),

@@ -375,7 +375,7 @@ MUTANTS = (
            "tests/api/test_counted.py -k followers"),
     Mutant("bounded inboxes", _S + "sinks/writer.py", "if len(self._inbox) > INBOX:", "if False:",
            f"{_LOG} -k holds_up"),
-    Mutant("bounded inboxes", _S + "client.py", "if self._inbox.qsize() > INBOX_MESSAGES:", "if False:",
+    Mutant("bounded inboxes", _S + "client/audio_sender.py", "if self._inbox.qsize() > INBOX_MESSAGES:", "if False:",
            "tests/api/test_counted.py -k does_not_take"),
     Mutant("live state", _S + "engine/viewers.py", "            self._tell(self._state(stream))",
            "            self._tell(StreamState(stream))", "tests/api/test_counted.py -k hide"),

@@ -10,9 +10,7 @@ import numpy as np
 import websockets
 from websockets.exceptions import ConnectionClosed
 
-from kws_serve import client
-from kws_serve.api import detections_ws
-from kws_serve.client import KwsClient
+from kws_serve.client import KwsClient, audio_sender
 from kws_serve.engine.engine import Engine
 from kws_serve.engine.viewers import Viewer
 from kws_serve.messages import StreamState, View
@@ -23,9 +21,9 @@ from tests.support.streams import words
 from tests.support.tiny_model import write_level_model
 
 
-async def test_followers_count_from_the_beginning_of_their_replay(level_model, monkeypatch):
-    monkeypatch.setattr(detections_ws, "MAX_SUBSCRIBERS", 3)
+async def test_followers_count_from_the_beginning_of_their_replay(level_model):
     with live_server([level_model]) as server:
+        server.app.state.service.subscribers.most = 6  # three for one address: it must not have more than are free
         server.log.publish([detection(i) for i in range(20_000)])
         assert await asyncio.to_thread(server.log.flush, 60)
         async with contextlib.AsyncExitStack() as stack, asyncio.timeout(30):
@@ -43,7 +41,7 @@ async def test_followers_count_from_the_beginning_of_their_replay(level_model, m
 
 async def test_what_a_client_does_not_take_is_bounded_and_counted(level_model, monkeypatch):
     """One that only sends keeps the last messages; what was left out is told first."""
-    monkeypatch.setattr(client, "INBOX_MESSAGES", 20)
+    monkeypatch.setattr(audio_sender, "INBOX_MESSAGES", 20)
     with live_server([level_model]) as server:
         async with asyncio.timeout(30), KwsClient(server.http) as to, to.audio("a", scores=True) as sender:
             await sender.send(words(2.0))

@@ -12,7 +12,7 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 from kws_serve.client import KwsClient, ServiceError
 from kws_serve.host import log_format
-from kws_serve.transport import protocols
+from kws_serve.transport import http_protocol
 from tests.api.conftest import TOKEN
 from tests.support.live_server import live_server
 
@@ -63,7 +63,7 @@ def test_a_proxy_that_hands_no_upgrade_on_is_told(server):
 
 
 async def test_too_many_connections_are_told_why(server, monkeypatch, caplog):
-    monkeypatch.setattr(protocols, "MAX_PER_CLIENT", 0)
+    monkeypatch.setattr(http_protocol, "MAX_PER_CLIENT", 0)
     answer = httpx.get(f"{server.http}/healthz")
     assert answer.status_code == 429
     assert "connections: found too many of this address" in answer.json()["message"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
 import time
 from collections.abc import Iterator
@@ -479,21 +480,28 @@ def test_hostile_names_stay_text_in_every_view(pages, level_model):
 # What gives up after 10 s does so after 0.2 s.
 HASTY = """() => {
   const timeout = AbortSignal.timeout, set = window.setTimeout;
-  const short = (ms) => ms === 10000 ? 200 : ms;
+  const short = (ms) => ms === 10000 ? 2000 : ms;
   AbortSignal.timeout = (ms) => timeout.call(AbortSignal, short(ms));
   window.setTimeout = (f, ms, ...more) => set(f, short(ms), ...more);
 }"""
 
 
 def test_a_download_takes_as_long_as_it_takes(pages, level_model, monkeypatch):
-    rows = 5 * slices.ROWS
-    with live_server([level_model]) as server, connect(f"{server.ws}/v1/audio?stream=busy") as busy:
-        busy.recv()
+    """Its first slice comes well within the deadline of an answer, 2 s here, and its last well behind it."""
+    made = slices.Slices.make
+
+    async def rested(self, part):
+        some = await made(self, part)
+        await asyncio.sleep(0.4)
+        return some
+
+    rows = 8 * slices.ROWS
+    with live_server([level_model]) as server:
         server.log.publish([detection(i) for i in range(rows)])
         page = pages.open(f"{server.http}/#history")
         page.wait_for_function("() => document.querySelector('#history-rows').childElementCount > 0")
         page.evaluate(HASTY)
-        monkeypatch.setattr(slices, "REST", 50.0)  # some 0.1 s after each slice
+        monkeypatch.setattr(slices.Slices, "make", rested)
         for kind in ("csv", "jsonl"):
             with page.expect_download() as download:
                 page.click(f"#as-{kind}")

@@ -61,6 +61,10 @@ def test_samples_are_bit_exact_on_the_picked_channel(
     np.testing.assert_array_equal(got[:n], np.fromfile(card.infile, "<i2").reshape(-1, CHANNELS)[:n, channel])
 
 
+class StalledError(Exception):
+    """A child has told nothing for SILENT_S, or has ended."""
+
+
 class Watched:
     """A child that reports a microphone's states."""
 
@@ -84,7 +88,7 @@ class Watched:
                     return report
         finally:
             ending.cancel()
-        raise AssertionError(f"the child ended, or was ended, before {states}")
+        raise StalledError(f"the child ended, or was ended, before {states}")
 
 
 @pytest.fixture
@@ -116,19 +120,27 @@ def test_an_unplugged_device_is_noticed_and_comes_back_as_a_new_epoch(
 
 
 def test_unplugged_again_and_again_leaks_nothing(card: VirtualSoundCard) -> None:
-    cycles, noticed = (
-        count(25, 4),
-        [],
-    )  # PulseAudio's ALSA plugin can deadlock when its server is killed again and again
-    watched = Watched(card, "pulsemic", "0.5")
-    first = watched.wait_for("heard")
-    for _ in range(cycles):
-        gone_s = card.unplug()
-        noticed.append(watched.wait_for("retrying")["at_s"] - gone_s)
-        card.plug_in()
-        last = watched.wait_for("heard")
-    watched.process.kill()
-    watched.process.wait()
+    """A child that the sound server's plugin holds for good is put aside, at most twice, and another begins anew."""
+    cycles = count(25, 4)
+    for tries_left in (2, 1, 0):
+        watched = Watched(card, "pulsemic", "0.5")
+        noticed: list[float] = []
+        try:
+            first = last = watched.wait_for("heard")
+            for _ in range(cycles):
+                gone_s = card.unplug()
+                noticed.append(watched.wait_for("retrying")["at_s"] - gone_s)
+                card.plug_in()
+                last = watched.wait_for("heard")
+            break
+        except StalledError:
+            if not tries_left:
+                raise
+            card.unplug()
+            card.plug_in()
+        finally:
+            watched.process.kill()
+            watched.process.wait()
     assert last["threads"] <= first["threads"]
     assert last["files"] <= first["files"]
     record(

@@ -66,7 +66,7 @@ class Http(Reading, H11Protocol):
         self._waiting_since_s = self.loop.time()
         name = transport.get_extra_info("peername")  # as accept() told it: the kernel forgets it at a reset
         self.client = name[:2] if isinstance(name, tuple) else None
-        client = self.peer = network(self.client[0]) if self.client else ""
+        client = self._peer = network(self.client[0]) if self.client else ""
         open_connections[client] += 1
         wait_s = _connecting.of(client, self.loop.time()).spend(1, self.loop.time(), CONNECT_WAIT_S)
         if open_connections[client] > MAX_PER_CLIENT or wait_s is None:

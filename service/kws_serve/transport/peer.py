@@ -24,7 +24,7 @@ class Reading:
 
     transport: Any
     loop: asyncio.AbstractEventLoop
-    peer: str | None = None  # as it was counted; None: it was not
+    _peer: str | None = None  # as it was counted; None: it was not
     _unread: asyncio.TimerHandle | None = None
 
     def pause_writing(self) -> None:
@@ -41,11 +41,11 @@ class Reading:
     def connection_lost(self, exc: Exception | None) -> None:
         """The connection is gone, and with it what is kept of it."""
         self._forget_unread()
-        if self.peer is not None:
-            open_connections[self.peer] -= 1
-            if open_connections[self.peer] <= 0:
-                del open_connections[self.peer]
-            self.peer = None
+        if self._peer is not None:
+            open_connections[self._peer] -= 1
+            if open_connections[self._peer] <= 0:
+                del open_connections[self._peer]
+            self._peer = None
         super().connection_lost(exc)  # type: ignore[misc]
 
     def _forget_unread(self) -> None:

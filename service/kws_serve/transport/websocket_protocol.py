@@ -65,7 +65,7 @@ class WebSocket(Reading, WebSocketsSansIOProtocol):
         """A WebSocket begins, which is whose the connection was; a read takes a whole message of the largest size."""
         super().connection_made(transport)
         http = transport.get_protocol()
-        self.client, self.peer, http.peer = http.client, http.peer, None
+        self.client, self._peer, http._peer = http.client, http._peer, None
         transport.max_size = MAX_MESSAGE_BYTES
 
     def wait_for_token(self, waiting: bool) -> None:
@@ -85,7 +85,7 @@ class WebSocket(Reading, WebSocketsSansIOProtocol):
                 return self._over("before the token", "one auth message and no ping")
         if self._fragments > MAX_FRAGMENTS:
             return self._over(f"a message in more than {MAX_FRAGMENTS} fragments", "fewer")
-        crowded = _words.of(self.peer or "", now_s).spend(1, now_s) is None
+        crowded = _words.of(self._peer or "", now_s).spend(1, now_s) is None
         if budget.spend(1, now_s) is None or (crowded and budget.left(now_s) < budget.rate.burst / 2):
             rate = budget.rate
             return self._over("too many frames that are not audio", f"at most {rate.per_s:g} a second")

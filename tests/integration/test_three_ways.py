@@ -18,6 +18,7 @@ import websockets
 
 from kws_serve.backends import open_backend
 from kws_serve.backends.contract import LoadedModel
+from kws_serve.config.settings import Settings
 from kws_serve.engine.engine import Engine
 from kws_serve.manifest.folder import find_model, shipped_models_dir
 from kws_serve.messages import Detection
@@ -36,7 +37,7 @@ def essence(detections: list[dict[str, object]]) -> list[tuple[object, ...]]:
 
 def in_random_cuts(audio: np.ndarray) -> list[dict[str, object]]:
     """Through the engine directly, 1 to 5000 samples at a time."""
-    specs = [find_model(name, [shipped_models_dir()]) for name in ("dscnn-s", "resnetse")]
+    specs = [find_model(name, [shipped_models_dir()]) for name in Settings.model_fields["model"].default]
     engine = Engine([LoadedModel(spec, open_backend("onnx", spec), "onnx") for spec in specs])
     stream = engine.open_stream("cuts", RATE_HZ, live=False)
     rng, at, events = random.Random(7), 0, []

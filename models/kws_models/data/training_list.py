@@ -1,9 +1,9 @@
 """`training_recordings.txt`: what a model learnt from, recognised again by digests.
 
-A line names one file of keys: `<SHA-256 of the file>.bin <fold> <recordings> <clips known by features>`, one file for
-each fold, so that models that learnt from the same recordings share their files. Such a file lies in the model's
-folder, or in the folder `recordings` beside the shipped models. It holds keys (key_file.py), which are the beginnings
-of digests:
+A line names one file of keys: `<SHA-256 of the file>.bin <fold> <recordings> <clips known by features>`, a file for
+each fold, or several: models that learnt from the same recordings share their files, and one that learnt from more
+names theirs and one of the rest. Such a file lies in the model's folder, or in the folder `recordings` beside the
+shipped models. It holds keys (key_file.py), which are the beginnings of digests:
 
 - the SHA-1 of a recording's 16-bit PCM; a recording whose file is lossy has two, of the original and of what the
   file decodes to;

@@ -16,6 +16,7 @@ from kws_models.data.mel_pack import ANY_FOLD, STEP, MelPack, Piece, mel_part, r
 from kws_models.data.pack_command import build_pack  # noqa: E402
 from kws_models.data.recordings import DataError, fold_of  # noqa: E402
 from kws_models.training.pack_batches import PackBatches, PackMix  # noqa: E402
+from kws_models.training.pack_input import held_out  # noqa: E402
 from kws_models.training.pack_mix import Draw, level, warped, with_noise  # noqa: E402
 from kws_models.zoo.architectures import ARCHITECTURES  # noqa: E402
 from kws_serve.messages import KwsError  # noqa: E402
@@ -112,7 +113,7 @@ def test_nothing_of_the_held_out_fold_is_heard() -> None:
     batches = PackBatches(ARCHITECTURE, pack_of(), 0, PackMix(n=16), 1, "cpu")
     assert float(batches._long["real"].max()) == -4.0
     assert len(batches._words) == 11 * 3
-    maps, classes = batches.held_out(pack_of(), 0)
+    maps, classes = held_out(ARCHITECTURE, pack_of(), 0, "cpu")
     assert len(maps) == len(classes) == 11 and maps.shape[1:] == (1, ARCHITECTURE.n_frames, 40)
 
 

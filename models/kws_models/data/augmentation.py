@@ -18,11 +18,11 @@ from kws_serve.messages import Float32Array, Int16Array, Int64Array
 LOG_FLOOR = np.float32(np.log(1e-12))  # of log mel: what the front ends' own floor of 1e-12 becomes
 _LEAST_POWER = 1e-12  # added to powers before a quotient or a logarithm: digital silence has none
 _LEAST_RMS = 1e-3  # of int16's scale, added to a noise's before a quotient: a thousandth of a step
-_NO_NOISE = -50.0  # nepers: noise as faint adds nothing that float32 could hold
-_FIRST_HZ, _BREAK_HZ, _MELS = 20.0, 700.0, 1127.0  # HTK's mel = 1127 ln(1 + f / 700), from 20 Hz on
-_TILT_NEPERS = 0.25  # standard deviation of a tilt's ends: about 2 dB
-_FAINT_PERCENT = 5  # of a clip's values, that are below what stands for its surroundings
-_MASKS = 2  # runs of frames hidden, at most, as SpecAugment's policies have
+NO_NOISE = -50.0  # nepers: noise as faint adds nothing that float32 could hold
+FIRST_HZ, BREAK_HZ, MELS = 20.0, 700.0, 1127.0  # HTK's mel = 1127 ln(1 + f / 700), from 20 Hz on
+TILT_NEPERS = 0.25  # standard deviation of a tilt's ends: about 2 dB
+FAINT_PERCENT = 5  # of a clip's values, that are below what stands for its surroundings
+MASKS = 2  # runs of frames hidden, at most, as SpecAugment's policies have
 
 
 @dataclass(frozen=True)
@@ -155,14 +155,14 @@ def warped_log_mel(
     middle = (n_frames - 1) / 2
     at = place.slope * np.arange(place.n_frames) + place.offset
     frame = (at - middle) * speed[:, None] + middle + shift[:, None]
-    first_mel = _MELS * np.log1p(_FIRST_HZ / _BREAK_HZ)
-    hz = _BREAK_HZ * np.expm1((first_mel + mel_step * (np.arange(n_mels) + 1)) / _MELS)
-    band = (_MELS * np.log1p(hz / speed[:, None] / _BREAK_HZ) - first_mel) / mel_step - 1.0
+    first_mel = MELS * np.log1p(FIRST_HZ / BREAK_HZ)
+    hz = BREAK_HZ * np.expm1((first_mel + mel_step * (np.arange(n_mels) + 1)) / MELS)
+    band = (MELS * np.log1p(hz / speed[:, None] / BREAK_HZ) - first_mel) / mel_step - 1.0
     out = _interpolated(log_mel, frame, np.clip(band, 0, n_mels - 1))
-    floor = np.where(rng.random(n) < 0.5, LOG_FLOOR, np.percentile(log_mel, _FAINT_PERCENT, axis=(1, 2)))
+    floor = np.where(rng.random(n) < 0.5, LOG_FLOOR, np.percentile(log_mel, FAINT_PERCENT, axis=(1, 2)))
     outside = (frame < -0.5) | (frame > n_frames - 0.5)
     out = np.where(outside[:, :, None], floor[:, None, None], out)
-    tilt = rng.normal(0.0, _TILT_NEPERS, (n, 1)) * np.linspace(-1.0, 1.0, n_mels)
+    tilt = rng.normal(0.0, TILT_NEPERS, (n, 1)) * np.linspace(-1.0, 1.0, n_mels)
     return np.asarray(out + tilt[:, None, :], np.float32)
 
 
@@ -194,17 +194,17 @@ def mixed_log_mel(rng: Generator, clean: Float32Array, noise: Float32Array, spec
     clean_power, noise_power = (np.exp(2.0 * x).mean((1, 2)) + _LEAST_POWER for x in (clean, noise))
     snr = rng.uniform(*spec.snr_db, n) * np.log(10.0) / 20.0
     level = 0.5 * np.log(clean_power / noise_power) - snr
-    level = np.where(rng.random(n) < spec.noise_share, level, _NO_NOISE)
+    level = np.where(rng.random(n) < spec.noise_share, level, NO_NOISE)
     both = 0.5 * np.logaddexp(2.0 * clean, 2.0 * (noise + level[:, None, None]))
     gain = rng.uniform(*spec.gain_db, n) * np.log(10.0) / 20.0
     return np.asarray(np.maximum(both + gain[:, None, None], LOG_FLOOR), np.float32)
 
 
 def masked(rng: Generator, patches: Float32Array, share: float, most_frames: int) -> Float32Array:
-    """Up to _MASKS runs of frames replaced by the patch's mean frame, in `share` of the patches (SpecAugment, 2019)."""
+    """Up to MASKS runs of frames replaced by the patch's mean frame, in `share` of the patches (SpecAugment, 2019)."""
     n, n_frames, _ = patches.shape
     out = patches
-    for _ in range(_MASKS):
+    for _ in range(MASKS):
         hidden = _runs(rng, n, n_frames, share, most_frames)
         out = np.where(hidden[:, :, None], patches.mean(1, keepdims=True), out)
     return np.asarray(out, np.float32)

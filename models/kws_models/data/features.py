@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 
 from kws_models.zoo.architectures import Architecture
 from kws_serve.core.front_end import FrontEnd
+from kws_serve.core.mel import dct_matrix, hz_to_mel
 from kws_serve.manifest.consistency import parse_front_end
-from kws_serve.manifest.spec import FrontEndSpec
+from kws_serve.manifest.spec import FrontEndSpec, MelSpec
 from kws_serve.messages import Float32Array, Int16Array
 
 _UNIT = np.float32(1 / 32768)  # of int16: to [-1, 1), as the engine scales
@@ -43,6 +46,24 @@ class PatchMaker:
         frames = self.frames(samples[None])[0]
         windows = sliding_window_view(frames, self.n_frames, axis=0)[::frames_per_hop]
         return self._front_end.patches(np.ascontiguousarray(windows.transpose(0, 2, 1)))
+
+
+def bands_maker(front_end: FrontEndSpec, n_frames: int) -> PatchMaker:
+    """The front end up to the logarithm of its mel bands."""
+    return PatchMaker(replace(front_end, kind="fbank", dct=None, c0="none"), n_frames)
+
+
+def mel_step(mel: MelSpec) -> float:
+    """Mel from band to band."""
+    low, high = hz_to_mel(np.array([mel.f_min_hz, mel.f_max_hz], np.float64), mel.formula)
+    return float((high - low) / (mel.n + 1))
+
+
+def behind_bands(front_end: FrontEndSpec) -> Float32Array:
+    """What makes features of log-mel bands (n_mels, n_coeffs): the DCT, or what leaves them as they are."""
+    assert front_end.mel is not None
+    n = front_end.mel.n
+    return (dct_matrix(front_end.dct, n) if front_end.dct else np.eye(n)).astype(np.float32)
 
 
 def patch_maker(architecture: Architecture) -> PatchMaker:

@@ -32,8 +32,8 @@ from kws_serve.messages import Float32Array, Int16Array, Int64Array
 DIGITS_FOLDER, DIGITS_EVERY = "digits_fsdd_8k", 5  # four speakers: a fifth of their many clips
 _ROOMS = 200  # impulse responses of half a second, made once
 _EVENT_WEIGHT = 0.3  # of a second of a sound event as noise, against a second of background
-_SILENCE_GAIN_DB = (-40.0, 6.0)  # of noise alone: inaudible to loud
-_NOTHING_SHARE = 0.05  # of silence: digital zeros
+SILENCE_GAIN_DB = (-40.0, 6.0)  # of noise alone: inaudible to loud
+NOTHING_SHARE = 0.05  # of silence: digital zeros
 N_SAMPLES = 16_000  # of a clip, and of what is drawn for a patch at least
 LATE_MS = 150.0  # a word ends about a quarter of a second before its clip does
 
@@ -188,8 +188,8 @@ class KeywordBatches:
 
     def _silence(self, rng: Generator, noise: Float32Array) -> Int16Array:
         """Noise alone, loud to inaudible; now and then nothing at all."""
-        out = with_gain(rng, noise, _SILENCE_GAIN_DB)
-        out[rng.random(len(noise)) < _NOTHING_SHARE] = 0
+        out = with_gain(rng, noise, SILENCE_GAIN_DB)
+        out[rng.random(len(noise)) < NOTHING_SHARE] = 0
         return out
 
     def _from_log_mel(self, rng: Generator, n: int, log_mels: LogMelClips) -> tuple[Float32Array, Int64Array]:

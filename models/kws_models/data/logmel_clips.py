@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -11,11 +11,10 @@ from numpy.random import Generator
 
 from kws_models.data.audio_cache import Audio
 from kws_models.data.augmentation import AugmentSpec, FramePlace, mixed_log_mel, warped_log_mel
-from kws_models.data.features import PatchMaker
+from kws_models.data.features import PatchMaker, bands_maker, behind_bands, mel_step
 from kws_models.data.logmel_pack import N_MELS, PACK_HOP_MS, PackEntry, fit_bands, frame_line, read_index, read_log_mels
 from kws_models.data.recordings import Recording, fold_of
 from kws_models.data.samplers import ClassSampler
-from kws_serve.core.mel import dct_matrix
 from kws_serve.messages import Float32Array, Int64Array
 
 FOLDER = "speech_commands_logmel"
@@ -74,14 +73,13 @@ def load_log_mels(
     entries = [e for e in read_index(folder) if fold is None or fold_of(e.source) != fold]
     if not entries or spec.mel is None or spec.mel.n != N_MELS:
         return None
-    bands = PatchMaker(replace(spec, kind="fbank", dct=None, c0="none"), maker.n_frames)
+    bands = bands_maker(spec, maker.n_frames)
     slope, offset, _ = fit_bands(folder, entries, recordings, audio, bands)
-    low, high = (1127.0 * np.log1p(hz / 700.0) for hz in (spec.mel.f_min_hz, spec.mel.f_max_hz))  # HTK's mel scale
     return LogMelClips(
         entries,
         (read_log_mels(folder, [e.column for e in entries]) * slope + offset).astype(np.float32),
         ClassSampler([e.folder for e in entries], labels),
         bands,
-        (dct_matrix(spec.dct, spec.mel.n) if spec.dct else np.eye(spec.mel.n)).astype(np.float32),
-        (high - low) / (spec.mel.n + 1),
+        behind_bands(spec),
+        mel_step(spec.mel),
     )

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 
 from kws_models.data.audio_cache import Audio
 from kws_models.data.features import PatchMaker, first_second
@@ -56,11 +57,16 @@ def read_log_mels(folder: Path, columns: list[int]) -> Float32Array:
     """Features (len(columns), N_FRAMES, N_MELS) as published: 0.5 ln(mel power)."""
     packed = np.load(folder / "coefficients.npz")
     low, high = packed["low"][:, :, columns], packed["high"][:, :, columns]
-    coefficients = (high.astype(np.int16) * 256 + low).astype(np.float32)
-    if coefficients.shape[:2] != (N_FRAMES, N_MELS):
-        raise DataError(f"{folder}: found {coefficients.shape[:2]} coefficients a clip, wanted {(N_FRAMES, N_MELS)}")
-    time, mel = dct_basis(N_FRAMES), dct_basis(N_MELS)
-    return np.ascontiguousarray(np.einsum("kt,kmc,mf->ctf", time, coefficients, mel, optimize=True))
+    if low.shape[:2] != (N_FRAMES, N_MELS):
+        raise DataError(f"{folder}: found {low.shape[:2]} coefficients a clip, wanted {(N_FRAMES, N_MELS)}")
+    return np.ascontiguousarray(maps_of(low, high))
+
+
+def maps_of(low: npt.NDArray[np.uint8], high: npt.NDArray[np.int8], step: float = 1.0) -> Float32Array:
+    """Maps (n, n_frames, n_mels) of rounded coefficients (n_frames, n_mels, n), `step` apart, by their two bytes."""
+    coefficients = (high.astype(np.int16) * 256 + low) * np.float32(step)
+    time, mel = dct_basis(low.shape[0]), dct_basis(low.shape[1])
+    return np.asarray(np.einsum("kt,kmc,mf->ctf", time, coefficients, mel, optimize=True), np.float32)
 
 
 def frame_line(spec: FrontEndSpec) -> tuple[float, float]:

@@ -17,7 +17,7 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from kws_models.data.logmel_pack import dct_basis
+from kws_models.data.logmel_pack import dct_basis, maps_of
 from kws_models.data.recordings import DataError
 from kws_models.whole_file import replace_file
 from kws_serve.messages import Float32Array, Int64Array
@@ -131,10 +131,8 @@ def _planes(name: str, maps: Float32Array) -> dict[str, npt.NDArray[Any]]:
 
 def _maps(name: str, arrays: Any, step: float) -> Float32Array:
     low, high = arrays[f"{name}_low"], arrays[f"{name}_high"]
-    time, mel = dct_basis(low.shape[0]), dct_basis(low.shape[1])
     out = np.empty((low.shape[2], low.shape[0], low.shape[1]), np.float32)
     for first in range(0, len(out), _AT_ONCE):
         some = slice(first, first + _AT_ONCE)
-        coefficients = (high[:, :, some].astype(np.int16) * 256 + low[:, :, some]) * np.float32(step)
-        out[some] = np.einsum("kt,kmc,mf->ctf", time, coefficients, mel, optimize=True)
+        out[some] = maps_of(low[:, :, some], high[:, :, some], step)
     return out

@@ -11,7 +11,7 @@ import numpy as np
 from kws_models.command_line import Commands, add_command
 from kws_models.data.audio_cache import DEFAULT_CACHE, Audio
 from kws_models.data.augmentation import LOG_FLOOR
-from kws_models.data.features import PatchMaker, first_second
+from kws_models.data.features import PatchMaker, bands_maker, first_second
 from kws_models.data.keyword_batches import KeywordBatches
 from kws_models.data.logmel_pack import at_frames, frame_line
 from kws_models.data.mel_pack import ANY_FOLD, KINDS, Kind, MelPack, Piece, mel_part, write_pack
@@ -63,7 +63,7 @@ def build_pack(architecture: Architecture, data: Path, cache: Path, seed: int = 
     spec = batches.maker.spec
     n_frames = 1 + (RATE_HZ - spec.window_samples) // spec.hop_samples
     log = replace(spec.log, floor=math.exp(LOG_FLOOR))
-    bands = PatchMaker(replace(spec, kind="fbank", dct=None, c0="none", log=log), n_frames)
+    bands = bands_maker(replace(spec, log=log), n_frames)
     names = [r.folder for r in batches.recordings]
     folds = [r.fold for r in batches.recordings]
     words = [_clips(bands, batches)]

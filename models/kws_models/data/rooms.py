@@ -8,14 +8,14 @@ from numpy.random import Generator
 from kws_serve.messages import Float32Array
 
 _SPEED_OF_SOUND_M_S = 343.0  # in air of 20 degrees
-_RT60_S = (0.15, 1.2)  # to fall by 60 dB: from a furnished room to a bare hall
-_DECAY = 6.9  # nepers in a reverberation time: ln(1000), 60 dB
+RT60_S = (0.15, 1.2)  # to fall by 60 dB: from a furnished room to a bare hall
+DECAY = 6.9  # nepers in a reverberation time: ln(1000), 60 dB
 _GAP_S = (0.002, 0.02)  # from the direct sound to the diffuse tail
 _DULLNESS = (0.1, 0.7)  # of the walls: the low-pass's share
 _REFLECTIONS = 5  # early ones, each on a path of its own
 _DETOUR_M = (0.7, 8.0)  # of such a path against the direct one
 _LEAST_REFLECTION, _MOST_REFLECTION = -0.5, 0.5  # of the tail's loudest sample
-_RATIO_DB = (-6.0, 15.0)  # direct to reverberant: far to near
+RATIO_DB = (-6.0, 15.0)  # direct to reverberant: far to near
 _TAPS = 16  # of the low-pass: 0.7 ** 16 is 0.003
 _LEAST_POWER = 1e-9  # added before a quotient: digital silence has none
 
@@ -27,8 +27,8 @@ def impulse_responses(rng: Generator, n: int, rate_hz: int, n_samples: int) -> F
     walls that swallow high frequencies.
     """
     time_s = np.arange(n_samples) / rate_hz
-    rt60_s = np.exp(rng.uniform(np.log(_RT60_S[0]), np.log(_RT60_S[1]), n))
-    tail = rng.normal(size=(n, n_samples)) * np.exp(-_DECAY * time_s / rt60_s[:, None])
+    rt60_s = np.exp(rng.uniform(np.log(RT60_S[0]), np.log(RT60_S[1]), n))
+    tail = rng.normal(size=(n, n_samples)) * np.exp(-DECAY * time_s / rt60_s[:, None])
     gap_s = rng.uniform(*_GAP_S, n)
     tail *= time_s >= gap_s[:, None]
     tail = _low_passed(tail, rng.uniform(*_DULLNESS, n))
@@ -37,7 +37,7 @@ def impulse_responses(rng: Generator, n: int, rate_hz: int, n_samples: int) -> F
         row[np.minimum(at, n_samples - 1)] += (
             rng.uniform(_LEAST_REFLECTION, _MOST_REFLECTION, _REFLECTIONS) * np.abs(row).max()
         )
-    ratio = 10.0 ** (rng.uniform(*_RATIO_DB, n) / 20.0)
+    ratio = 10.0 ** (rng.uniform(*RATIO_DB, n) / 20.0)
     tail /= np.sqrt((tail**2).sum(1, keepdims=True)) * ratio[:, None]
     tail[:, 0] += 1.0
     return np.asarray(tail, np.float32)

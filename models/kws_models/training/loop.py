@@ -18,7 +18,7 @@ from kws_models.training.batch_workers import batches_in_order
 from kws_models.training.pack_batches import PackBatches
 from kws_models.training.progress import Progress, TrainingRun
 from kws_models.training.recipes import Phase
-from kws_models.training.torch_module import GraphModule, weights_of
+from kws_models.training.torch_module import GraphModule, as_input, weights_of
 from kws_serve.messages import Float32Array, Int64Array, KwsError
 
 CHECKPOINT = "checkpoint.pt"
@@ -34,8 +34,7 @@ Teacher = Callable[[Float32Array], Float32Array]  # patches (n, n_frames, n_coef
 
 def to_input(patches: Float32Array, axes: str) -> Any:
     """Patches (n, n_frames, n_coeffs) -> tensor (n, 1, height, width) as the graph's axes say."""
-    tensor = torch.from_numpy(np.ascontiguousarray(patches))
-    tensor = (tensor.transpose(1, 2) if axes == "NCFT" else tensor)[:, None]
+    tensor = as_input(torch.from_numpy(np.ascontiguousarray(patches)), axes)
     return tensor.contiguous(memory_format=memory_format(axes))
 
 

@@ -15,11 +15,10 @@ import torch
 from torch.nn import functional
 
 from kws_models.data.augmentation import LOG_FLOOR, AugmentSpec
-from kws_models.data.features import patch_maker
-from kws_models.data.keyword_batches import LATE_MS
-from kws_models.data.mel_pack import KINDS, Kind, MelPack, mel_part
+from kws_models.data.keyword_batches import LATE_MS, NOTHING_SHARE, SILENCE_GAIN_DB
+from kws_models.data.mel_pack import KINDS, Kind, MelPack
+from kws_models.training.pack_input import PatchInput
 from kws_models.training.pack_mix import (
-    Bands,
     Draw,
     added,
     coloured,
@@ -35,7 +34,6 @@ from kws_models.training.pack_mix import (
 from kws_models.training.torch_module import GraphModule
 from kws_models.zoo.architectures import Architecture
 from kws_models.zoo.labels import SILENCE, UNKNOWN
-from kws_serve.core.mel import dct_matrix
 from kws_serve.messages import Float32Array, Int64Array, KwsError
 
 _MINE_EVERY = 1000  # steps: some seconds, for a tenth of a second of listening
@@ -47,8 +45,6 @@ _JITTER_FRAMES = 5  # around a mined place: 100 ms
 _OTHER_S = (0.55, 0.9)  # from the patch's middle to that of another word in it
 _APART_S = 0.8  # between the middles of two words
 _OTHER_DB = (-6.0, 6.0)
-_SILENCE_GAIN_DB = (-40.0, 6.0)
-_NOTHING_SHARE = 0.05  # of silence: digital zeros
 _BABBLE_LEAST_DB = 5.0  # a word over other talk stands out at least so much: else which one counts?
 
 
@@ -73,30 +69,20 @@ class PackBatches:
     def __init__(
         self, architecture: Architecture, pack: MelPack, fold: int | None, mix: PackMix, seed: int, device: str
     ) -> None:
-        maker = patch_maker(architecture)
-        spec = maker.spec
-        if mel_part(architecture.front_end) != mel_part(pack.front_end) or spec.mel is None:
-            raise KwsError(f"--pack: found features of another front end, wanted one made for {architecture.name}")
+        self._front = PatchInput(architecture, pack, device)
         self.labels, self.mix, self.seed, self.device = architecture.labels, mix, seed, device
-        self.axes, self.n_frames = architecture.graph.axes, architecture.n_frames
-        self._hop_s = spec.hop_samples / spec.rate_hz
-        mels = [1127.0 * math.log1p(hz / 700.0) for hz in (spec.mel.f_min_hz, spec.mel.f_max_hz)]
-        self._bands = Bands(spec.mel.n, (mels[1] - mels[0]) / (spec.mel.n + 1))
-        dct = dct_matrix(spec.dct, spec.mel.n) if spec.dct else np.eye(spec.mel.n)
-        self._dct = self._tensor(dct.astype(np.float32))
-        self._floor = math.log(spec.log.floor)
+        self.n_frames = architecture.n_frames
         self._load_words(pack, fold)
         self._load_long(pack, fold)
-        self._commands = self._tensor(np.array([i for i, x in enumerate(self.labels) if x not in (UNKNOWN, SILENCE)]))
+        self._commands = self._front.tensor(
+            np.array([i for i, x in enumerate(self.labels) if x not in (UNKNOWN, SILENCE)])
+        )
         self._hard: set[str] = set()  # kinds of which some place weighs anything
         self._generator = torch.Generator(device=device)
 
-    def _tensor(self, values: Any) -> Any:
-        return torch.from_numpy(np.ascontiguousarray(values)).to(self.device)
-
     def _load_words(self, pack: MelPack, fold: int | None) -> None:
         kept = np.flatnonzero((pack.fold != fold) if fold is not None else np.ones(len(pack.fold), bool))
-        self._words = self._tensor(pack.words[kept].astype(np.float16))
+        self._words = self._front.tensor(pack.words[kept].astype(np.float16))
         self._faint = faint(self._words)
         edges, clips = [], []
         known = set(self.labels) - {UNKNOWN, SILENCE}
@@ -112,9 +98,9 @@ class PackBatches:
             weights = np.array([counts[names[i]] ** -0.5 for i in found])
             edges.append(c + np.cumsum(weights) / max(weights.sum(), 1e-9))
             clips.append(found)
-        self._edges = self._tensor(np.concatenate(edges))
-        self._clips = self._tensor(np.concatenate(clips))
-        self._unknown = self._tensor(clips[self.labels.index(UNKNOWN)])
+        self._edges = self._front.tensor(np.concatenate(edges))
+        self._clips = self._front.tensor(np.concatenate(clips))
+        self._unknown = self._front.tensor(clips[self.labels.index(UNKNOWN)])
         self._unknown_weights = torch.zeros(len(self._unknown), device=self.device)
 
     def _load_long(self, pack: MelPack, fold: int | None) -> None:
@@ -126,7 +112,7 @@ class PackBatches:
             frames = np.concatenate([certain, all_rows]) if len(all_rows) > len(certain) else certain
             if len(certain) < 2 * self._span:
                 raise KwsError(f"--pack: found {len(certain)} frames of {kind} to learn from, wanted {2 * self._span}")
-            self._long[kind] = self._tensor(frames.astype(np.float16))
+            self._long[kind] = self._front.tensor(frames.astype(np.float16))
             n = (len(certain) - self.n_frames) // _MINE_HOP_FRAMES + 1
             self._weights[kind] = torch.zeros(n, device=self.device)
 
@@ -141,11 +127,7 @@ class PackBatches:
             if step % _MINE_EVERY == 0 or step == first_step:
                 self.listen(module)
             patches, classes = self.tensors(step)
-            yield self.to_input(patches), classes, None
-
-    def to_input(self, patches: Any) -> Any:
-        """(n, n_frames, n_coeffs) -> (n, 1, height, width) as the graph's axes say."""
-        return (patches.transpose(1, 2) if self.axes == "NCFT" else patches)[:, None].contiguous()
+            yield self._front.of_module(patches), classes, None
 
     def batch(self, step: int) -> tuple[Float32Array, Int64Array]:
         """As arrays: what calibration takes."""
@@ -164,15 +146,15 @@ class PackBatches:
         words, classes = self._said(draw, n_commands, n_unknown)
         cuts = [self._cuts(draw, "real", n_real), self._cuts(draw, "synthesised", n_made)]
         spoken = roughened(draw, coloured(draw, torch.cat([words, *cuts])))
-        spoken = in_rooms(draw, spoken, self._hop_s, mix.augment.room_share)
+        spoken = in_rooms(draw, spoken, self._front.hop_s, mix.augment.room_share)
         spoken = self._in_noise(draw, spoken, len(words))
         spoken = spoken + draw.db(mix.augment.gain_db, len(spoken))[:, None, None]
         silence = self._silence(draw, n_silence)
-        maps = torch.cat([spoken, silence]).clamp(min=self._floor)
+        patches = self._front.patches(torch.cat([spoken, silence]))
         unknown = torch.full((n_real + n_made,), self.labels.index(UNKNOWN), device=self.device)
         nothing = torch.full((n_silence,), self.labels.index(SILENCE), device=self.device)
-        most = max(1, round(mix.augment.mask_ms / 1000 / self._hop_s))
-        return masked(draw, maps @ self._dct, mix.augment.mask_share, most), torch.cat([classes, unknown, nothing])
+        most = max(1, round(mix.augment.mask_ms / 1000 / self._front.hop_s))
+        return masked(draw, patches, mix.augment.mask_share, most), torch.cat([classes, unknown, nothing])
 
     def _drawn(self, draw: Draw, classes: Any) -> Any:
         at = classes + draw.uniform(0, 1, len(classes)).double() * (1 - 1e-9)
@@ -192,23 +174,23 @@ class PackBatches:
         # The other word's middle stands `far` frames from the patch's, before or after it, and only where it is
         # _APART_S from this word's middle, which `shift` says
         side = torch.where(draw.uniform(0, 1, n) < 0.5, -1.0, 1.0)
-        far = side * draw.uniform(*_OTHER_S, n) / self._hop_s
+        far = side * draw.uniform(*_OTHER_S, n) / self._front.hop_s
         others = self._drawn(draw, self._commands[draw.whole(len(self._commands), n)])
         louder = level(self._words[clips].float()) - level(self._words[others].float()) + draw.db(_OTHER_DB, n)
         beside = self._placed(draw, others, torch.ones_like(far), far) + louder[:, None, None]
-        both = (draw.uniform(0, 1, n) < mix.other_share) & ((far - shift).abs() > _APART_S / self._hop_s)
+        both = (draw.uniform(0, 1, n) < mix.other_share) & ((far - shift).abs() > _APART_S / self._front.hop_s)
         return torch.where(both[:, None, None], added(draw, words, beside), words), classes
 
     def _placed(self, draw: Draw, clips: Any, speed: Any, shift: Any) -> Any:
-        return placed(draw, self._words[clips], self._faint[clips], speed, shift, self.n_frames, self._bands)
+        return placed(draw, self._words[clips], self._faint[clips], speed, shift, self.n_frames, self._front.bands)
 
     @property
     def _shift(self) -> tuple[float, float]:
         """Frames that a clip stands before the patch's middle: anywhere, and where it has just been said."""
-        room_ms = max(0.0, (self.n_frames - self._words.shape[1]) / 2 * self._hop_s * 1000)
+        room_ms = max(0.0, (self.n_frames - self._words.shape[1]) / 2 * self._front.hop_s * 1000)
         most = self.mix.augment.shift_ms + room_ms
         late = LATE_MS if room_ms > 0 else 0.0
-        return (-(most + late) / 1000 / self._hop_s, most / 1000 / self._hop_s)
+        return (-(most + late) / 1000 / self._front.hop_s, most / 1000 / self._front.hop_s)
 
     def _rows(self, kind: Kind, first: Any, n: int) -> Any:
         """Frames (len(first), n, n_mels) from rows `first` on."""
@@ -229,7 +211,7 @@ class PackBatches:
         speed = draw.uniform(*self.mix.augment.speed, n)
         maps = self._rows(kind, self._firsts(draw, kind, n, round(n * self.mix.mined_share)), self._span)
         t = torch.arange(self.n_frames, device=self.device) - (self.n_frames - 1) / 2
-        return warped(maps, t * speed[:, None] + (self._span - 1) / 2, self._bands.read_at(speed))
+        return warped(maps, t * speed[:, None] + (self._span - 1) / 2, self._front.bands.read_at(speed))
 
     def _in_noise(self, draw: Draw, spoken: Any, n_words: int) -> Any:
         """Noise under everything; under some of the words people talking."""
@@ -246,8 +228,8 @@ class PackBatches:
         maps = self._rows(
             "noise", self._firsts(draw, "noise", n, round(n * self.mix.mined_share)), self.n_frames
         ).float()
-        maps = coloured(draw, maps) + draw.db(_SILENCE_GAIN_DB, n)[:, None, None]
-        nothing = draw.uniform(0, 1, n) < _NOTHING_SHARE
+        maps = coloured(draw, maps) + draw.db(SILENCE_GAIN_DB, n)[:, None, None]
+        nothing = draw.uniform(0, 1, n) < NOTHING_SHARE
         return torch.where(nothing[:, None, None], torch.full_like(maps, float(LOG_FLOOR)), maps)
 
     def listen(self, module: GraphModule) -> None:
@@ -274,24 +256,13 @@ class PackBatches:
         return self._scores(module, self._placed(draw, clips, shift + 1.0, shift))
 
     def _scores(self, module: GraphModule, maps: Any) -> Any:
-        patches = maps.clamp(min=self._floor) @ self._dct
-        return torch.softmax(module(self.to_input(patches)).float(), 1)[:, self._commands]
+        logits = module(self._front.of_module(self._front.patches(maps)))
+        return torch.softmax(logits.float(), 1)[:, self._commands]
 
     def mined(self) -> dict[str, int]:
         """How many places of each kind weigh anything, and how many clips of other words."""
         found: dict[str, int] = {kind: int((weights > 0).sum()) for kind, weights in self._weights.items()}
         return found | {UNKNOWN: int((self._unknown_weights > 0).sum())}
-
-    def held_out(self, pack: MelPack, fold: int) -> tuple[Any, Any]:
-        """The recorded clips of `fold`, each in the middle of a patch between digital silence, and their classes."""
-        names = np.array(pack.folders)[pack.folder]
-        classes = np.array([self.labels.index(x) if x in self.labels else self.labels.index(UNKNOWN) for x in names])
-        kept = np.flatnonzero((pack.fold == fold) & ~pack.published)
-        maps = self._tensor(pack.words[kept])
-        before = (self.n_frames - maps.shape[1]) // 2
-        after = self.n_frames - maps.shape[1] - before
-        whole = functional.pad(maps, (0, 0, before, after), value=float(LOG_FLOOR))
-        return self.to_input(whole.clamp(min=self._floor) @ self._dct), self._tensor(classes[kept])
 
 
 def _weight(scores: Any) -> Any:

@@ -12,20 +12,24 @@ from typing import Any
 
 import torch
 
-from kws_models.data.augmentation import LOG_FLOOR
+from kws_models.data.augmentation import (
+    BREAK_HZ,
+    FAINT_PERCENT,
+    FIRST_HZ,
+    LOG_FLOOR,
+    MASKS,
+    MELS,
+    NO_NOISE,
+    TILT_NEPERS,
+)
+from kws_models.data.rooms import DECAY, RATIO_DB, RT60_S
 
 _NEPERS_A_DB = math.log(10.0) / 20.0
-_NO_SOUND = -50.0  # nepers: as faint as nothing in float32
-_TILT_NEPERS, _RIPPLE_NEPERS = 0.25, 0.15  # standard deviations: of a spectrum's tilt, and of each of its ripples
+_RIPPLE_NEPERS = 0.15  # standard deviation of each of a spectrum's ripples
 _RIPPLES = 3  # cosines over the bands, of 1 ... _RIPPLES half-waves: microphones and small speakers
-_FIRST_HZ, _BREAK_HZ, _MELS = 20.0, 700.0, 1127.0  # HTK's mel = 1127 ln(1 + f / 700), from 20 Hz on
 _TAIL_FRAMES = 24  # of a room's reverberation: half a second at a hop of 20 ms
-_RT60_S = (0.15, 1.2)
-_RATIO_DB = (-6.0, 15.0)  # direct to reverberant power
-_DECAY = 2.0 * 6.9  # nepers of power in a reverberation time: 60 dB
 _CROSS = 0.3  # standard deviation of the cosine between two sounds' spectra, as a band of some bins averages it
 _ROUGH_NEPERS = 0.25  # standard deviation, at most: the pack's step is 0.6, what is below half of it is lost
-_FAINT_SHARE = 0.05  # of a clip's values, that are below what stands for its surroundings
 
 
 @dataclass
@@ -69,9 +73,9 @@ class Bands:
 
     def read_at(self, speed: Any) -> Any:
         """For speeds (n,) the bands (n, self.n) to read: faster by r is higher by r."""
-        first = _MELS * math.log1p(_FIRST_HZ / _BREAK_HZ)
-        hz = _BREAK_HZ * torch.expm1((first + self.step * torch.arange(1, self.n + 1, device=speed.device)) / _MELS)
-        band = (_MELS * torch.log1p(hz / speed[:, None] / _BREAK_HZ) - first) / self.step - 1.0
+        first = MELS * math.log1p(FIRST_HZ / BREAK_HZ)
+        hz = BREAK_HZ * torch.expm1((first + self.step * torch.arange(1, self.n + 1, device=speed.device)) / MELS)
+        band = (MELS * torch.log1p(hz / speed[:, None] / BREAK_HZ) - first) / self.step - 1.0
         return band.clamp(0, self.n - 1)
 
 
@@ -93,8 +97,8 @@ def roughened(draw: Draw, maps: Any) -> Any:
 
 
 def faint(maps: Any) -> Any:
-    """What stands for each clip's surroundings (n,): below it are _FAINT_SHARE of the clip's values."""
-    return maps.flatten(1).float().kthvalue(max(1, round(_FAINT_SHARE * maps[0].numel())), dim=1).values
+    """What stands for each clip's surroundings (n,): below it are FAINT_PERCENT of the clip's values."""
+    return maps.flatten(1).float().kthvalue(max(1, round(FAINT_PERCENT / 100 * maps[0].numel())), dim=1).values
 
 
 def placed(draw: Draw, maps: Any, outside: Any, speed: Any, shift: Any, n_frames: int, bands: Bands) -> Any:
@@ -116,7 +120,7 @@ def coloured(draw: Draw, maps: Any) -> Any:
     """A microphone's tilt and ripples added to each row's spectrum."""
     n, _, n_mels = maps.shape
     place = torch.linspace(0, 1, n_mels, device=maps.device)
-    curve = draw.normal(n, 1) * _TILT_NEPERS * (2.0 * place - 1.0)
+    curve = draw.normal(n, 1) * TILT_NEPERS * (2.0 * place - 1.0)
     for k in range(1, _RIPPLES + 1):
         curve = curve + draw.normal(n, 1) * _RIPPLE_NEPERS * torch.cos(math.pi * k * place)
     return maps + curve[:, None, :]
@@ -125,12 +129,12 @@ def coloured(draw: Draw, maps: Any) -> Any:
 def in_rooms(draw: Draw, maps: Any, hop_s: float, share: float) -> Any:
     """In `share` of the rows a decaying tail of power behind every frame; the direct sound keeps its level."""
     rows = draw.rows(len(maps), round(share * len(maps)))
-    rt60_s = torch.exp(draw.uniform(math.log(_RT60_S[0]), math.log(_RT60_S[1]), len(rows)))
-    decay = torch.exp(-_DECAY * hop_s / rt60_s)  # of power, from frame to frame
+    rt60_s = torch.exp(draw.uniform(math.log(RT60_S[0]), math.log(RT60_S[1]), len(rows)))
+    decay = torch.exp(-2.0 * DECAY * hop_s / rt60_s)  # of power, from frame to frame
     # tail weights w * decay ** k for k = 1 ... _TAIL_FRAMES, their sum the reverberant share
     k = torch.arange(1, _TAIL_FRAMES + 1, device=maps.device)
     weights = decay[:, None] ** k
-    weights = weights / weights.sum(1, keepdim=True) * torch.exp(-2.0 * draw.db(_RATIO_DB, len(rows)))[:, None]
+    weights = weights / weights.sum(1, keepdim=True) * torch.exp(-2.0 * draw.db(RATIO_DB, len(rows)))[:, None]
     power = torch.exp(2.0 * maps[rows])
     padded = torch.nn.functional.pad(power, (0, 0, _TAIL_FRAMES, 0))
     windows = padded.unfold(1, _TAIL_FRAMES, 1)[:, :-1]  # (n, n_frames, n_mels, tail): frames t - tail ... t - 1
@@ -158,16 +162,16 @@ def with_noise(draw: Draw, clean: Any, noise: Any, snr_db: tuple[Any, Any], shar
     n = len(clean)
     low, high = snr_db
     snr = (draw.uniform(0, 1, n) * (high - low) + low) * _NEPERS_A_DB
-    by = torch.where(draw.uniform(0, 1, n) < share, level(clean) - level(noise) - snr, torch.full_like(snr, _NO_SOUND))
+    by = torch.where(draw.uniform(0, 1, n) < share, level(clean) - level(noise) - snr, torch.full_like(snr, NO_NOISE))
     return added(draw, clean, noise + by[:, None, None])
 
 
-def masked(draw: Draw, patches: Any, share: float, most_frames: int, runs: int = 2) -> Any:
-    """Up to `runs` runs of frames replaced by the patch's mean frame, in `share` of the patches (SpecAugment)."""
+def masked(draw: Draw, patches: Any, share: float, most_frames: int) -> Any:
+    """Up to MASKS runs of frames replaced by the patch's mean frame, in `share` of the patches (SpecAugment)."""
     n, n_frames, _ = patches.shape
     place = torch.arange(n_frames, device=patches.device)
     out = patches
-    for _ in range(runs):
+    for _ in range(MASKS):
         width = torch.floor(draw.uniform(1, most_frames + 1, n))
         first = torch.floor(draw.uniform(0, 1, n) * (n_frames - width + 1))
         hidden = (place >= first[:, None]) & (place < (first + width)[:, None]) & (draw.uniform(0, 1, n, 1) < share)

@@ -42,6 +42,9 @@ def train_model(name: str, options: TrainOptions) -> None:
     for i, phase in enumerate(recipe.phases):
         part = folder / f"phase{i + 1}"
         if not (part / WEIGHTS_FILE).exists():
+            if found is not None and found.ranges is not None:
+                wanted = "ones from before that phase (phase folders)"
+                raise KwsError(f"--start: found weights trained for int8, wanted {wanted}")
             print(f"phase {i + 1}: {phase}")
             batches = source.batches(phase, options.seed + _SEEDS_APART * i, part, found)
             run = TrainingRun(part, phase, options.seed, options.workers, options.threads, device)
@@ -75,8 +78,6 @@ def _trained(
 ) -> Checkpoint:
     """One phase, from the weights found so far."""
     graph = architecture.graph
-    if found is not None and found.ranges is not None:
-        raise KwsError("--start: found weights trained for int8, wanted ones from before that phase (phase folders)")
     if not run.phase.integer:
 
         def make(dropout: float) -> GraphModule:

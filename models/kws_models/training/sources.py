@@ -21,6 +21,7 @@ from kws_models.export.weights_file import Checkpoint
 from kws_models.training.loop import Validate, to_input
 from kws_models.training.mining import mined
 from kws_models.training.pack_batches import PackBatches, PackMix
+from kws_models.training.pack_input import held_out
 from kws_models.training.recipes import Phase, Recipe
 from kws_models.training.torch_module import GraphModule, load_weights
 from kws_models.training.train_options import TrainOptions
@@ -87,8 +88,6 @@ class Recorded:
 
 
 def _mine(batches: KeywordBatches, folder: Path, architecture: Architecture, found: Checkpoint) -> None:
-    if found.ranges is not None:
-        raise KwsError("--start: found weights trained for int8, wanted ones from before that phase (phase folders)")
     module = GraphModule(architecture.graph)
     load_weights(module, found.arrays)
     module.eval()
@@ -118,7 +117,7 @@ class Packed:
         fold = self._options.fold
         if fold is None:
             return None
-        maps, classes = self._mixed(PackMix(), 0).held_out(self._pack, fold)
+        maps, classes = held_out(self._architecture, self._pack, fold, self._device)
 
         def accuracy(module: GraphModule) -> float:
             with torch.no_grad():

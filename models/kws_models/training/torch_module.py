@@ -92,6 +92,11 @@ class GraphModule(nn.Module):  # type: ignore[misc]  # torch is not there for th
         raise ValueError(f"{node.name}: no torch layer for {type(node).__name__}")
 
 
+def as_input(patches: Any, axes: str) -> Any:
+    """Patches (n, n_frames, n_coeffs) -> (n, 1, height, width) as the graph's axes say; a view."""
+    return (patches.transpose(1, 2) if axes == "NCFT" else patches)[:, None]
+
+
 def _has_weights(node: Node) -> bool:
     return isinstance(node, Conv | Linear | BatchNorm)
 

@@ -24,7 +24,7 @@ from kws_serve.engine.slots import Slots
 from kws_serve.engine.stream import Stream
 from kws_serve.engine.turns import Turns
 from kws_serve.engine.viewers import Viewers
-from kws_serve.messages import Event, Float64Array, Int64Array, ScoresRow, StreamDone
+from kws_serve.messages import Event, Int64Array, ScoresRow, StreamDone
 
 _log = logging.getLogger(__name__)
 
@@ -76,7 +76,7 @@ class Tick:
         self._dirty.update(stream.slot for stream in waiting)
         if not streams:
             return events
-        began_s, before_s = time.monotonic(), _taken_s(streams)
+        began_s, (live_s, free_s) = time.monotonic(), self._taken_s(streams)
         self._admit()
         for stream in streams:
             try:
@@ -84,8 +84,8 @@ class Tick:
             except Exception:
                 self._lose(stream)
         events += self._decide(streams)
-        live_s, free_s = (_taken_s(streams) - before_s).tolist()
-        self.turns.note(live_s, free_s, time.monotonic() - began_s)
+        live_after_s, free_after_s = self._taken_s(streams)
+        self.turns.note(live_after_s - live_s, free_after_s - free_s, time.monotonic() - began_s)
         with _told("accounts and levels"):
             self._accounts.check(streams)
             if self._viewers:
@@ -102,6 +102,16 @@ class Tick:
         _log.exception("stream %s: samples up to %d could not be taken", stream.name, stream.processed_samples)
         if stream.drained:
             stream.zeros_left = 0
+
+    def _taken_s(self, streams: Sequence[Stream]) -> tuple[float, float]:
+        """Seconds of audio taken so far: of the live ones, and of the free ones. Not counted, but 0, in a tick in which
+        there are live ones only: it takes time in every tick, and all of it is theirs.
+        """
+        taken_s = [0.0, 0.0]
+        if self.turns.shared:
+            for stream in streams:
+                taken_s[not stream.live] += stream.processed_samples / stream.rate_hz
+        return taken_s[0], taken_s[1]
 
     def _with_something(self) -> list[Stream]:
         """The streams to look at; the set may grow meanwhile, so slots are taken one at a time (set.pop is atomic)."""
@@ -205,11 +215,3 @@ class Tick:
             if stream.slot < len(new.enabled):
                 for firing in old.detector.reset(stream.slot, int(self.ring.written[stream.slot])):
                     events += self._dressing.detections(stream, old, firing)
-
-
-def _taken_s(streams: Sequence[Stream]) -> Float64Array:
-    """Seconds of audio taken so far of these streams: of live ones, and of free ones (2,)."""
-    taken_s = np.zeros(2)
-    for stream in streams:
-        taken_s[not stream.live] += stream.processed_samples / stream.rate_hz
-    return taken_s

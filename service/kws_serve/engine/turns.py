@@ -25,9 +25,9 @@ class Turns:
         MAX_LOAD on no free stream has a turn.
         """
         free = [stream for stream in streams if not stream.live]
+        self._wanted = len(free)
         if not free:
             return list(streams), []
-        self._wanted = len(free)
         most = self._most if load < MAX_LOAD else 0
         turn = sorted(free, key=lambda stream: (stream.slot <= self._last, stream.slot))[:most]
         if turn:
@@ -35,6 +35,11 @@ class Turns:
         slots = {stream.slot for stream in turn}
         has = [stream for stream in streams if stream.live or stream.slot in slots]
         return has, [stream for stream in free if stream.slot not in slots]
+
+    @property
+    def shared(self) -> bool:
+        """Whether a free stream had something in this tick: what it took has to be noted."""
+        return self._wanted > 0
 
     def note(self, live_s: float, free_s: float, took_s: float) -> None:
         """A tick of `live_s` and `free_s` seconds of audio took `took_s`, shared by what was computed."""

@@ -14,12 +14,11 @@ from kws_serve.app import ServerOptions, bound_socket
 from kws_serve.backends.contract import devices
 from kws_serve.commands.certificate import check_certificate
 from kws_serve.commands.loading import apply_thresholds, load_models, reload_model
-from kws_serve.commands.own_token import read_own_token
+from kws_serve.commands.own_token import read_own_token, set_up_log
 from kws_serve.commands.reloading import Reloading
 from kws_serve.commands.running import Running, restore_settings
 from kws_serve.config import Settings
 from kws_serve.engine.engine import Engine
-from kws_serve.host import log_format
 from kws_serve.host.port_owner import port_fault
 from kws_serve.host.printer import Printer
 from kws_serve.manifest.package_data import demo_audio
@@ -36,8 +35,7 @@ def open_service(settings: Settings, printer: Printer, read_again: Callable[[], 
     """A service that is ready to run. `read_again`: the settings, as SIGHUP wants them. Raises KwsError."""
     token = read_own_token(settings)
     settings = settings.model_copy(update={"token": None})
-    watch_tokens = tuple(secret.get_secret_value() for secret in settings.watch_token)
-    log_format.set_up((*((token.hidden_in,) if token else ()), *watch_tokens), settings.log_level)
+    set_up_log(settings, token)
     tokens = TokenFile(settings.data_folder / "tokens.json")
     options = _options(settings, token, tokens)
     check_exposure(options.hosts, token, settings.insecure, tokens)
@@ -58,7 +56,7 @@ def open_service(settings: Settings, printer: Printer, read_again: Callable[[], 
         bound=bound,
         loop=settings.loop or settings.demo,
         notice=notice,
-        watch=(settings.watch, watch_tokens),
+        watch=(settings.watch, tuple(secret.get_secret_value() for secret in settings.watch_token)),
         printer=printer,
     )
     if read_again is not None:

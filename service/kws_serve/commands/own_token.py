@@ -8,6 +8,7 @@ from pathlib import Path
 from kws_serve.api.security import clean_token, own_token
 from kws_serve.api.tokens import OwnToken
 from kws_serve.config import Settings
+from kws_serve.host import log_format
 from kws_serve.host.secrecy import wipe, wipe_variable
 from kws_serve.messages import KwsError
 
@@ -22,6 +23,13 @@ def read_own_token(settings: Settings) -> OwnToken | None:
     """What is kept of it; the variable is wiped. Raises KwsError: see read_token."""
     wipe_variable("KWS_TOKEN")
     return own_token(read_token(settings))
+
+
+def set_up_log(settings: Settings, token: OwnToken | None) -> None:
+    """The settings' log, which shows neither the service's own token nor those of the servers that it watches."""
+    own = (token.hidden_in,) if token else ()
+    watched = (secret.get_secret_value() for secret in settings.watch_token)
+    log_format.set_up((*own, *watched), settings.log_level)
 
 
 def read_token(settings: Settings) -> str | None:

@@ -10,9 +10,8 @@ from typing import TYPE_CHECKING
 from kws_serve.api.security import check_exposure, own_token
 from kws_serve.commands.certificate import check_certificate
 from kws_serve.commands.loading import Thresholds, apply_thresholds
-from kws_serve.commands.own_token import read_own_token
+from kws_serve.commands.own_token import read_own_token, set_up_log
 from kws_serve.config import Settings
-from kws_serve.host import log_format
 from kws_serve.messages import KwsError
 
 if TYPE_CHECKING:
@@ -63,8 +62,7 @@ class Reloading:
         check_certificate(new.tls_cert, new.tls_key)
         changed = changed_thresholds(old, new)
         apply_thresholds(running.engine, changed)
-        watch_tokens = tuple(secret.get_secret_value() for secret in new.watch_token)
-        log_format.set_up((*((token.hidden_in,) if token else ()), *watch_tokens), new.log_level)
+        set_up_log(new, token)
         running.access.renew(token)
         running.options = replace(running.options, token=token)
         told = ["tokens", f"{len(changed)} changed thresholds"]

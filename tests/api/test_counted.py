@@ -36,7 +36,7 @@ async def test_followers_count_from_the_beginning_of_their_replay(level_model):
                         await ws.recv()
                 refused += ws.close_code == 4429
             assert refused == 7
-            assert server.log.subscribers == 3
+            assert len(server.app.state.service.subscribers) == 3
 
 
 async def test_what_a_client_does_not_take_is_bounded_and_counted(level_model, monkeypatch):

@@ -457,7 +457,7 @@ DELIVERY = (
          "tests/engine/test_tick_faults.py::test_a_reload_that_fails_is_told_and_the_old_model_goes_on"),
         "no tick for 0.05 s, a fault in the swap", "422, and the old model"),
     Row("followers", "One who follows counts from the beginning of its replay on; beyond 1,000 it is 4429",
-        "`api/detections_ws.py`, `sinks/delivery.py` following",
+        "`api/detections_ws.py`, `api/places.py`",
         ("tests/api/test_counted.py::test_followers_count_from_the_beginning_of_their_replay",),
         "10 at once where 3 may, 20,000 rows each", "7 refused; before: none"),
     Row("bounded inboxes",

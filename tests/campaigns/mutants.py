@@ -371,7 +371,7 @@ MUTANTS = (
            "tests/engine/test_tick_faults.py -k in_one_stream"),
     Mutant("reload, late", _S + "engine/models.py", "if not done.set_running_or_notify_cancel():", "if False:",
            "tests/engine/test_tick_faults.py -k in_time"),
-    Mutant("followers", _S + "api/detections_ws.py", ")), log.following():", ")):",
+    Mutant("followers", _S + "api/detections_ws.py", "with places.one(grant.name, address_of(ws)):", "if True:",
            "tests/api/test_counted.py -k followers"),
     Mutant("bounded inboxes", _S + "sinks/writer.py", "if len(self._inbox) > INBOX:", "if False:",
            f"{_LOG} -k holds_up"),

@@ -29,7 +29,7 @@ async def detections(ws: WebSocket, log: EventLog, access: Access, slices: Slice
         wanted = replace(wanted, streams=grant.streams)
         after = whole("after", found["after"], 0, 2**63 - 1) if "after" in found else None
         asked = _Asked(wanted, after, found.get("log_id"))
-        with places.one(grant.name, address_of(ws)), log.following():
+        with places.one(grant.name, address_of(ws)):
             try:
                 await send_only(ws, _send(ws, log, asked, slices))
             except sqlite3.Error as e:

@@ -84,7 +84,7 @@ class _ServiceCollector(Collector):
 
     def _log(self) -> Iterator[Metric]:
         log = self._service.log
-        yield GaugeMetricFamily("kws_subscribers_active", "Subscribers to detections.", log.subscribers)
+        yield GaugeMetricFamily("kws_subscribers_active", "Subscribers to detections.", len(self._service.subscribers))
         text = "Whether detections are on the disk before they are pushed."
         yield GaugeMetricFamily("kws_log_durable", text, log.durable)
         yield GaugeMetricFamily("kws_log_pending", "Detections that wait for the disk.", log.pending)

@@ -29,10 +29,11 @@ class Places:
         self.what = what
         self.most = most
         self.refused = 0
+        self._taken = 0  # all of _of: a number that any thread may read
         self._of: Counter[str] = Counter()
 
     def __len__(self) -> int:
-        return self._of.total()
+        return self._taken
 
     @contextlib.contextmanager
     def one(self, token: str, address: str) -> Iterator[None]:
@@ -46,9 +47,11 @@ class Places:
             found = f"found {len(self)} of {self.most} taken, {mine} of them by {own}"
             raise WireError(4429, f"{self.what}: {found}, wanted fewer than are free; try again later")
         self._of[peer] += 1
+        self._taken += 1
         try:
             yield
         finally:
+            self._taken -= 1
             self._of[peer] -= 1
             if not self._of[peer]:
                 del self._of[peer]

@@ -73,7 +73,7 @@ def _of_all(service: Service) -> JsonObject:
         "load": round(os.getloadavg()[0], 2),
         "pending": log.pending,
         "log_bytes": log.used_bytes,
-        "subscribers": log.subscribers,
+        "subscribers": len(service.subscribers),
         "engine_load": round(engine.load.share, 3),
         "unaccounted_samples": engine.unaccounted_samples,
         "boards": [state for device in devices(engine.loaded) for state in device.states()],

@@ -15,8 +15,7 @@ its last detection; what goes the short way was told before that.
 from __future__ import annotations
 
 import asyncio
-import contextlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 
 from kws_serve.messages import Detection, Event, Gap, Hole, ScoresRow, StreamDone
 from kws_serve.sinks.filter import Filter
@@ -34,7 +33,6 @@ class Delivery:
         self._delivered_of: dict[str, int] = {}  # the same of each stream
         self._subscribers: set[Subscriber] = set()
         self._listeners: dict[tuple[str, str], Callable[[list[Event]], None]] = {}  # (stream, epoch) -> its client
-        self.followers = 0
         self._loop: asyncio.AbstractEventLoop | None = None
 
     def bind(self, loop: asyncio.AbstractEventLoop, last_id: int, last_of: dict[str, int]) -> None:
@@ -91,15 +89,6 @@ class Delivery:
     def unlisten(self, stream: str, epoch: str) -> None:
         """Stop it."""
         self._listeners.pop((stream, epoch), None)
-
-    @contextlib.contextmanager
-    def following(self) -> Iterator[None]:
-        """One who listens, or is told first what it has missed."""
-        self.followers += 1
-        try:
-            yield
-        finally:
-            self.followers -= 1
 
     def subscribe(self, wanted: Filter) -> Subscriber:
         """A live subscriber: gets everything after its `last_id`. In the loop's thread."""

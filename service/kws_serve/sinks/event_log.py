@@ -157,15 +157,6 @@ class EventLog:
         """Stop it."""
         self._delivery.unlisten(stream, epoch)
 
-    @property
-    def subscribers(self) -> int:
-        """How many follow, or are told first what they have missed. Any thread."""
-        return self._delivery.followers
-
-    def following(self) -> contextlib.AbstractContextManager[None]:
-        """For the time in which one follows: counted in `subscribers`."""
-        return self._delivery.following()
-
     def subscribe(self, wanted: Filter) -> Subscriber:
         """A live subscriber: gets everything after its `last_id`."""
         return self._delivery.subscribe(wanted)

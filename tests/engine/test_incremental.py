@@ -17,7 +17,8 @@ from kws_models.export.onnx_file import onnx_bytes
 from kws_models.export.step_file import step_bytes
 from kws_models.zoo.absorbing import absorb
 from kws_serve.backends import open_backend
-from kws_serve.backends.contract import LoadedModel
+from kws_serve.backends.contract import LoadedModel, new_states
+from kws_serve.backends.onnx_file import OnnxFile
 from kws_serve.backends.onnx_session import new_session
 from kws_serve.backends.onnx_step import OnnxStep
 from kws_serve.core.front_end import FrontEnd
@@ -38,8 +39,8 @@ class Streaming:
     def __init__(self, folder: Path, name: str = "dscnn-s") -> None:
         shipped = find_model(name, [shipped_models_dir()])
         graph = without_padding_in_time(name, shipped.n_coeffs)
-        absorbed = absorb(graph, random_weights(graph))
-        self.step_data = step_bytes(*absorbed)
+        self.absorbed = absorbed = absorb(graph, random_weights(graph))
+        self.step_data = step_bytes(*absorbed)  # its weights are in the other file
         files = {}
         for kind, axes, data in (("onnx", "NCTF", onnx_bytes(*absorbed)), ("onnx_step", "NTF", self.step_data)):
             path = folder / f"{kind}.onnx"
@@ -48,8 +49,9 @@ class Streaming:
         self.spec: ModelSpec = replace(shipped, n_frames=graph.input_shape[1], files=files)
 
     def open(self, data: bytes | None = None) -> OnnxStep:
-        session = new_session(data or self.step_data)
-        return OnnxStep(self.spec, self.spec.files["onnx_step"], session, open_backend("onnx", self.spec))
+        loaded = open_backend("onnx", self.spec)
+        assert isinstance(loaded, OnnxStep)
+        return OnnxStep(self.spec, loaded.file, new_session(data), loaded) if data else loaded
 
 
 @pytest.fixture(scope="module")
@@ -236,12 +238,29 @@ def test_cuts_gaps_and_streams_that_join_and_leave(streaming, operations):
         np.testing.assert_allclose(told[1][key], values, atol=1e-5)
 
 
+def test_a_step_file_borrows_the_weights_of_the_whole_one(streaming, tmp_path):
+    """None that are there too are in it. One that has all is taken as it is; one whose weights are nowhere is refused."""
+    assert len(streaming.step_data) < streaming.spec.files["onnx"].path.stat().st_size / 2
+    frames = np.random.default_rng(5).normal(0, 3, (1, 60, streaming.spec.n_coeffs)).astype(np.float32)
+    backends = [streaming.open(), streaming.open(step_bytes(*streaming.absorbed, whole=True))]
+    scores = [b.step(frames, new_states(b.state_shapes, 1), np.zeros(1, np.int64)) for b in backends]
+    np.testing.assert_array_equal(*scores)
+    alone = OnnxFile(streaming.step_data)
+    assert alone.with_weights_of(alone) == streaming.step_data
+    data = streaming.step_data.replace(b"conv1.weight", b"conv1.height")
+    lost = FileSpec(tmp_path / "lost.onnx", hashlib.sha256(data).hexdigest(), "NTF", "softmax")
+    lost.path.write_bytes(data)
+    files = streaming.spec.files | {"onnx_step": lost}
+    with pytest.raises(BackendError, match="a file that ONNX Runtime refuses"):
+        open_backend("onnx", replace(streaming.spec, files=files))
+
+
 def test_a_step_file_that_says_something_else_is_refused(streaming, tmp_path):
     graph = without_padding_in_time("dscnn-s", 10)
     weights = dict(random_weights(graph))
     weights["linear.bias"] = weights["linear.bias"] + np.arange(12, dtype=np.float32)
     with pytest.raises(BackendError, match="away from the whole file's"):
-        streaming.open(step_bytes(*absorb(graph, weights)))
+        streaming.open(step_bytes(*absorb(graph, weights), whole=True))
     whole_file = streaming.spec.files["onnx"].path.read_bytes()
     with pytest.raises(BackendError, match=r"frames: found None"):
         streaming.open(whole_file)

@@ -6,6 +6,9 @@ end at any frame, so layers do not stride in time: those behind a stride are dil
 and the linear layer behind it change places, so that what is kept for the mean is a score a class and frame.
 
 A past of zeros is a stream that has not begun: scores are those of whole patches once as many frames have come.
+
+Weights that both files would hold are in the whole-patch file alone, by the same names; the service lends them to this
+one. For ONNX Runtime by itself, `whole=True` writes them here too.
 """
 
 from __future__ import annotations
@@ -23,9 +26,17 @@ from kws_serve.backends.onnx_step import NEXT, PAST
 _LANES = 16  # channels that ONNX Runtime computes at once; of fewer it makes slower work
 
 
-def step_bytes(graph: Graph, weights: Weights) -> bytes:
-    """The file; raises ValueError for a graph that pads in time or has layers that look at the whole patch."""
-    return _Step(graph, weights).bytes()
+def step_bytes(graph: Graph, weights: Weights, *, whole: bool = False) -> bytes:
+    """The file; raises ValueError for a graph that pads in time or has layers that look at the whole patch.
+
+    `whole`: with the weights that the whole-patch file has as well.
+    """
+    made = _Step(graph, weights).model()
+    if not whole:
+        kept = [tensor for tensor in made.graph.initializer if tensor.name not in weights]
+        del made.graph.initializer[:]
+        made.graph.initializer.extend(kept)
+    return bytes(made.SerializeToString(deterministic=True))
 
 
 class _Step:
@@ -51,8 +62,8 @@ class _Step:
         for node in graph.nodes:
             self._layer(node)
 
-    def bytes(self) -> bytes:
-        """The file."""
+    def model(self) -> Any:
+        """The file's message, with all weights: checked."""
         n_coeffs, n_classes = self.graph.shapes["input"][2], self.graph.shapes[self.graph.nodes[-1].name][0]
         model = helper.make_model(
             helper.make_graph(
@@ -67,7 +78,7 @@ class _Step:
             ir_version=IR_VERSION,
         )
         onnx.checker.check_model(model, full_check=True)
-        return bytes(model.SerializeToString(deterministic=True))
+        return model
 
     def _layer(self, node: Node) -> None:
         match node:

@@ -36,11 +36,14 @@ def open(spec: ModelSpec, *, threads: int = 1, board: str = "auto") -> PatchMode
         raise BackendError(
             f"backend onnx: model {spec.name}: {file.path.name}: found per-patch operations, wanted none"
         )
-    return OnnxStep(spec, file, _session(spec, file, threads, arena=True)[0], whole)
+    return OnnxStep(spec, file, _session(spec, file, threads, described)[0], whole)
 
 
-def _session(spec: ModelSpec, file: FileSpec, threads: int, *, arena: bool = False) -> tuple[Any, OnnxFile, str]:
-    """The opened file, what it says of itself, and how a refusal begins. Raises BackendError."""
+def _session(spec: ModelSpec, file: FileSpec, threads: int, whole: OnnxFile | None = None) -> tuple[Any, OnnxFile, str]:
+    """The opened file, what it says of itself, and how a refusal begins. Raises BackendError.
+
+    `whole`: of a step file, the model's other file, which has its weights.
+    """
     data = read_model(file)
     what = f"backend onnx: model {spec.name}: {file.path.name}"
     try:
@@ -48,7 +51,9 @@ def _session(spec: ModelSpec, file: FileSpec, threads: int, *, arena: bool = Fal
     except NotOnnx as error:
         raise BackendError(f"{what}: {error}") from error
     try:
-        session = new_session(data, threads=threads, arena=arena)
+        if whole is not None:
+            data = described.with_weights_of(whole)
+        session = new_session(data, threads=threads, arena=whole is not None)
     except ImportError as error:
         raise BackendError(
             f"backend onnx: found no onnxruntime ({one_line(error)}), wanted: pip install onnxruntime"

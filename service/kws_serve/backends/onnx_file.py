@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from kws_serve.backends.protobuf_wire import NotOnnx, decoded, fields, integers, message, text_field
+from kws_serve.backends.protobuf_wire import NotOnnx, decoded, fields, integers, message, text_field, written
 
 MAX_DEPTH = 24
 """Messages within messages: Model, Graph, Node, Attribute, Graph, ..."""
@@ -120,6 +120,18 @@ class OnnxFile:
             return (np.array(listed, dtype) if raw is None else np.frombuffer(raw, dtype)).reshape(dims)
         except (ValueError, OverflowError):  # as many values as the dimensions say, within the type
             return None
+
+    def with_weights_of(self, other: OnnxFile) -> bytes:
+        """This file's bytes and those initialisers of `other` that nodes here read and nothing here has."""
+        # Protobuf: two messages of one type end to end are one whose repeated fields go on. So a second graph field
+        # (7) that holds nothing but initialisers (5) adds them to the first.
+        read = {name for node in self.nodes for name in node.inputs} - set(self._tensors)
+        lent = b"".join(
+            written(5, tensor)
+            for name, tensor in other._tensors.items()
+            if name in read and text_field(tensor, 8) == name  # a Constant node's tensor may have no name
+        )
+        return self.data + written(7, lent) if lent else self.data
 
     def _add_node(self, data: memoryview) -> None:
         node = Node(text_field(data, 4), data=data)

@@ -40,7 +40,7 @@ class Pair:
         graph = without_padding_in_time(name, SIZES[name])
         absorbed: tuple[Graph, Weights] = absorb(graph, random_weights(graph))
         self.n_frames, self.n_coeffs = graph.input_shape[1:]
-        self.step = step_bytes(*absorbed)
+        self.step = step_bytes(*absorbed, whole=True)
         sessions = [onnx_bytes(*absorbed), self.step]
         self.whole, self.stepping = (new_session(data) for data in sessions)
 

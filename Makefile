@@ -1,6 +1,6 @@
 # make run     start the service (ARGS="--backend tflite --source mic" are handed on)
 # make test    set up what the tests need and run them (ARGS="tests/core -k ring": those, without the coverage gate)
-# make lint    format, lint, types, import contracts
+# make lint    format, lint, types, import contracts, licences
 # make check   lint, then test: what .ci/run runs
 # make proof   the guarantees at full counts; writes docs/guarantees.md (about an hour)
 # make mutants take each guard away: its test must fail
@@ -38,6 +38,7 @@ lint: $(VENV)/test.stamp
 	$(BIN)/ruff check $(CODE)
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/reuse lint --lines
 
 check: lint test
 

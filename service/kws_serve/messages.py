@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeAlias
 
@@ -139,6 +140,8 @@ class Hole:
     first: int
     last: int
     reason: str
+    streams: Mapping[str, int] | None = field(default=None, hash=False)
+    """Those whose rows these ids were -> the last one of each; None: nobody knows."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,6 +19,7 @@ import websockets
 
 from kws_serve.api.tokens import TokenFile
 from kws_serve.messages import JsonObject
+from kws_serve.sinks.filter import Filter
 from tests.api.test_security import closed_with
 from tests.api.test_tokens import routes
 from tests.campaigns.proof import record
@@ -28,7 +29,7 @@ from tests.support.streams import words
 AUDIO = words(3.0)
 MEASURED = {"at", "latency_ms", "uptime_s", "last_seen", "opened_at", "log_id", "epoch", "uid", "level"}
 """Times, and names made anew with each stream and log. `level` is of the last message that the engine took."""
-IDS = {"id", "start_id", "next", "last_id"}
+IDS = {"id", "start_id", "next", "last_id", "to"}
 NOBODYS = 999_999
 OTHER_SERVER = {
     "name": "lab-2", "address": "10.0.0.2:8000", "device": "", "user": "", "note": "", "load": 1.0, "streams": 3,
@@ -150,10 +151,21 @@ async def all_that_is_told(server: LiveServer, token: str, admin: str, busy: boo
         a.told["audio"] = a.plain(sorted(found, key=lambda m: m["type"]))  # scores do not wait for a detection's commit
         a.told["detections"] = a.plain(await heard(all_kept, lambda m: m.get("id") == mine[-1]["id"]))
         seen = [m for _ in range(2) for m in await heard(viewer, lambda m: m["type"] == "waiting")]
+    await asyncio.to_thread(forget_all, server)
+    async with a.open("/v1/detections?after=0") as late:
+        a.told["forgotten"] = a.plain(await heard(late, lambda m: m["type"] == "log_gap"))
+    a.note("detections forgotten", a.get(f"/v1/detections?after={mine[0]['id']}"))
     frames = [row for m in seen if m["type"] == "frames" for row in m["values"]]  # in how many messages: by the clock
     a.http.close()
     a.told["live"] = frames, a.plain([m for m in seen if m["type"] != "frames"])
     return a.told
+
+
+def forget_all(server: LiveServer) -> None:
+    """As retention would."""
+    log = server.log
+    ids = [item.detection.id for item in log.page(Filter(), 0, 10**6)[0]]
+    log._writer.do(lambda: log.store.space.forget(ids))
 
 
 def ask(a: Caller) -> None:

@@ -35,6 +35,7 @@ _SECURITY, _TOKENS = "tests/api/test_security.py", "tests/api/test_tokens.py"
 _LIVE, _OPEN = "tests/api/test_live.py", "tests/api/test_open.py"
 _GUESSES, _SCOPES = "tests/api/test_guesses.py", "tests/api/test_scopes.py"
 _CONFINED, _EXPORTS = "tests/api/test_confined.py", "tests/api/test_exports.py"
+_GAPS = "tests/sinks/test_confined_gaps.py"
 _PROXIES = "tests/api/test_proxies.py"
 _REFUSALS, _HUP = "tests/api/test_refusals.py", "tests/host/test_hang_up.py"
 _TYPE = "tests/commands/test_as_users_type.py"
@@ -149,6 +150,16 @@ MUTANTS = (
            _CONFINED),
     Mutant("S4 confined", _S + "sinks/delivery.py", "if streams is None else max(", "if True else max(", _CONFINED),
     Mutant("S4 confined", _S + "engine/evidence.py", "KEPT_IN_ALL = 10 * KEPT", "KEPT_IN_ALL = KEPT", _CONFINED),
+    Mutant("S4 gaps", _S + "sinks/telling.py", "if stream in self._streams), default", "), default",
+           f"{_GAPS} -k forgotten_are_no_gap"),
+    Mutant("S4 gaps", _S + "sinks/telling.py", "            self._may_be = self._may_be or hole.reason",
+           "            found.append(hole)", f"{_GAPS} -k anybodys_is_told"),
+    Mutant("S4 gaps", _S + "sinks/telling.py", "if isinstance(before, Hole) and before.reason == reason:", "if False:",
+           f"{_GAPS} -k whatever_others_do"),
+    Mutant("S4 gaps", _S + "sinks/space.py", "            note_forgotten(db, filter(None, whose))", "            pass",
+           f"{_GAPS} -k forgotten_are_no_gap"),
+    Mutant("S4 gaps", _S + "sinks/history.py", " UNION ALL SELECT stream, last FROM lost", "",
+           f"{_GAPS} -k next_start"),
     Mutant("S4 exports", _S + "api/guard.py",
            'if message.get("more_body") and', "if False and", f"{_EXPORTS} -k revoked"),
     Mutant("S4 exports", _S + "sinks/reader.py", "if upto is None else upto", "", f"{_EXPORTS} -k where_it_began"),

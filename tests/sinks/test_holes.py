@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kws_serve.messages import Hole
-from kws_serve.sinks.holes import explained, without
+from kws_serve.sinks.holes import FORGOTTEN, explained, without
 
 spans = st.lists(st.tuples(st.integers(1, 90), st.integers(0, 9)), max_size=6)
 
@@ -43,7 +43,7 @@ def no_more_than_needed(holes: Sequence[Hole], noted: Sequence[Hole]) -> bool:
 def test_holes_are_cut_exactly(first, more, found):
     noted = apart(found, "not_durable")
     reasons = dict(by_id(noted))
-    holes = explained(first, first + more, noted)
+    holes = explained(Hole(first, first + more, FORGOTTEN), noted)
     assert by_id(holes) == [(i, reasons.get(i, "retention")) for i in range(first, first + more + 1)]
     assert no_more_than_needed(holes, noted)
 

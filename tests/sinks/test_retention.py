@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import json
-import sqlite3
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -21,7 +21,7 @@ from kws_serve.sinks.clock_guard import AGREED_S, APART_S, ClockGuard
 from kws_serve.sinks.event_log import EventLog
 from kws_serve.sinks.expiry import Expiry, Retention, spans
 from kws_serve.sinks.filter import Filter
-from kws_serve.sinks.schema import transaction
+from kws_serve.sinks.schema import connect, migrate, transaction
 from kws_serve.sinks.store import Store
 
 NOW_S = 1.8e9
@@ -256,12 +256,14 @@ def test_marks_of_other_rows_stay(tmp_path):
 
 
 def test_a_log_of_the_first_schema_gets_the_index_that_finds_old_rows(tmp_path):
-    store = write(tmp_path / "events.db", [NOW_S])
-    store.close()
-    with sqlite3.connect(store.path) as db:
-        db.execute("DROP INDEX detections_logged_at")
-        db.execute("PRAGMA user_version=1")
-    store = Store(store.path)
+    with contextlib.closing(connect(tmp_path / "events.db")) as db:
+        migrate(db, tmp_path, 1)
+        db.execute(
+            "INSERT INTO detections VALUES (1, 'u', ?, 's', 'e', 'm', '1', '', 'onnx', 'yes', 0.9, 'once', 0, 0, 0, 0, "
+            "NULL, NULL, NULL)",
+            (NOW_S,),
+        )
+    store = Store(tmp_path / "events.db")
     plan = store.file.read("EXPLAIN QUERY PLAN SELECT id FROM detections WHERE logged_at < 1 ORDER BY logged_at")
     assert "detections_logged_at" in str(plan)
     assert kept(store) == [1]

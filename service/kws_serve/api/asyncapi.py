@@ -39,7 +39,7 @@ SENT: dict[str, JsonObject] = {
     ),
     "log_gap": _message(
         "log_gap",
-        "Ids that the log does not have: retention, not_durable, damaged or restored.",
+        "Ids that the log does not have: retention, not_durable, damaged or restored; of the token's streams alone.",
         **{"from": _INT, "to": _INT},
         reason=_TEXT,
     ),

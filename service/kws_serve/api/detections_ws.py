@@ -18,6 +18,7 @@ from kws_serve.api.tokens import Grant
 from kws_serve.sinks.event_log import EventLog
 from kws_serve.sinks.filter import Filter
 from kws_serve.sinks.reader import REPLAY_ROWS
+from kws_serve.sinks.telling import Telling
 from kws_serve.wire import WireError, dumps, hello_json
 
 
@@ -59,25 +60,27 @@ async def _send(ws: WebSocket, log: EventLog, asked: _Asked, slices: Slices) -> 
     if asked.after is not None:
         reach, reset = await asyncio.to_thread(log.start_after, wanted.streams, asked.after, asked.log_id)
     last_id = log.newest_id(wanted.streams)
+    telling = Telling(wanted, last_id if asked.after is None else reach)
     await ws.send_text(dumps(hello_json(log_id=log.log_id, last_id=last_id, reset=reset, version=__version__)))
     while log.delivered_id - reach > REPLAY_ROWS:
-        reach = await _replay(ws, log, wanted, reach, log.delivered_id, slices)
-    subscriber = log.subscribe(wanted)
+        reach = await _replay(ws, log, wanted, reach, log.delivered_id, slices, telling)
+    subscriber = log.subscribe(wanted, telling)
     try:
-        upto, told = subscriber.last_id, log.newest_id(wanted.streams)
-        while reach < upto:
-            reach = await _replay(ws, log, wanted, reach, upto, slices)
-        while (text := await subscriber.take()) is not None:
-            await ws.send_text(text)
+        while reach < subscriber.last_id:
+            reach = await _replay(ws, log, wanted, reach, subscriber.last_id, slices, telling)
+        while (texts := await subscriber.take()) is not None:
+            for text in texts:
+                await ws.send_text(text)
     finally:
         log.unsubscribe(subscriber)
-    sent = subscriber.last_id if subscriber.last_id > upto else told
-    raise WireError(4408, f"subscriber: found too slow; the last id sent was {sent}, go on after it")
+    raise WireError(4408, f"subscriber: found too slow; the last id sent was {telling.told_id}, go on after it")
 
 
-async def _replay(ws: WebSocket, log: EventLog, wanted: Filter, after: int, upto: int, slices: Slices) -> int:
+async def _replay(
+    ws: WebSocket, log: EventLog, wanted: Filter, after: int, upto: int, slices: Slices, telling: Telling
+) -> int:
     """Send the next part of what is kept; the id that it reaches."""
-    texts, reach = await slices.make(lambda: log.replay(wanted, after, upto, ROWS))
+    texts, reach = await slices.make(lambda: log.replay(wanted, after, upto, ROWS, telling))
     for i, text in enumerate(texts):
         if i % 32 == 0:
             await asyncio.sleep(0)  # sending alone lets nobody else have a turn, nor sees that the client has left

@@ -20,7 +20,8 @@ from collections.abc import Callable, Sequence
 from kws_serve.messages import Detection, Event, Gap, Hole, ScoresRow, StreamDone
 from kws_serve.sinks.filter import Filter
 from kws_serve.sinks.subscribers import Subscriber
-from kws_serve.wire import detection_json, dumps, hole_json
+from kws_serve.sinks.telling import Telling
+from kws_serve.wire import detection_json, dumps
 
 
 class Delivery:
@@ -67,8 +68,9 @@ class Delivery:
         for event in events:
             if isinstance(event, Hole):
                 self.delivered_id = event.last
+                self._delivered_of |= event.streams or {}
                 for subscriber in self._subscribers:
-                    subscriber.put(event.last, dumps(hole_json(event)))
+                    subscriber.offer_hole(event)
                 continue
             by_stream.setdefault((event.stream, event.epoch), []).append(event)
             if isinstance(event, Detection):
@@ -90,9 +92,12 @@ class Delivery:
         """Stop it."""
         self._listeners.pop((stream, epoch), None)
 
-    def subscribe(self, wanted: Filter) -> Subscriber:
-        """A live subscriber: gets everything after its `last_id`. In the loop's thread."""
-        subscriber = Subscriber(wanted, self.delivered_id)
+    def subscribe(self, wanted: Filter, telling: Telling | None = None) -> Subscriber:
+        """A live subscriber: gets everything after its `last_id`; `telling` as it was told of what is before. In the
+        loop's thread.
+        """
+        told = telling or Telling(wanted, self.newest_id(wanted.streams))
+        subscriber = Subscriber(wanted, self.delivered_id, told)
         self._subscribers.add(subscriber)
         return subscriber
 

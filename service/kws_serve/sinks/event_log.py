@@ -4,7 +4,7 @@ writer      the thread that gives ids and commits        reader     pages, expor
 numbering   the next id, none twice                      latency    how many, how long they took
 positions   where streams are, for a restart             expiry     what is forgotten, and when
 waiting     what the disk has not taken yet              store      the file
-delivery    who is told, after the commit or at once
+delivery    who is told, after the commit or at once     telling     what of it, where a token is of some streams
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from kws_serve.sinks.positions import Positions
 from kws_serve.sinks.reader import REPLAY_ROWS, Reader
 from kws_serve.sinks.store import Store
 from kws_serve.sinks.subscribers import Subscriber
+from kws_serve.sinks.telling import Telling
 from kws_serve.sinks.waiting import Waiting
 from kws_serve.sinks.writer import Writer
 
@@ -157,9 +158,9 @@ class EventLog:
         """Stop it."""
         self._delivery.unlisten(stream, epoch)
 
-    def subscribe(self, wanted: Filter) -> Subscriber:
-        """A live subscriber: gets everything after its `last_id`."""
-        return self._delivery.subscribe(wanted)
+    def subscribe(self, wanted: Filter, telling: Telling | None = None) -> Subscriber:
+        """A live subscriber: gets everything after its `last_id`; `telling`: as `replay` has told what is before."""
+        return self._delivery.subscribe(wanted, telling)
 
     def unsubscribe(self, subscriber: Subscriber) -> None:
         """Forget it."""
@@ -174,9 +175,11 @@ class EventLog:
         reset = log_id not in (None, self.log_id) or self._reader.of_another_log(streams, after)
         return (0 if reset else after), reset
 
-    def replay(self, wanted: Filter, after: int, upto: int, rows: int = REPLAY_ROWS) -> tuple[list[str], int]:
-        """The next messages about ids in (after, upto], and the id they reach."""
-        return self._reader.replay(wanted, after, upto, rows)
+    def replay(
+        self, wanted: Filter, after: int, upto: int, rows: int = REPLAY_ROWS, telling: Telling | None = None
+    ) -> tuple[list[str], int]:
+        """The next messages about ids in (after, upto], and the id they reach. `telling`: the same for all parts."""
+        return self._reader.replay(wanted, after, upto, rows, telling)
 
     def page(self, wanted: Filter, after: int, limit: int, upto: int | None = None) -> tuple[list[Logged], int]:
         """Up to `limit` wanted detections after id `after`, to `upto` at most, and the id to go on from."""

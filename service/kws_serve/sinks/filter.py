@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal, get_args
 
-from kws_serve.messages import Detection
+from kws_serve.messages import Detection, Hole
 
 Review = Literal["right", "wrong"]
 REVIEWS: tuple[Review, ...] = get_args(Review)
@@ -33,6 +33,10 @@ class Filter:
             and (self.until is None or d.at < self.until)
             and (self.min_score is None or d.score >= self.min_score)
         )
+
+    def takes_hole(self, hole: Hole) -> bool:
+        """Whether rows of streams that may be heard can be among what is missing."""
+        return self.streams is None or hole.streams is None or not self.streams.isdisjoint(hole.streams)
 
     def sql(self) -> tuple[str, list[object]]:
         """The same as conditions on rows, beginning with AND, and their values."""

@@ -9,7 +9,7 @@ from typing import Any
 
 from kws_serve.messages import Detection, Hole, JsonObject
 from kws_serve.sinks.filter import Filter, Logged
-from kws_serve.sinks.holes import explained
+from kws_serve.sinks.holes import FORGOTTEN, explained
 from kws_serve.sinks.log_file import LogFile
 from kws_serve.sinks.salvage import Read
 from kws_serve.sinks.schema import COLUMNS
@@ -54,22 +54,27 @@ class History:
         """
         if upto <= after:
             return []
-        noted = self._read("SELECT first, last, reason FROM gaps WHERE last > ? AND first <= ?", (after, upto))
-        rows = self._read(
-            "SELECT id, before FROM (SELECT id, lag(id, 1, ?) OVER (ORDER BY id) AS before FROM detections "
-            "WHERE id > ? AND id <= ?) WHERE id > before + 1",
-            (after, after, upto),
-        )
-        last = self._read("SELECT max(id) FROM detections WHERE id > ? AND id <= ?", (after, upto))[0][0]
+        with self._file.snapshot() as read:
+            known = _noted(read, after, upto)
+            rows = read(
+                "SELECT id, before FROM (SELECT id, lag(id, 1, ?) OVER (ORDER BY id) AS before FROM detections "
+                "WHERE id > ? AND id <= ?) WHERE id > before + 1",
+                (after, after, upto),
+            )
+            last = read("SELECT max(id) FROM detections WHERE id > ? AND id <= ?", (after, upto))[0][0]
         spans = [(before + 1, id - 1) for id, before in rows]
         if (last or after) < upto:
             spans.append(((last or after) + 1, upto))
-        known = [Hole(*row) for row in noted]
-        return [hole for first, last in spans for hole in explained(first, last, known)]
+        return [hole for first, last in spans for hole in explained(Hole(first, last, FORGOTTEN), known)]
 
     def newest_ids(self) -> dict[str, int]:
-        """Stream -> its newest id, of those that have rows."""
-        return dict(self._read("SELECT stream, max(id) FROM detections GROUP BY stream"))
+        """Stream -> its newest id, of those that have rows, or had some."""
+        of_rows = "SELECT stream, max(id) AS last FROM detections GROUP BY stream"
+        return dict(
+            self._read(
+                f"SELECT stream, max(last) FROM ({of_rows} UNION ALL SELECT stream, last FROM lost) GROUP BY stream"
+            )
+        )
 
     def overrides(self) -> dict[str, JsonObject]:
         """Model -> what PATCH has changed."""
@@ -89,6 +94,16 @@ class History:
             (name, epoch),
         )
         return {(model, label): float(s) for model, label, s in rows}
+
+
+def _noted(read: Read, after: int, upto: int) -> list[Hole]:
+    """The holes that were noted and reach into (after, upto], with the streams whose rows they were."""
+    streams: dict[int, dict[str, int]] = {}
+    reaching = "SELECT first FROM gaps WHERE last > ? AND first <= ?"
+    for first, stream, last in read(f"SELECT first, stream, last FROM lost WHERE first IN ({reaching})", (after, upto)):
+        streams.setdefault(first, {})[stream] = last
+    noted = read("SELECT first, last, reason FROM gaps WHERE last > ? AND first <= ?", (after, upto))
+    return [Hole(first, last, reason, streams.get(first)) for first, last, reason in noted]
 
 
 def _check_end(read: Read, last: int, upto: int) -> None:

@@ -8,8 +8,9 @@ from kws_serve.messages import Hole, JsonObject
 from kws_serve.sinks.filter import Filter, Logged
 from kws_serve.sinks.history import History
 from kws_serve.sinks.holes import without
+from kws_serve.sinks.telling import Telling
 from kws_serve.sinks.waiting import Waiting
-from kws_serve.wire import detection_json, dumps, hole_json
+from kws_serve.wire import detection_json, dumps
 
 REPLAY_ROWS = 500
 """Rows that are read and made to text at once; a subscriber that lacks fewer is live at once."""
@@ -41,15 +42,20 @@ class Reader:
             return False
         return not self._read(Filter(streams=streams), after - 1, 1, self._last_id())  # read before it was told
 
-    def replay(self, wanted: Filter, after: int, upto: int, rows: int = REPLAY_ROWS) -> tuple[list[str], int]:
+    def replay(
+        self, wanted: Filter, after: int, upto: int, rows: int = REPLAY_ROWS, telling: Telling | None = None
+    ) -> tuple[list[str], int]:
         """The next messages about ids in (after, upto] (at most `rows` detections, and log_gaps where some are
-        missing), and the id they reach: `upto`, or less where there is more.
+        missing), and the id they reach: `upto`, or less where there is more. `telling`: as it was told up to `after`.
         """
         items = self._read(wanted, after, rows, upto)
         reach = items[-1].detection.id if len(items) == rows else upto
-        messages = [(item.detection.id, dumps(logged_json(item))) for item in items]
-        messages += [(hole.first, dumps(hole_json(hole))) for hole in self._holes(after, reach)]
-        return [text for _, text in sorted(messages)], reach
+        found: list[tuple[int, tuple[int, str] | Hole]] = [
+            (id_, (id_, dumps(logged_json(item)))) for item in items for id_ in [item.detection.id]
+        ]
+        found += [(hole.first, hole) for hole in self._holes(after, reach)]
+        in_order = [one for _, one in sorted(found, key=lambda pair: pair[0])]
+        return (telling or Telling(wanted, after)).tell(in_order), reach
 
     def page(self, wanted: Filter, after: int, limit: int, upto: int | None = None) -> tuple[list[Logged], int]:
         """Up to `limit` wanted detections after id `after`, to `upto` at most, and the id to go on from: one of the

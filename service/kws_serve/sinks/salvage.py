@@ -54,8 +54,8 @@ def salvage(read: Read, target: Path, log_id: str | None = None, last_id: int | 
     with contextlib.closing(connect(target)) as db:
         db.execute("PRAGMA synchronous=NORMAL")  # on the disk once it is closed
         migrate(db, target, version if version in range(1, len(MIGRATIONS)) else len(MIGRATIONS))
-        for table, columns in (("gaps", 3), ("streams", 4), ("overrides", 2)):
-            _copy(read, db, table, columns)
+        for table in ("gaps", "lost", "streams", "overrides"):
+            _copy(read, db, table)
         _copy_rows(read, db, found)
         _note_missing(db, found)
         with transaction(db):
@@ -74,11 +74,11 @@ def _one(read: Read, sql: str) -> Any:
     return None
 
 
-def _copy(read: Read, db: sqlite3.Connection, table: str, columns: int) -> None:
+def _copy(read: Read, db: sqlite3.Connection, table: str) -> None:
     with contextlib.suppress(sqlite3.Error):
-        rows = read(f"SELECT * FROM {table}", ())
-        with transaction(db):
-            db.executemany(f"INSERT OR IGNORE INTO {table} VALUES ({','.join('?' * columns)})", rows)
+        if rows := read(f"SELECT * FROM {table}", ()):
+            with transaction(db):
+                db.executemany(f"INSERT OR IGNORE INTO {table} VALUES ({','.join('?' * len(rows[0]))})", rows)
 
 
 def _copy_rows(read: Read, db: sqlite3.Connection, found: Salvaged) -> None:
@@ -146,7 +146,7 @@ def _note_lost(db: sqlite3.Connection, found: Salvaged) -> None:
         newest = db.execute("SELECT max(id) FROM detections").fetchone()[0] or 0
     known = [Hole(*row) for row in db.execute("SELECT first, last, reason FROM gaps").fetchall()]
     cut = [Hole(h.first, min(h.last, newest), h.reason) for h in _merged(found.lost) if h.first <= newest]
-    found.lost = [p for h in cut for p in explained(h.first, h.last, known, h.reason) if p.reason == h.reason]
+    found.lost = [p for h in cut for p in explained(h, known) if p.reason == h.reason]
     for hole in found.lost:
         note_hole(db, hole)
     if newest:

@@ -43,6 +43,10 @@ MIGRATIONS: tuple[str, ...] = (
     """,
     "CREATE INDEX detections_logged_at ON detections (logged_at)",  # what is too old is found without reading all
     "UPDATE detections SET at = at + end_s - start_s WHERE phase = 'end' AND end_s IS NOT NULL",  # they had the onset's
+    """
+    CREATE TABLE lost (first INTEGER NOT NULL, stream TEXT NOT NULL, last INTEGER NOT NULL,
+        PRIMARY KEY (first, stream)) WITHOUT ROWID
+    """,  # whose rows the ids of the gap that begins at `first` were; of a gap that is not here, nobody knows
 )
 """Schema changes in order; `PRAGMA user_version` counts those that a file has had. Only ever append."""
 

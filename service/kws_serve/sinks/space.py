@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from kws_serve.sinks.holes import note_forgotten
 from kws_serve.sinks.log_file import LogFile
 from kws_serve.sinks.schema import transaction
 
@@ -47,17 +48,15 @@ class Space:
         return [id_ for (id_,) in rows]
 
     def forget(self, ids: Sequence[int]) -> None:
-        """Delete these rows (not none), with their marks; a hole that was not noted is told as retention.
+        """Delete these rows (not none; ids ascending), with their marks, and note whose they were.
 
         Where it raises, the rows are all there or all gone; what they took may not be free yet.
         """
         db = self._file.writer
         with transaction(db):
+            whose = [db.execute("SELECT id, stream FROM detections WHERE id = ?", (id_,)).fetchone() for id_ in ids]
             db.executemany("DELETE FROM detections WHERE id = ?", [(id_,) for id_ in ids])
-            db.execute(  # below all rows, every missing id is told as retention
-                "DELETE FROM gaps WHERE last < ? AND NOT EXISTS (SELECT 1 FROM detections WHERE id < gaps.first)",
-                (max(ids),),
-            )
+            note_forgotten(db, filter(None, whose))
         db.execute(f"PRAGMA incremental_vacuum({VACUUM_PAGES})").fetchall()
         db.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
 

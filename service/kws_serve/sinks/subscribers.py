@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 
-from kws_serve.messages import Detection
+from kws_serve.messages import Detection, Hole
 from kws_serve.sinks.filter import Filter
+from kws_serve.sinks.telling import Telling
 
 QUEUE_MESSAGES = 1024
 QUEUE_BYTES = 1 << 20
@@ -16,12 +17,13 @@ QUEUE_BYTES = 1 << 20
 class Subscriber:
     """A queue of one listener, bounded: past 1024 messages or 1 MiB it is slow, and gets nothing more."""
 
-    def __init__(self, wanted: Filter, last_id: int) -> None:
-        """`last_id`: what came before is not this subscriber's."""
+    def __init__(self, wanted: Filter, last_id: int, telling: Telling) -> None:
+        """`last_id`: what came before is not this subscriber's; `telling`: what it was told of that."""
         self.wanted = wanted
         self.slow = False
-        self.last_id = last_id  # of what was taken out, or seen and not wanted
-        self._queue: deque[tuple[int, str]] = deque()
+        self.last_id = last_id
+        self._telling = telling
+        self._queue: deque[tuple[int, str] | Hole] = deque()
         self._bytes = 0
         self._some = asyncio.Event()
 
@@ -29,26 +31,28 @@ class Subscriber:
         """Queue a message."""
         if self.slow or detection.id <= self.last_id or not self.wanted.takes(detection):
             return
-        self.put(detection.id, text)
+        self._put((detection.id, text), len(text))
 
-    def put(self, last_id: int, text: str) -> None:
-        """Queue a message that tells of ids up to `last_id`."""
-        if self.slow:
-            return
-        if len(self._queue) >= QUEUE_MESSAGES or self._bytes + len(text) > QUEUE_BYTES:
+    def offer_hole(self, hole: Hole) -> None:
+        """Queue what the log will never have."""
+        if not self.slow and self.wanted.takes_hole(hole):
+            self._put(hole, 0)
+
+    def _put(self, item: tuple[int, str] | Hole, n_bytes: int) -> None:
+        if len(self._queue) >= QUEUE_MESSAGES or self._bytes + n_bytes > QUEUE_BYTES:
             self.slow = True
         else:
-            self._queue.append((last_id, text))
-            self._bytes += len(text)
+            self._queue.append(item)
+            self._bytes += n_bytes
         self._some.set()
 
-    async def take(self) -> str | None:
-        """The next message; None once the subscriber is slow and its queue is empty."""
+    async def take(self) -> list[str] | None:
+        """The next messages, perhaps none; None once the subscriber is slow and its queue is empty."""
         while not self._queue:
             if self.slow:
                 return None
             self._some.clear()
             await self._some.wait()
-        self.last_id, text = self._queue.popleft()
-        self._bytes -= len(text)
-        return text
+        item = self._queue.popleft()
+        self._bytes -= 0 if isinstance(item, Hole) else len(item[1])
+        return self._telling.tell([item])

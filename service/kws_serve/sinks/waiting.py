@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from kws_serve.messages import Detection, Hole
+from kws_serve.sinks.holes import named
 
 WAITING = 10_000
 """Detections kept while the disk takes none: 4 MB of memory, and a day at one every nine seconds."""
@@ -31,12 +32,15 @@ class Waiting:
             self._holes = sorted([*self._holes, *holes], key=lambda h: h.first)
             self._detections.extend(detections)
             while len(self._detections) > WAITING:
-                id_ = self._detections.popleft().id
+                oldest = self._detections.popleft()
+                id_, whose = oldest.id, {oldest.stream: oldest.id}
                 before = bisect_left(self._holes, id_, key=lambda h: h.first) - 1
                 if before >= 0 and self._holes[before].last == id_ - 1:
-                    self._holes[before] = replace(self._holes[before], last=id_)
+                    streams = self._holes[before].streams
+                    whose_too = None if streams is None else named({**streams, **whose})
+                    self._holes[before] = replace(self._holes[before], last=id_, streams=whose_too)
                 else:
-                    self._holes.insert(before + 1, Hole(id_, id_, "not_durable"))
+                    self._holes.insert(before + 1, Hole(id_, id_, "not_durable", whose))
 
     def read(self) -> tuple[list[Detection], list[Hole]]:
         """What waits, and the holes beside it, both in the order of ids."""

@@ -14,14 +14,17 @@ import logging
 import sqlite3
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import replace
+from itertools import accumulate
 from typing import TypeVar
 
 from kws_serve.messages import Detection, Hole, StreamDone
 from kws_serve.sinks.delivery import Delivery
 from kws_serve.sinks.expiry import Expiry
+from kws_serve.sinks.holes import named
 from kws_serve.sinks.latency import Latency
 from kws_serve.sinks.mending import Mending
 from kws_serve.sinks.numbering import Numbering
@@ -72,7 +75,7 @@ class Writer:
         self._mending = Mending(store.file)
         self._numbering = Numbering(store, waiting)
         self._inbox: list[Detection | StreamDone] = []
-        self._shed = 0  # detections that came while a commit hung, and are not kept
+        self._shed: Counter[str] = Counter()  # of each stream, that came while a commit hung, and are not kept
         self._jobs: list[_Job] = []
         self._changed = threading.Condition()  # of inbox, jobs, idle and stopping
         self._idle = True  # all that was published is handed on
@@ -110,7 +113,7 @@ class Writer:
         for event in self._inbox:
             if excess > 0 and isinstance(event, Detection):
                 excess -= 1
-                self._shed += 1
+                self._shed[event.stream] += 1
             else:
                 kept.append(event)
         self._inbox = kept
@@ -213,10 +216,12 @@ class Writer:
     def _hole(self) -> list[Hole]:
         """Ids for what was shed, if anything was."""
         with self._changed:
-            n, self._shed = self._shed, 0
-        if not n:
+            shed, self._shed = self._shed, Counter()
+        if not shed:
             return []
-        hole = Hole(self.last_id + 1, self.last_id + n, "not_durable")
+        lasts = (self.last_id + n for n in accumulate(shed.values()))  # the ids of each stream follow one another
+        whose = dict(zip(shed, lasts, strict=True))
+        hole = Hole(self.last_id + 1, self.last_id + shed.total(), "not_durable", named(whose))
         self.last_id = hole.last
         _log.error("event log: a commit took so long that ids %d to %d could not be kept", hole.first, hole.last)
         return [hole]

@@ -154,6 +154,7 @@ async def _while_served(runner: EngineRunner, log: EventLog, ingest: Ingest) -> 
         runner.read_by_this_thread()
         loop.streams.on_read = runner.release
     shedding = asyncio.create_task(shed(ingest))
+    ingest.since_s = time.monotonic()
     yield
     shedding.cancel()
 

@@ -9,7 +9,7 @@ import hashlib
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal, NamedTuple, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -157,6 +157,15 @@ class StreamDone:
     def seconds(self) -> float:
         """Length of the stream."""
         return self.samples / self.rate_hz
+
+
+class Position(NamedTuple):
+    """How far a stream that a client feeds was processed, and whose it is."""
+
+    stream: str
+    epoch: str
+    sample: int  # the next to process, at the source's rate
+    owner: str = ""  # SHA-256 of the name of its client's token
 
 
 @dataclass(frozen=True, slots=True)

@@ -326,9 +326,11 @@ DELIVERY = (
         "`api/audio_socket.py`, `api/ingest.py` MAX_GAP_S",
         (f"{_REL}/test_resume.py::test_a_gap_that_is_beyond_belief_is_refused",),
         "2**53 - 1 samples, a day and a second", "each 4400; totals of 5.6e11 s before"),
-    Row("owners", "A waiting stream is for who knows its epoch or holds its token; a source's name is the server's",
+    Row("owners", "A waiting stream is for who knows its epoch or holds its token, also after a restart; a source's "
+        "name is the server's",
         "`api/audio_socket.py`, `engine/engine.py` reserved",
         (f"{_REL}/test_owners.py::test_a_waiting_stream_is_not_for_another_token",
+         f"{_REL}/test_owners.py::test_after_a_restart_a_stream_waits_for_its_own_token",
          f"{_REL}/test_owners.py::test_an_epoch_that_was_overheard_takes_no_live_stream_away",
          f"{_REL}/test_owners.py::test_the_name_of_a_source_is_the_servers_own_also_while_it_is_unplugged"),
         "4 newcomers 3 times each, a thief of a live stream, an unplugged microphone",

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 import websockets
 
-from kws_serve.messages import Detection
+from kws_serve.messages import Detection, Position
 from kws_serve.sinks.store import Store
 from tests.campaigns.proof import count, record
 from tests.support.service import Service, running
@@ -78,7 +78,7 @@ def write_log(service: Service, logged_at: Sequence[float]) -> None:
             Detection("s", "e", "m", "1", "onnx", "yes", 0.9, "once", i, i / 16000, i / 16000 + 1, 0.0, id=i)
             for i in range(1, len(logged_at) + 1)
         ],
-        positions=[("s", "e", 16000)],
+        positions=[Position("s", "e", 16000)],
     )
     store.close()
     with contextlib.closing(sqlite3.connect(service.db)) as db:

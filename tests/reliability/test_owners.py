@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import json
+import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -131,3 +134,72 @@ async def test_the_name_of_a_source_is_the_servers_own_also_while_it_is_unplugge
             sources.stop()
     assert code == 4409
     assert "'front-door' is the name of a source of this server" in error["message"]
+
+
+# and after a restart
+
+
+@pytest.fixture
+def left(level_model: Path, tmp_path: Path) -> tuple[Path, TokenFile, dict[str, str], str]:
+    """What a server has left that was stopped while the owner of `mine` sent: folder, tokens, the stream's epoch."""
+    file = TokenFile(tmp_path / "tokens.json")
+    tokens = {name: file.new(name, ["ingest"]) for name in ("owner", "other")}
+
+    async def feed(server: LiveServer) -> str:
+        async with connection((server, tokens), "owner", "mine") as ws:
+            epoch = json.loads(await ws.recv())["epoch"]
+            await ws.send(AUDIO)
+            await until(lambda: server.log.store.history.streams().get("mine", {}).get(epoch) == 8000)
+            await asyncio.to_thread(server.stop)
+        return str(epoch)
+
+    with live_server([level_model], tokens=file, data=tmp_path) as server:
+        epoch = asyncio.run(feed(server))
+    return tmp_path, file, tokens, epoch
+
+
+def test_after_a_restart_a_stream_waits_for_its_own_token(level_model, left):
+    folder, file, tokens, epoch = left
+
+    async def come(server: LiveServer) -> None:
+        for said in (AUDIO, resume("00000000")):
+            async with connection((server, tokens), "other", "mine") as ws:
+                assert await refusal(ws, said) == 4409
+        async with connection((server, tokens), "owner", "mine") as ws:
+            await ws.send(resume(epoch))
+            assert json.loads(await ws.recv())["epoch"] == epoch
+
+    with live_server([level_model], tokens=file, data=folder) as server:
+        asyncio.run(come(server))
+
+
+@pytest.mark.parametrize(("name", "said"), [("other", "resume"), ("owner", "audio")])
+def test_after_a_restart_a_stream_is_for_who_knows_its_epoch_or_has_its_token(level_model, left, name, said):
+    folder, file, tokens, epoch = left
+
+    async def come(server: LiveServer) -> str:
+        async with connection((server, tokens), name, "mine") as ws:
+            await ws.send(resume(epoch) if said == "resume" else AUDIO)
+            return str(json.loads(await ws.recv())["epoch"])
+
+    with live_server([level_model], tokens=file, data=folder) as server:
+        assert (asyncio.run(come(server)) == epoch) == (said == "resume")
+
+
+def test_a_stream_that_nobody_came_back_for_after_a_restart_is_anybodys(level_model, left, monkeypatch):
+    folder, file, tokens, _ = left
+    monkeypatch.setattr(audio_socket, "RESUME_S", 0.0)
+
+    async def come(server: LiveServer) -> str:
+        async with connection((server, tokens), "other", "mine") as ws:
+            await ws.send(AUDIO)
+            return str(json.loads(await ws.recv())["type"])
+
+    with live_server([level_model], tokens=file, data=folder) as server:
+        assert asyncio.run(come(server)) == "ready"
+
+
+def test_the_log_keeps_no_name_of_a_token(left):
+    folder, *_ = left
+    with contextlib.closing(sqlite3.connect(folder / "events.db")) as db:
+        assert [len(owner) for (owner,) in db.execute("SELECT owner FROM streams")] == [64]

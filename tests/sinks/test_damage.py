@@ -119,6 +119,22 @@ def test_what_a_start_finds_damaged_is_salvaged_too(tmp_path, damage):
     assert integrity(log.store.path) == "ok"
 
 
+def test_an_older_file_that_is_damaged_is_salvaged_and_brought_up(tmp_path):
+    """Its rows are read for a change of the schema, which fails."""
+    log = EventLog(tmp_path / "events.db")
+    publish(log, 1, ROWS)
+    log.close()
+    with contextlib.closing(sqlite3.connect(log.store.path)) as db:
+        db.executescript("DROP TABLE lost; ALTER TABLE streams DROP COLUMN owner; PRAGMA user_version=2")
+    middle(log.store.path)
+    again = EventLog(log.store.path)
+    assert again.log_id == log.log_id
+    assert len(ids(again)) > ROWS // 2
+    assert {m["reason"] for m in replayed(again) if m["type"] == "log_gap"} == {"damaged"}
+    again.close()
+    assert integrity(log.store.path) == "ok"
+
+
 def removed(path: Path) -> None:
     for file in path.parent.glob("events.db*"):
         file.unlink()

@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from kws_serve.api.export import COLUMNS, as_csv, as_jsonl
-from kws_serve.messages import Detection, Hole, StreamDone
+from kws_serve.messages import Detection, Hole, Position, StreamDone
 from kws_serve.sinks import schema, writer
 from kws_serve.sinks.event_log import EventLog
 from kws_serve.sinks.expiry import Retention
@@ -239,19 +239,19 @@ def test_a_migration_that_fails_changes_nothing(log, monkeypatch):
     store.close()
 
 
-def test_ends_of_older_logs_are_at_their_own_time(log, monkeypatch):
+def test_ends_of_older_logs_are_at_their_own_time(log):
     """They had the onset's; what is asked for by time finds them where they are now."""
     log.close()
     log.store.path.unlink()
-    with monkeypatch.context() as older:
-        older.setattr(schema, "MIGRATIONS", schema.MIGRATIONS[:2])
-        store = Store(log.store.path)
-        ends = [replace(detection(16000 * i, phase="end", at=1000.0), id=i, end_s=i + 6.0) for i in (1, 2)]
-        kept = [
-            replace(detection(0, phase=phase, at=1000.0), id=i) for i, phase in ((3, "once"), (4, "start"), (5, "end"))
-        ]
-        store.append([*ends, *kept])
-        store.close()
+    ends = [replace(detection(16000 * i, phase="end", at=1000.0), id=i, end_s=i + 6.0) for i in (1, 2)]
+    kept = [replace(detection(0, phase=phase, at=1000.0), id=i) for i, phase in ((3, "once"), (4, "start"), (5, "end"))]
+    with contextlib.closing(schema.connect(log.store.path)) as db:
+        schema.migrate(db, log.store.path, 2)
+        columns = schema.COLUMNS
+        db.executemany(
+            f"INSERT INTO detections ({','.join(columns)}, logged_at) VALUES ({','.join('?' * len(columns))}, 0)",
+            [[getattr(d, name) for name in columns] for d in (*ends, *kept)],
+        )
     for _ in range(2):  # once, however often it is opened
         again = EventLog(log.store.path)
         found = {item.detection.id: item.detection for item in again.page(Filter(), 0, 10)[0]}
@@ -273,7 +273,7 @@ def test_files_are_the_users_alone(log):
 
 
 def test_the_streams_of_an_earlier_run_are_known(log, tmp_path):
-    log.positions.source = lambda _: [("a", "e1", 16000), ("b", "e2", 5)]
+    log.positions.source = lambda _: [Position("a", "e1", 16000), Position("b", "e2", 5)]
     log.publish([replace(detection(1, stream="a"), epoch="e1")])
     log.flush(10)
     log.close()
@@ -285,7 +285,7 @@ def test_the_streams_of_an_earlier_run_are_known(log, tmp_path):
 
 def test_positions_are_noted_though_nothing_is_detected(log):
     """A stream that has begun and found nothing yet is known to the log all the same, and forgotten when it is gone."""
-    here = [("a", "e1", 16000)]
+    here = [Position("a", "e1", 16000)]
     log.positions.source = lambda _: here
     until(lambda: log.store.history.streams() == {"a": {"e1": 16000}})
     here.clear()

@@ -14,7 +14,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from kws_serve.api.export import as_csv, as_jsonl
-from kws_serve.messages import Detection, Hole
+from kws_serve.messages import Detection, Hole, Position
 from kws_serve.sinks import expiry as expiry_module
 from kws_serve.sinks import space as space_module
 from kws_serve.sinks.clock_guard import AGREED_S, APART_S, ClockGuard
@@ -91,7 +91,7 @@ def write(path: Path, logged_at: Sequence[float], holes: Sequence[Hole] = ()) ->
     skipped = {id_ for hole in holes for id_ in range(hole.first, hole.last + 1)}
     ids = [id_ for id_ in range(1, len(logged_at) + len(skipped) + 1) if id_ not in skipped]
     rows = [Detection("s", "e", "m", "1", "onnx", "yes", 0.9, "once", i, i / 16000, 1.0, 0.0, id=i) for i in ids]
-    store.append(rows, holes, positions=[("s", "e", 1)])
+    store.append(rows, holes, positions=[Position("s", "e", 1)])
     with transaction(store.file.writer) as db:
         db.executemany("UPDATE detections SET logged_at = ? WHERE id = ?", list(zip(logged_at, ids, strict=True)))
         db.execute("UPDATE streams SET seen_at = ?", (NOW_S - 2 * DAY_S,))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
@@ -12,6 +13,7 @@ from kws_serve.api.ingest import MAX_GAP_S, OPENINGS, Ingest
 from kws_serve.api.outbox import Outbox
 from kws_serve.api.query import AudioQuery
 from kws_serve.api.sockets import end
+from kws_serve.api.tokens import digest
 from kws_serve.engine.resumed import Resumed
 from kws_serve.engine.stream import Stream
 from kws_serve.messages import Event, StreamDone, StreamRefused
@@ -58,6 +60,7 @@ class AudioSocket:
         self.ingest = ingest
         self.query = query
         self.owner = owner
+        self._owner_digest = digest(owner)
         self.life = Life()
         self.outbox = Outbox(ws, ws.scope["extensions"][CONNECTION])
         self._ws = ws
@@ -67,7 +70,9 @@ class AudioSocket:
         self._told: asyncio.Future[None] = asyncio.get_running_loop().create_future()  # fails with what ends all this
         self._comes_back = True  # its client may
         self.stream = self._taken_over(resume) or self._opened(resumed)
+        self.stream.owner = self._owner_digest
         ingest.earlier.pop(query.stream, None)
+        ingest.owners.pop(query.stream, None)
         self.door = Door(ws, query, self.life, self.stream, ingest.held, ingest.count, self._say_ready, self.refuse)
         self._connection.stop_keepalive()  # acks make traffic enough
         ingest.feeding[query.stream] = self
@@ -82,7 +87,7 @@ class AudioSocket:
             raise StreamRefused(4429, f"{found}, wanted at most {OPENINGS.per_s:g} a second; try again later")
         old = self.ingest.feeding.get(q.stream)
         waits = old if old is not None and old.life.waiting else None
-        if waits and waits.owner != self.owner:
+        if (waits and waits.owner != self.owner) or (resumed is None and self._waits_since_restart):
             raise StreamRefused(4409, f"stream: {q.stream!r} waits for its client to resume it; wanted another name")
         stream = self.ingest.engine.open_stream(
             q.stream,
@@ -99,6 +104,12 @@ class AudioSocket:
             waits.give_up()
         self._say_ready(stream)
         return stream
+
+    @property
+    def _waits_since_restart(self) -> bool:
+        """Whether the stream was another token's when the service stopped, whose client may come back."""
+        owners = self.ingest.owners.get(self.query.stream, {self._owner_digest})
+        return self._owner_digest not in owners and time.monotonic() - self.ingest.since_s < RESUME_S
 
     def _taken_over(self, resume: Resume | None) -> Stream | None:
         """The stream of the same name and epoch, whose old connection is gone or set aside.

@@ -2,8 +2,8 @@
 
 A connection that breaks off without a word leaves its stream waiting for RESUME_S: a client that comes back with
 `resume` goes on at the next sample, as if nothing had happened. Meanwhile nobody else has its name, but who holds the
-token that opened it. After a restart of the service the log knows the epoch,
-and so it does where a stream has ended because its client was late, or was sent away for a while.
+token that opened it. After a restart of the service the log knows the epoch and the token, and waits as long;
+it knows the epoch where a stream has ended because its client was late, or was sent away for a while.
 """
 
 from __future__ import annotations

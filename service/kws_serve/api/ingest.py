@@ -37,6 +37,9 @@ class Ingest:
         """Streams that an earlier run had, or that have ended and whose clients may come back: name -> epoch -> how far
         it got. What is told of them is in the log.
         """
+        self.owners = log.stream_owners()
+        """Of those that an earlier run had: name -> who may begin them anew while they wait."""
+        self.since_s = time.monotonic()  # clients can come
         self.refused_openings = 0
         self._openings = Budgets(OPENINGS)
         self.held = Held()

@@ -9,6 +9,7 @@ import numpy as np
 
 from kws_serve.engine.slots import Slots
 from kws_serve.engine.stream import Stream
+from kws_serve.messages import Position
 
 _log = logging.getLogger(__name__)
 
@@ -56,12 +57,16 @@ class Accounts:
         streams = list(self._slots.by_name.values())
         return max((s.buffered_samples / s.rate_hz for s in streams if s.live), default=0.0)
 
-    def positions(self, names: Collection[str] | None) -> list[tuple[str, str, int]]:
-        """(name, epoch, next sample to process) of the streams that clients feed, or of those named."""
+    def positions(self, names: Collection[str] | None) -> list[Position]:
+        """Where the streams are that clients feed, or those named."""
         by_name = self._slots.by_name
         some = list(by_name.values()) if names is None else [by_name.get(name) for name in names]
         streams = [s for s in some if s is not None]
-        return [(s.name, s.epoch, s.processed_samples + s.dropped_samples) for s in streams if s.kind == "websocket"]
+        return [
+            Position(s.name, s.epoch, s.processed_samples + s.dropped_samples, s.owner)
+            for s in streams
+            if s.kind == "websocket"
+        ]
 
     def check(self, streams: Sequence[Stream]) -> None:
         """Say aloud, once a stream, where samples are missing. A tick looks at one stream in so many."""

@@ -25,7 +25,7 @@ from kws_serve.engine.tick import Tick
 from kws_serve.engine.twin import Compared
 from kws_serve.engine.viewers import Viewers
 from kws_serve.manifest.spec import DetectionSpec
-from kws_serve.messages import Event, JsonObject, StreamRefused, check_name
+from kws_serve.messages import Event, JsonObject, Position, StreamRefused, check_name
 
 __all__ = ["Engine", "Stream"]
 
@@ -197,6 +197,6 @@ class Engine:
         """Seconds of audio received, processed and dropped, over all streams since the start."""
         return self._accounts.totals_s()
 
-    def positions(self, names: Collection[str] | None = None) -> list[tuple[str, str, int]]:
-        """(name, epoch, next sample to process) of the streams that clients feed, or of those named."""
+    def positions(self, names: Collection[str] | None = None) -> list[Position]:
+        """Where the streams are that clients feed, or those named."""
         return self._accounts.positions(names)

@@ -81,6 +81,7 @@ class Stream:
         self.opened_at = time.time()
         self.faulted = False  # its accounts did not add up, and that was said
         self.connected = True  # False: its client has vanished and may come back
+        self.owner = ""  # see Position
         self.resumed = resumed  # what an earlier run of the service had of it
         self.base_sample = resumed.base_sample if resumed else 0
         self.received_samples = self.base_sample

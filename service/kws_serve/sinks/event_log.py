@@ -197,6 +197,10 @@ class EventLog:
         """Streams whose clients may come back: name -> epoch -> next sample to process."""
         return self.store.history.streams()
 
+    def stream_owners(self) -> dict[str, set[str]]:
+        """Name -> whose they are, of the same streams; see Position."""
+        return self.store.history.owners()
+
     def decided(self, stream: str, epoch: str) -> dict[tuple[str, str], float]:
         """(model, label) -> `decided_s` of its last detection in this stream."""
         return self.store.history.decided(stream, epoch)

@@ -87,6 +87,13 @@ class History:
             found.setdefault(name, {})[epoch] = int(sample)
         return found
 
+    def owners(self) -> dict[str, set[str]]:
+        """Name -> the owners of its epochs, of the same streams, where they are known; see Position."""
+        found: dict[str, set[str]] = {}
+        for name, owner in self._read("SELECT name, owner FROM streams WHERE owner IS NOT NULL"):
+            found.setdefault(name, set()).add(owner)
+        return found
+
     def decided(self, name: str, epoch: str) -> dict[tuple[str, str], float]:
         """(model, label) -> `decided_s` of its last detection in this stream."""
         rows = self._read(

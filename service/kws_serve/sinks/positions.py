@@ -7,8 +7,8 @@ import sqlite3
 import time
 from collections.abc import Callable, Collection, Iterable, Sequence
 
-from kws_serve.messages import Detection
-from kws_serve.sinks.store import Position, Store
+from kws_serve.messages import Detection, Position
+from kws_serve.sinks.store import Store
 
 _log = logging.getLogger(__name__)
 
@@ -38,7 +38,7 @@ class Positions:
         """
         wanted = {(d.stream, d.epoch) for d in detections}
         found = [p for p in self.source({name for name, _ in wanted}) if p[:2] in wanted]
-        self._noted |= {(name, epoch): sample for name, epoch, sample in found}
+        self._noted |= {p[:2]: p.sample for p in found}
         return found
 
     def forget(self) -> None:
@@ -60,15 +60,16 @@ class Positions:
         """Note how far streams have got: those that are new or gone, or all that have moved. What cannot be written is
         logged and tried again at the next look.
         """
-        moved = {(name, epoch): sample for name, epoch, sample in self.source(None)}
+        here = {p[:2]: p for p in self.source(None)}
         old = self._noted
-        new = {key: at for key, at in moved.items() if key not in old or (all_moved and old[key] != at)}
-        gone = [key for key in old if key not in moved]
+        new = {key: p for key, p in here.items() if key not in old or (all_moved and old[key] != p.sample)}
+        gone = [key for key in old if key not in here]
         if not (new or gone):
             return
         try:
-            self._store.note_positions([(*key, at) for key, at in new.items()], gone)
+            self._store.note_positions(new.values(), gone)
         except sqlite3.Error as e:
             _log.warning("event log: %s", e)
         else:
-            self._noted = {key: at for key, at in {**old, **new}.items() if key in moved}
+            noted = {**old, **{key: p.sample for key, p in new.items()}}
+            self._noted = {key: at for key, at in noted.items() if key in here}

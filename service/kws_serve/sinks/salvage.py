@@ -58,11 +58,11 @@ def salvage(read: Read, target: Path, log_id: str | None = None, last_id: int | 
             _copy(read, db, table)
         _copy_rows(read, db, found)
         _note_missing(db, found)
+        migrate(db, target)
         with transaction(db):
             if log_id is not None:
                 db.execute("UPDATE meta SET value = ? WHERE key = 'log_id'", (log_id,))
             _note_lost(db, found)
-        migrate(db, target)
     return found
 
 

@@ -47,6 +47,7 @@ MIGRATIONS: tuple[str, ...] = (
     CREATE TABLE lost (first INTEGER NOT NULL, stream TEXT NOT NULL, last INTEGER NOT NULL,
         PRIMARY KEY (first, stream)) WITHOUT ROWID
     """,  # whose rows the ids of the gap that begins at `first` were; of a gap that is not here, nobody knows
+    "ALTER TABLE streams ADD COLUMN owner TEXT",  # see Position; NULL: nobody knows
 )
 """Schema changes in order; `PRAGMA user_version` counts those that a file has had. Only ever append."""
 

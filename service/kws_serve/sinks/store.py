@@ -10,18 +10,14 @@ import sqlite3
 import time
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import TypeAlias
 
-from kws_serve.messages import Detection, Hole, JsonObject
+from kws_serve.messages import Detection, Hole, JsonObject, Position
 from kws_serve.sinks.filter import Review
 from kws_serve.sinks.history import History
 from kws_serve.sinks.holes import note_hole
 from kws_serve.sinks.log_file import LogFile
 from kws_serve.sinks.schema import COLUMNS, transaction
 from kws_serve.sinks.space import Space
-
-Position: TypeAlias = tuple[str, str, int]
-"""A stream's name, its epoch and the next sample to process, at the source's rate."""
 
 
 class Store:
@@ -95,4 +91,7 @@ class Store:
 
 
 def _note_positions(db: sqlite3.Connection, positions: Iterable[Position], now_s: float) -> None:
-    db.executemany("INSERT OR REPLACE INTO streams VALUES (?, ?, ?, ?)", [(*p, now_s) for p in positions])
+    db.executemany(
+        "INSERT OR REPLACE INTO streams (name, epoch, heard_sample, owner, seen_at) VALUES (?, ?, ?, ?, ?)",
+        [(*position, now_s) for position in positions],
+    )

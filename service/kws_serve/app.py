@@ -89,15 +89,7 @@ class ServerOptions:
 def build_app(engine: Engine, runner: EngineRunner, log: EventLog, options: ServerOptions) -> FastAPI:
     """The ASGI app around running parts. Raises KwsError: exposed without a token."""
     check_exposure(options.hosts, options.token, options.insecure, options.tokens)
-    access = Access(
-        options.host,
-        options.token,
-        options.tls_cert is not None,
-        options.tokens,
-        options.insecure,
-        options.public_urls,
-        options.allow_hosts,
-    )
+    access = Access(options.hosts, options.token, options.tokens, options.insecure)
     ingest = Ingest(engine, log)
     address = f"{options.host}:{options.port}"
     service = Service(

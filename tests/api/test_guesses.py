@@ -9,6 +9,7 @@ import httpx
 import pytest
 import websockets
 
+from kws_serve.api.hosts import Hosts
 from kws_serve.api.security import GUESSES, MIN_TOKEN_CHARS, Access, TooManyGuesses, check_exposure
 from kws_serve.api.tokens import TokenFile
 from kws_serve.messages import KwsError
@@ -31,7 +32,7 @@ def test_s3_a_token_that_can_be_guessed_is_refused_beyond_this_machine(host, ins
 
 def test_s3_guesses_are_bounded_and_those_who_were_right_go_on(level_model):
     """2,000 wrong ones: the right one among them is not told from them, but for who had it before, or elsewhere."""
-    access = Access("0.0.0.0", TOKEN)
+    access = Access(Hosts("0.0.0.0"), TOKEN)
     assert access.admit(TOKEN, "10.0.0.1") is not None
     looked_at = 0
     for i in range(2000):

@@ -11,6 +11,7 @@ import httpx
 import pytest
 import websockets
 
+from kws_serve.api.hosts import Hosts
 from kws_serve.api.security import Access, clean_token
 from kws_serve.api.tokens import TokenFile
 from kws_serve.messages import KwsError
@@ -134,9 +135,9 @@ def test_s3_the_services_own_token_does_not_depend_on_the_file(level_model, file
 
 
 def test_s3_a_list_that_is_lost_between_the_check_and_the_start_opens_nothing(file):
-    assert not Access("0.0.0.0", tokens=file).open
-    assert Access("0.0.0.0", tokens=file).grant("x") is None
-    assert not Access("0.0.0.0").open
+    assert not Access(Hosts("0.0.0.0"), tokens=file).open
+    assert Access(Hosts("0.0.0.0"), tokens=file).grant("x") is None
+    assert not Access(Hosts("0.0.0.0")).open
 
 
 @pytest.mark.parametrize("text", ["", " ", "\r\n", "\t"])
@@ -179,7 +180,7 @@ def test_s3_a_row_without_a_hash_is_damage(file, sha256):
     rows = json.loads(file.path.read_text())
     rows["tokens"][0]["sha256"] = sha256
     file.path.write_text(json.dumps(rows))
-    assert Access("127.0.0.1", tokens=file).grant("x") is None
+    assert Access(Hosts("127.0.0.1"), tokens=file).grant("x") is None
 
 
 def run(*words: str) -> subprocess.CompletedProcess[str]:

@@ -16,6 +16,7 @@ import pytest
 import websockets
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
+from kws_serve.api.hosts import Hosts
 from kws_serve.api.security import Access, check_exposure
 from kws_serve.messages import KwsError
 from kws_serve.transport import http_protocol
@@ -102,7 +103,7 @@ async def test_s2_our_own_page_and_programs_are_let_in(server):
 
 
 def test_s2_a_wildcard_host_takes_addresses_and_its_own_name_only():
-    access = Access("0.0.0.0", "t" * 16)
+    access = Access(Hosts("0.0.0.0"), "t" * 16)
     assert access.hosts.host_allowed("192.168.1.7:8000")
     assert access.hosts.host_allowed("[2001:db8::1]:8000")
     assert access.hosts.host_allowed(f"{socket.gethostname()}:8000")

@@ -7,7 +7,7 @@ import hmac
 import logging
 import time
 from collections.abc import Sequence
-from dataclasses import InitVar, dataclass
+from dataclasses import InitVar, dataclass, field
 
 from kws_serve.api.hosts import Hosts, is_loopback
 from kws_serve.api.token_advice import advice
@@ -78,17 +78,13 @@ class Access:
     others' reach or `insecure`. An open one closes for good as soon as its token file is not what it was.
     """
 
-    host: str = "127.0.0.1"
+    hosts: Hosts = field(default_factory=Hosts)
     token: InitVar[str | OwnToken | None] = None  # allows everything
-    tls: bool = False
     tokens: TokenFile | None = None
     insecure: bool = False
-    public_urls: tuple[str, ...] = ()
-    allow_hosts: tuple[str, ...] = ()
 
     def __post_init__(self, token: str | OwnToken | None) -> None:
         """Raises KwsError: a token that nobody could present."""
-        self.hosts = Hosts(self.host, self.tls, self.public_urls, self.allow_hosts)
         self._own = own_token(token)
         self._open = self._own is None and (self.insecure or not self.hosts.exposed)
         self._file_at_start: object = None

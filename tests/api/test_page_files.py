@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import httpx
 import pytest
 
 from kws_serve import app
+from kws_serve.api import page as page_module
 from kws_serve.manifest.package_data import data_path
 from tests.support.live_server import live_server
 
@@ -57,6 +60,17 @@ def test_an_upgrade_that_changes_no_time_and_no_size_is_seen(client, page):
         new = client.get("/main.js", headers=headers)
         assert new.status_code == 200
         assert b"KwsClienT" in new.content
+
+
+def test_an_upgrade_in_the_midst_of_an_answer_gives_no_digest_of_another_content(client, page, monkeypatch):
+    def upgraded_meanwhile(content: bytes) -> object:
+        (page / "main.js").write_bytes(b"// new")
+        return hashlib.sha256(content)
+
+    with monkeypatch.context() as upgrading:
+        upgrading.setattr(page_module, "hashlib", SimpleNamespace(sha256=upgraded_meanwhile))
+        answer = client.get("/main.js")
+    assert answer.headers["etag"].strip('"') == hashlib.sha256(answer.content).hexdigest()[:32]
 
 
 def test_what_is_no_file_of_the_page_is_not_kept(client):

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import os
+from mimetypes import guess_type
 from pathlib import Path
 
 from starlette.datastructures import Headers
-from starlette.responses import FileResponse, Response
+from starlette.responses import Response
 from starlette.staticfiles import NotModifiedResponse, StaticFiles
 from starlette.types import Scope
 
@@ -21,10 +22,12 @@ class PageFiles(StaticFiles):
         self, full_path: str | os.PathLike[str], stat_result: os.stat_result, scope: Scope, status_code: int = 200
     ) -> Response:
         """A file, or 304 where the browser has it."""
-        digest = hashlib.sha256(Path(full_path).read_bytes()).hexdigest()[:32]
+        content = Path(full_path).read_bytes()
+        digest = hashlib.sha256(content).hexdigest()[:32]
+        # no time of change, which would be believed where no ETag is asked for
         headers = {"cache-control": "no-cache", "etag": f'"{digest}"'}
-        response = FileResponse(full_path, status_code=status_code, stat_result=stat_result, headers=headers)
-        del response.headers["last-modified"]  # it would be believed where no ETag is asked for
+        kind = guess_type(full_path)[0] or "application/octet-stream"
+        response = Response(content, status_code, headers, kind)
         if self.is_not_modified(response.headers, Headers(scope=scope)):
             return NotModifiedResponse(response.headers)
         return response

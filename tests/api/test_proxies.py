@@ -18,6 +18,9 @@ from websockets.exceptions import InvalidStatus
 
 from kws_serve.api.hosts import Hosts, origin_of
 from kws_serve.api.security import Access, check_exposure
+from kws_serve.commands.status import status
+from kws_serve.config import load_settings
+from kws_serve.host.watch import Watched
 from kws_serve.messages import KwsError
 from tests.api.conftest import TOKEN
 from tests.support.certificate import self_signed
@@ -107,6 +110,20 @@ async def test_page_changes_and_sockets_through_the_recipe(kind, path, tls, leve
             assert heard[-1] == {"type": "done", "samples": len(audio)}
             told = [json.loads(await listening.recv()) for _ in expected(level_model, audio)]
         assert [(d["label"], d["start_sample"]) for d in told] == expected(level_model, audio)
+
+
+def test_status_and_watch_ask_through_a_path(level_model, tmp_path, free_port, monkeypatch, capsys):
+    url = f"http://127.0.0.1:{free_port}{SUB_PATH}"
+    monkeypatch.setenv("KWS_TOKEN", TOKEN)
+    with seen_through("nginx", level_model, tmp_path, free_port, SUB_PATH, False):
+        for one in (url, url.rstrip("/")):
+            assert status([one]) == 0
+            assert capsys.readouterr().out.splitlines()[1].split()[0] == socket.gethostname()
+            watched = Watched(load_settings({"watch": [one]})[0].watch[0], TOKEN)
+            assert watched.poll()
+            assert (watched.row["state"], watched.row["url"]) == ("ON", url)
+        with pytest.raises(KwsError, match="HTTP 404"):
+            status([f"{url}elsewhere"])
 
 
 @pytest.mark.parametrize("tls", [False, True], ids=["plain", "tls"])
@@ -208,7 +225,7 @@ def test_who_is_reached_through_a_proxy_needs_a_token():
         with pytest.raises(KwsError, match="16"):
             check_exposure(hosts, "short", False)
         check_exposure(hosts, None, True)
-        assert not Access(public_urls=hosts.public_urls, allow_hosts=hosts.allow_hosts).open
+        assert not Access(hosts).open
     check_exposure(Hosts(public_urls=("http://localhost:8080/x/",), allow_hosts=("127.0.0.1",)), None, False)
 
 

@@ -271,7 +271,7 @@ def test_one_with_many_streams_is_within_the_bound(model, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    "url", ["x", "ftp://a", "http://", "http://a:x", "http://a/b", "http://u:p@a", "http://a?x", "http://a:0"]
+    "url", ["x", "ftp://a", "http://", "http://a:x", "http://a/b?x", "http://u:p@a", "http://a?x", "http://a:0"]
 )
 def test_wrong_urls_are_refused(url):
     with pytest.raises(SettingsError, match=r"--watch: found .* wanted http://HOST:PORT"):

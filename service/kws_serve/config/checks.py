@@ -6,18 +6,20 @@ import contextlib
 import ipaddress
 import math
 import re
-from urllib.parse import SplitResult, urlsplit
+from urllib.parse import SplitResult, quote, urlsplit
 
 _HOST_NAME = re.compile(r"[a-z0-9]([a-z0-9._-]{0,251}[a-z0-9])?")
 
+_IN_PATHS = "/%:@!$&'()*+,;=~"
+"""What stands in a URL's path as it is, beside letters, digits, - . and _ (RFC 3986): all else is escaped."""
+
 
 def check_url(text: str) -> str:
-    """A server's address. Raises ValueError with what is wanted."""
-    wanted = "http://HOST:PORT or https://HOST:PORT"
-    parts = _split_url(text, wanted)
-    if parts.path not in ("", "/"):
-        raise ValueError(f"{wanted} and nothing more")
-    return f"{parts.scheme}://{parts.netloc}"
+    """A server's address, with the path that a proxy has it under; no slash at its end. Raises ValueError with what is
+    wanted.
+    """
+    parts = _split_url(text, "http://HOST:PORT or https://HOST:PORT, a path may follow,")
+    return f"{parts.scheme}://{parts.netloc}{quote(parts.path.rstrip('/'), _IN_PATHS)}"
 
 
 def check_public_url(text: str) -> str:

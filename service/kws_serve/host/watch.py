@@ -50,7 +50,7 @@ def get_json(url: str, path: str, token: str | None, context: ssl.SSLContext | N
     try:
         with closing(kind(parts.hostname or "", parts.port)) as connection:
             connection.sock = _connected(parts, deadline_s, context or ssl.create_default_context())
-            connection.request("GET", path, headers=headers)
+            connection.request("GET", parts.path.rstrip("/") + path, headers=headers)
             answer = _Answer(connection.sock, deadline_s)
             answer.begin()
             body = answer.read()

@@ -367,7 +367,7 @@ MUTANTS = (
            "tests/sinks/test_damage.py -k though_nothing"),
     Mutant("log removed", _S + "sinks/writer.py", "if why := self._store.file.fault(new[-1].id if new else 0):",
            'if why := "":',
-           "tests/sinks/test_damage.py -k no_longer_there and file_removed"),
+           "tests/sinks/test_damage.py -k commit_waits"),
     Mutant("backup", _S + "sinks/writer.py", "            self._store.file.given.note(self.last_id)\n", "",
            "tests/sinks/test_backup.py -k in_its_place"),
     Mutant("backup", _S + "sinks/log_file.py", "if given is None and not self.new:", "if False:",

@@ -11,9 +11,10 @@ from pathlib import Path
 
 import pytest
 
+from kws_serve.messages import Detection
 from kws_serve.sinks.event_log import EventLog
 from tests.reliability.test_disk_full import integrity, publish, until
-from tests.sinks.test_event_log import ids, replayed
+from tests.sinks.test_event_log import detection, ids, replayed
 
 ROWS = 2000
 
@@ -193,6 +194,27 @@ def test_a_removed_file_is_noticed_though_nothing_comes(tmp_path):
     log.close()
     again = EventLog(log.store.path)
     assert ids(again) == list(range(1, 11))
+    again.close()
+
+
+def test_a_file_that_is_removed_while_a_commit_waits_has_not_taken_it(tmp_path):
+    """It is looked at after each commit, too: what this one wrote is nowhere any more."""
+    log = EventLog(tmp_path / "events.db")
+    publish(log, 1, 10)
+    pushed: list[Detection] = []
+    log.on_commit = pushed.extend
+    with contextlib.closing(sqlite3.connect(log.store.path, isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        log.publish([detection(11)])
+        until(lambda: log._writer._inbox == [])  # it waits for the lock
+        removed(log.store.path)
+        other.execute("ROLLBACK")
+        assert log.flush(10)
+    assert [(d.id, d.durable) for d in pushed] == [(11, False)]
+    until(lambda: works(log))
+    log.close()
+    again = EventLog(log.store.path)
+    assert ids(again) == list(range(1, 12))
     again.close()
 
 

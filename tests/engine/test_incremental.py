@@ -239,7 +239,7 @@ def test_cuts_gaps_and_streams_that_join_and_leave(streaming, operations):
 
 
 def test_a_step_file_borrows_the_weights_of_the_whole_one(streaming, tmp_path):
-    """None that are there too are in it. One that has all is taken as it is; one whose weights are nowhere is refused."""
+    """None that are there too are in it. One that has all is taken as it is; one whose weights are nowhere: refused."""
     assert len(streaming.step_data) < streaming.spec.files["onnx"].path.stat().st_size / 2
     frames = np.random.default_rng(5).normal(0, 3, (1, 60, streaming.spec.n_coeffs)).astype(np.float32)
     backends = [streaming.open(), streaming.open(step_bytes(*streaming.absorbed, whole=True))]

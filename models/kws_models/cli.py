@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 
 from kws_models.command_line import Commands, Parser
 from kws_models.data.pack_command import add_pack
+from kws_models.evaluation.benchmark_command import add_benchmark
 from kws_models.evaluation.calibrate_command import add_calibrate
 from kws_models.evaluation.check import add_check
 from kws_models.evaluation.compare import add_compare
@@ -32,6 +33,7 @@ COMMANDS: tuple[Callable[[Commands], None], ...] = (
     add_quantize,
     add_evaluate,
     add_calibrate,
+    add_benchmark,
     add_filters,
     add_compare,
     add_paired,

@@ -23,7 +23,7 @@ FOLDER = "speech_running"
 TRANSCRIPTS = "transcripts.csv"
 PAUSE_S = (0.2, 0.6)  # of silence between sentences
 _SUFFIXES = AUDIO_SUFFIXES | {".mp3"}
-_WORD = re.compile(r"[a-z']+")
+_WORD = re.compile(r"[^\W\d_]+(?:'[^\W\d_]+)*")  # letters of any language, an apostrophe only between two
 _FREE = re.compile(r"CC0|CC[ -]BY(?!-)|public domain", re.IGNORECASE)  # no share-alike, no non-commercial
 
 
@@ -51,8 +51,16 @@ def find_sentences(data: Path) -> list[Sentence]:
     Raises DataError for a transcript of a recording that is not there.
     """
     root = data / FOLDER
-    if not root.is_dir():
-        return []
+    return sentences_in(root) if root.is_dir() else []
+
+
+def speech_root(data: Path) -> Path:
+    """The folder of talk that somebody names: `data`/speech_running where it exists, else `data` itself."""
+    return data / FOLDER if (data / FOLDER).is_dir() else data
+
+
+def sentences_in(root: Path) -> list[Sentence]:
+    """All recordings under `root`, sorted by path. Raises DataError for a text of a recording that is not there."""
     facts, texts = read_manifest(root), _transcripts(root)
     paths = sorted(path for path in root.rglob("*") if path.suffix.lower() in _SUFFIXES)
     missing = sorted(set(texts) - set(paths))
@@ -64,11 +72,14 @@ def find_sentences(data: Path) -> list[Sentence]:
 def _transcripts(root: Path) -> dict[Path, str]:
     texts: dict[Path, str] = {}
     for path in sorted(root.rglob(TRANSCRIPTS)):
-        with path.open(newline="", encoding="utf-8") as lines:
+        with path.open(newline="", encoding="utf-8-sig") as lines:
             rows = csv.DictReader(lines)
             if not {"path", "text"} <= set(rows.fieldnames or ()):
                 raise DataError(f"{path}: found columns {rows.fieldnames}, wanted path and text")
-            texts |= {path.parent / row["path"]: row["text"] for row in rows}
+            for row in rows:
+                if not row["path"] or row["text"] is None:
+                    raise DataError(f"{path}:{rows.line_num}: found {dict(row)}, wanted a path and a text")
+                texts[path.parent / row["path"]] = row["text"]
     return texts
 
 
@@ -79,9 +90,18 @@ def _recording(path: Path, facts: dict[Path, dict[str, str]]) -> Recording:
 
 
 def without_words(sentences: Iterable[Sentence], words: Iterable[str]) -> list[Sentence]:
-    """Those in whose text none of `words` stands; one without a text stays."""
-    unwanted = frozenset(words)
-    return [s for s in sentences if not unwanted & frozenset(_WORD.findall((s.text or "").lower()))]
+    """Those in whose text none of `words` stands; one without a text stays.
+
+    `turn_on` stands where "turn on" does; a name like `_unknown_` is no word.
+    """
+    unwanted = [spoken(word) for word in words if not word.startswith("_") and spoken(word)]
+    return [s for s in sentences if not any(said in spoken(s.text or "") for said in unwanted)]
+
+
+def spoken(text: str) -> str:
+    """Its words in lower case, a blank before and after each: what is found in it are whole words; empty of none."""
+    words = _WORD.findall(text.lower().replace("\u2019", "'"))
+    return f" {' '.join(words)} " if words else ""
 
 
 def may_be_learnt(sentences: Iterable[Sentence]) -> list[Sentence]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import random
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -63,7 +63,7 @@ class Options:
 def evaluate(spec: ModelSpec, infer: Infer, data: Path, options: Options) -> dict[str, Any]:
     """The report of intervals.report, with `training_clips_left_out` and of events also `background_hard`."""
     judged = judge(spec, infer, data, options)
-    return _report(spec, judged.cases, judged.predicted) | {"training_clips_left_out": judged.left_out}
+    return clip_report(spec, judged.cases, judged.predicted) | {"training_clips_left_out": judged.left_out}
 
 
 @dataclass(frozen=True)
@@ -83,6 +83,11 @@ def judge(spec: ModelSpec, infer: Infer, data: Path, options: Options) -> Judged
     """Every clip's class. Raises KwsError where what was trained on cannot be told (read_training_list)."""
     cases = find_cases(spec, data, options.split, options.fold)
     lists = () if options.include_training else (read_training_list(spec.folder), *options.also_left_out)
+    return judge_cases(spec, infer, cases, lists)
+
+
+def judge_cases(spec: ModelSpec, infer: Infer, cases: Iterable[Case], lists: Collection[TrainingList]) -> Judged:
+    """The class of every case that none of the `lists` has."""
     events = spec.task == "event"
     maker = PatchMaker(spec.front_end, spec.n_frames)
     kept, predicted, left_out = [], [], 0
@@ -111,9 +116,14 @@ def find_cases(spec: ModelSpec, data: Path, split: str = "all", fold: int | None
     found = _of_split(find_recordings(root), root, split)
     if fold is not None:
         found = {name: only_fold(recordings, fold) for name, recordings in found.items()}
+    return cases_of(spec, found, root)
+
+
+def cases_of(spec: ModelSpec, found: dict[str, list[Recording]], root: Path) -> list[Case]:
+    """Of the recordings of each folder, or word, those that count. Raises DataError where none is of a label."""
     cases = [Case(r, label) for label in spec.labels for r in found.get(label, [])]
     if not cases:
-        raise DataError(f"data: found no folder under {root} named after a label, wanted {', '.join(spec.labels)}")
+        raise DataError(f"data: found nothing under {root} named after a label, wanted {', '.join(spec.labels)}")
     if spec.task == "event":
         rest = next(label for label in spec.labels if label in spec.rest_labels)
         return cases + [Case(r, rest) for r in found.get(HARD, [])]
@@ -193,7 +203,7 @@ def strongest_event(spec: ModelSpec, scores: Float32Array) -> int:
     return next(i for i, label in enumerate(spec.labels) if label in spec.rest_labels)
 
 
-def _report(spec: ModelSpec, cases: list[Case], predicted: Iterable[int]) -> dict[str, Any]:
+def clip_report(spec: ModelSpec, cases: list[Case], predicted: Iterable[int]) -> dict[str, Any]:
     true = np.array([spec.labels.index(case.label) for case in cases], np.int64)
     guessed = np.array(list(predicted), np.int64)
     result = report(spec.labels, confusion_matrix(true, guessed, len(spec.labels)))

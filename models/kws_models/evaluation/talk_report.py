@@ -17,13 +17,14 @@ from typing import Any
 import numpy as np
 
 from kws_models.data.audio_cache import at_rate, decode, read_pcm
-from kws_models.data.real_speech import FOLDER, find_sentences, without_words
-from kws_models.data.recordings import NOISE_FOLDER, event_root, find_recordings, keyword_root, only_fold
-from kws_models.data.training_list import read_training_list
+from kws_models.data.real_speech import FOLDER, Sentence, find_sentences, without_words
+from kws_models.data.recordings import NOISE_FOLDER, Recording, event_root, find_recordings, keyword_root, only_fold
+from kws_models.data.training_list import TrainingList, read_training_list
 from kws_models.evaluation.clips import Infer
 from kws_models.evaluation.intervals import poisson, wilson
 from kws_models.evaluation.scenes import (
     Scene,
+    StreamCounts,
     compose,
     count,
     detections_of,
@@ -32,7 +33,7 @@ from kws_models.evaluation.scenes import (
     with_settings,
 )
 from kws_models.zoo.labels import BACKGROUND
-from kws_serve.manifest.spec import ModelSpec
+from kws_serve.manifest.spec import DetectionSpec, ModelSpec
 from kws_serve.messages import Float32Array, Int16Array, KwsError
 
 THRESHOLDS = (  # denser where false accepts become rare
@@ -51,6 +52,8 @@ SETTINGS: dict[str, Any] = {"smoothing_ms": 240.0, "k": 2, "n": 3}  # one for al
 OFF_SHARE = 0.6  # off-threshold / on-threshold
 PAUSE_S = 0.4  # of silence between two sentences of a speaker
 NEAR_S = 0.9  # after a clip's end: still its detection
+_CLIPS = 100  # in one scene: some minutes
+_SILENCE_S = 1  # of zeros that are repeated, where there is no noise
 
 
 @dataclass(frozen=True)
@@ -61,6 +64,7 @@ class Talking:
     scores: Float32Array
     powers: Float32Array
     hours: float
+    sentences: int = 1
 
 
 @dataclass(frozen=True)
@@ -97,54 +101,93 @@ def evaluate_talk(
 
 def hear_talk(spec: ModelSpec, infer: Infer, data: Path, fold: int | None) -> list[Talking]:
     """Scores of every speaker's sentences without a command word that the model did not learn from."""
+    sentences = [s for s in find_sentences(data) if fold is None or s.recording.fold == fold]
+    return talking_of(spec, infer, without_words(sentences, spec.detection), (read_training_list(spec.folder),))
+
+
+def talking_of(
+    spec: ModelSpec, infer: Infer, sentences: Sequence[Sentence], learnt: Sequence[TrainingList]
+) -> list[Talking]:
+    """Scores of what each speaker says, PAUSE_S between the sentences; those that are `learnt` are left out."""
     rate_hz = spec.front_end.rate_hz
-    learnt = read_training_list(spec.folder)
     pause = np.zeros(round(PAUSE_S * rate_hz), np.int16)
-    spoken: dict[str, list[Int16Array]] = {}
-    for sentence in without_words(find_sentences(data), spec.labels):
-        recording = sentence.recording
-        if fold is not None and recording.fold != fold:
-            continue
-        pcm, file_rate_hz = read_pcm(recording.path)
-        if not learnt.has(recording, pcm):
-            spoken.setdefault(recording.source, []).extend((at_rate(pcm, file_rate_hz, rate_hz), pause))
-    joined = {speaker: np.concatenate(parts) for speaker, parts in sorted(spoken.items())}
     talking = []
-    for speaker, samples in joined.items():
-        padded = np.pad(samples, spec.patch_samples // 2)
-        scores, powers = stream_scores(spec, infer, padded), stream_powers(spec, padded)
-        talking.append(Talking(speaker, scores, powers, len(samples) / rate_hz / 3600))
+    for speaker in sorted({s.recording.source for s in sentences}):
+        parts: list[Int16Array] = []
+        for recording in (s.recording for s in sentences if s.recording.source == speaker):
+            pcm, file_rate_hz = read_pcm(recording.path)
+            if not any(known.has(recording, pcm) for known in learnt):
+                parts += [at_rate(pcm, file_rate_hz, rate_hz), pause]
+        if not parts:
+            continue
+        samples = np.pad(np.concatenate(parts), spec.patch_samples // 2)
+        hours = sum(map(len, parts)) / rate_hz / 3600
+        talking.append(
+            Talking(speaker, stream_scores(spec, infer, samples), stream_powers(spec, samples), hours, len(parts) // 2)
+        )
     return talking
 
 
 def hear_scenes(spec: ModelSpec, infer: Infer, data: Path, fold: int, seed: int) -> list[tuple[Scene, Float32Array]]:
     """The fold's words, 0.6 to 1.6 s apart over the fold's noise at 8 to 30 dB, and their scores. Raises KwsError."""
-    rate_hz = spec.front_end.rate_hz
     words = find_recordings(keyword_root(data))
-    events = find_recordings(event_root(data)) if (data / "events").is_dir() else {}
-    noises = [*words.get(NOISE_FOLDER, []), *events.get(BACKGROUND, [])]
-    beds = [decode(r.path, rate_hz) for r in only_fold(noises, fold)]
-    clips = [(x, decode(r.path, rate_hz)) for x in spec.detection for r in only_fold(words.get(x, []), fold)]
+    beds = only_fold(noises_of(data, words), fold)
+    clips = [(x, r) for x in spec.detection for r in only_fold(words.get(x, []), fold)]
     if not beds or not clips:
         raise KwsError(f"{data}: found no backgrounds or no words of fold {fold}, wanted both")
+    return scenes_of(spec, infer, clips, beds, seed)
+
+
+def noises_of(data: Path, words: dict[str, list[Recording]]) -> list[Recording]:
+    """The backgrounds beside the `words` found in `data`, and those of its sound events."""
+    events = find_recordings(event_root(data)) if (data / "events").is_dir() else {}
+    return [*words.get(NOISE_FOLDER, []), *events.get(BACKGROUND, [])]
+
+
+def scenes_of(
+    spec: ModelSpec, infer: Infer, clips: Sequence[tuple[str, Recording]], noises: Sequence[Recording], seed: int
+) -> list[tuple[Scene, Float32Array]]:
+    """Clips, each with its label, in random order over the noises, and their scores; without noises over silence."""
+    rate_hz = spec.front_end.rate_hz
+    beds = [decode(r.path, rate_hz) for r in noises] or [np.zeros(_SILENCE_S * rate_hz, np.int16)]
+    heard = [(label, decode(r.path, rate_hz)) for label, r in clips]
     rng = np.random.default_rng([seed, 21])
-    order = rng.permutation(len(clips))
-    parts = [[clips[i] for i in order[first : first + 100]] for first in range(0, len(order), 100)]
+    order = rng.permutation(len(heard))
+    parts = [[heard[i] for i in order[first : first + _CLIPS]] for first in range(0, len(order), _CLIPS)]
     scenes = [compose(rng, part, beds, rate_hz, (0.6, 1.6)) for part in parts]
     return [(scene, stream_scores(spec, infer, scene.samples)) for scene in scenes]
 
 
 def curve(spec: ModelSpec, scenes: Sequence[tuple[Scene, Float32Array]], talking: Sequence[Talking]) -> list[Point]:
     """What is found and what is accepted falsely at each of THRESHOLDS."""
-    points = []
-    streams = [scores for _, scores in scenes] + [one.scores for one in talking]
-    powers = [stream_powers(spec, scene.samples) for scene, _ in scenes] + [one.powers for one in talking]
+    return [Point(threshold, found, sum(accepts)) for threshold, found, accepts in sweep(spec, scenes, talking)]
+
+
+def sweep(
+    spec: ModelSpec, scenes: Sequence[tuple[Scene, Float32Array]], talking: Sequence[Talking]
+) -> list[tuple[float, int, list[int]]]:
+    """Each of THRESHOLDS, the words found at it, and how often each of `talking` is taken for a command."""
+    powers = [stream_powers(spec, scene.samples) for scene, _ in scenes]
+    rows = []
     for threshold in THRESHOLDS:
         setting = with_settings(spec, threshold=threshold, off_threshold=OFF_SHARE * threshold, **SETTINGS)
-        fired = detections_of(spec, streams, setting, powers)
-        found = [count(scene, spec, mine, NEAR_S).hits for (scene, _), mine in zip(scenes, fired, strict=False)]
-        points.append(Point(threshold, sum(found), sum(map(len, fired[len(scenes) :]))))
-    return points
+        found, accepts = counted(spec, scenes, powers, talking, setting)
+        rows.append((threshold, sum(one.hits for one in found), accepts))
+    return rows
+
+
+def counted(
+    spec: ModelSpec,
+    scenes: Sequence[tuple[Scene, Float32Array]],
+    powers: Sequence[Float32Array],
+    talking: Sequence[Talking],
+    setting: dict[str, DetectionSpec],
+) -> tuple[list[StreamCounts], list[int]]:
+    """What is found of each scene (its `powers` beside it), and how often each speaker is taken for a command."""
+    streams = [scores for _, scores in scenes] + [one.scores for one in talking]
+    fired = detections_of(spec, streams, setting, [*powers, *(one.powers for one in talking)]) if streams else []
+    found = [count(scene, spec, mine, NEAR_S) for (scene, _), mine in zip(scenes, fired, strict=False)]
+    return found, [len(mine) for mine in fired[len(scenes) :]]
 
 
 def at_found(points: Sequence[Point], share: float, n: int, hours: float) -> dict[str, Any]:

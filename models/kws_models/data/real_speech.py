@@ -54,9 +54,15 @@ def find_sentences(data: Path) -> list[Sentence]:
     return sentences_in(root) if root.is_dir() else []
 
 
-def speech_root(data: Path) -> Path:
-    """The folder of talk that somebody names: `data`/speech_running where it exists, else `data` itself."""
-    return data / FOLDER if (data / FOLDER).is_dir() else data
+def talk_in(folder: Path) -> list[Sentence]:
+    """What `--speech` names: all of `folder`/speech_running, or where there is none of `folder`. Raises DataError."""
+    root = folder / FOLDER if (folder / FOLDER).is_dir() else folder
+    if not root.is_dir():
+        raise DataError(f"--speech: found no folder {folder}, wanted one with recordings of people talking")
+    sentences = sentences_in(root)
+    if not sentences:
+        raise DataError(f"--speech: found no recordings under {root}, wanted some of people talking")
+    return sentences
 
 
 def sentences_in(root: Path) -> list[Sentence]:

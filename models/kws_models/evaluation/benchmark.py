@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from kws_models.data.audio_cache import read_pcm
-from kws_models.data.real_speech import TRANSCRIPTS, Sentence, sentences_in, speech_root, spoken, without_words
+from kws_models.data.real_speech import TRANSCRIPTS, Sentence, sentences_in, spoken, talk_in, without_words
 from kws_models.data.recordings import NOISE_FOLDER, DataError, Recording, described, find_recordings, keyword_root
 from kws_models.data.training_list import TrainingList, read_training_list
 from kws_models.evaluation.clips import Case, Infer, cases_of, clip_report, judge_cases
@@ -46,7 +46,7 @@ class Material:
 
 def gather(speech: Sequence[Path], words: Path, specs: Sequence[ModelSpec]) -> Material:
     """The recordings of these folders; of the noises what none of the models learnt from. Raises DataError."""
-    talk = {str(folder): _talk(folder) for folder in speech}
+    talk = {str(folder): talk_in(folder) for folder in speech}
     root = keyword_root(words)
     if not root.is_dir():
         raise DataError(f"--words: found no folder {words}, wanted one with a folder for each word")
@@ -54,16 +54,6 @@ def gather(speech: Sequence[Path], words: Path, specs: Sequence[ModelSpec]) -> M
     learnt = tuple(known for spec in specs if (known := read_training_list(spec.folder)).keys)
     noises = [r for r in noises_of(words, found) if not _is_learnt(r, learnt)]
     return Material(talk, found, root, noises, learnt)
-
-
-def _talk(folder: Path) -> list[Sentence]:
-    root = speech_root(folder)
-    if not root.is_dir():
-        raise DataError(f"--speech: found no folder {folder}, wanted one with recordings of people talking")
-    sentences = sentences_in(root)
-    if not sentences:
-        raise DataError(f"--speech: found no recordings under {root}, wanted some of people talking")
-    return sentences
 
 
 def _by_text(root: Path, specs: Sequence[ModelSpec]) -> dict[str, list[Recording]]:

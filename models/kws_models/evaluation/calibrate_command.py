@@ -7,16 +7,20 @@ Scores are computed once (calibration_material.py); the service's own detector i
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from contextlib import closing
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from kws_models.command_line import Commands, add_command, number, whole
 from kws_models.data.data_arguments import add_fold
 from kws_models.evaluation.calibration_material import gather
 from kws_models.evaluation.calibration_report import measured, write
 from kws_models.evaluation.chosen_model import FLOAT, open_file
-from kws_models.evaluation.thresholds import choose
+from kws_models.evaluation.thresholds import Choice, choose, kept
 from kws_serve.manifest.folder import load_model
+from kws_serve.manifest.spec import ModelSpec
 
 _MORE = """What must not fire: the fold's backgrounds and hard negatives (none of them may), and hours of synthesised
 running speech without the command words over those backgrounds at 0 to 20 dB (at most --max-fa-per-hour, all labels
@@ -25,6 +29,16 @@ must fire: the fold's clips in scenes over its backgrounds.
 
 Per label the lowest threshold is taken that keeps the bounds; the allowed false accepts are spent where they save most
 misses. Prints the settings and the measurement as JSON."""
+
+
+@dataclass(frozen=True)
+class Bounds:
+    """How much synthesised speech (hours), what may fire on it an hour and on hard negatives a label, and the seed."""
+
+    hours: float = 6.0
+    most_per_hour: float = 0.5
+    most_hard: int = 0
+    seed: int = 1
 
 
 def add_calibrate(commands: Commands) -> None:
@@ -41,6 +55,8 @@ def add_calibrate(commands: Commands) -> None:
     add("--max-fa-per-hour", type=rate, default=0.5, metavar="N", help="false accepts on it, at most (default 0.5)")
     hard = "of a label on backgrounds and hard negatives, at most (default 0)"
     add("--max-hard-accepts", type=whole(0), default=0, metavar="N", help=hard)
+    talk = "other people talking, all of them, measured apart (may be given again)"
+    add("--speech", type=Path, action="append", default=[], metavar="DIR", help=talk)
     add("--seed", type=whole(0), default=1, metavar="N", help="of speech, scenes and mixing (default 1)")
     add(
         "--write",
@@ -58,13 +74,22 @@ def _calibrate(
     max_fa_per_hour: float,
     max_hard_accepts: int,
     seed: int,
+    speech: list[Path],
     write_settings: bool,
 ) -> None:
     spec = load_model(folder)
-    with closing(open_file(FLOAT, spec)) as backend:
-        material = gather(spec, backend.infer, data, fold, hours, seed)
-    choice = choose(spec, material, max_fa_per_hour, max_hard_accepts)
-    facts = measured(spec, material, choice)
+    bounds = Bounds(hours, max_fa_per_hour, max_hard_accepts, seed)
+    choice, facts = calibrate(spec, data, fold, bounds, speech)
     print(json.dumps(facts, indent=1))
     if write_settings:
         write(folder, choice, facts)
+
+
+def calibrate(
+    spec: ModelSpec, data: Path, fold: int, bounds: Bounds, speech: Sequence[Path] = (), keep: bool = False
+) -> tuple[Choice, dict[str, Any]]:
+    """The settings of the model's float file, and what was measured; `keep`: those that it has. Raises KwsError."""
+    with closing(open_file(FLOAT, spec)) as backend:
+        material = gather(spec, backend.infer, data, fold, bounds.hours, bounds.seed, speech)
+    choice = kept(spec, material) if keep else choose(spec, material, bounds.most_per_hour, bounds.most_hard)
+    return choice, measured(spec, material, choice)

@@ -12,8 +12,8 @@ import numpy as np
 from kws_models.data.synthesiser import versions
 from kws_models.evaluation.calibration_material import Material
 from kws_models.evaluation.intervals import poisson, wilson
-from kws_models.evaluation.scenes import count, detections
-from kws_models.evaluation.talk_report import OFF_SHARE
+from kws_models.evaluation.scenes import count, detections, stream_powers
+from kws_models.evaluation.talk_report import OFF_SHARE, Talking, counted
 from kws_models.evaluation.thresholds import GRID, NEAR_S, Choice, chosen_detection
 from kws_models.whole_file import replace_file
 from kws_serve.manifest.folder import load_model
@@ -46,7 +46,7 @@ def measured(spec: ModelSpec, material: Material, choice: Choice) -> dict[str, A
             "per_hour": choice.false_accepts / material.hours,
             "per_hour_ci": poisson(choice.false_accepts, material.hours),
         },
-        **_real(material, choice),
+        **_real(spec, material, choice),
         "backgrounds_and_hard_negatives": {
             "n": material.n_hard,
             "hours": round(material.hard_hours, 3),
@@ -57,7 +57,7 @@ def measured(spec: ModelSpec, material: Material, choice: Choice) -> dict[str, A
         "onset_offset_ms": {
             label: round(1000 * float(np.median(delays)), -1) for label, delays in heard.delays_s.items() if delays
         },
-        "note": "thresholds were chosen on this very material",
+        "note": "thresholds were given" if choice.as_it_was else "thresholds were chosen on this very material",
     }
 
 
@@ -67,7 +67,8 @@ def _heard(spec: ModelSpec, material: Material, choice: Choice) -> _Heard:
     marked = dict.fromkeys(setting, 0)
     wrong = 0
     for scene, scores in material.scenes:
-        found = count(scene, spec, detections(spec, scores, setting), NEAR_S[spec.task])
+        firings = detections(spec, scores, setting, stream_powers(spec, scene.samples))
+        found = count(scene, spec, firings, NEAR_S[spec.task])
         wrong += found.wrong
         for label, some in found.delays_s.items():
             delays_s[label] += some
@@ -103,23 +104,31 @@ def _trade_off(material: Material, choice: Choice, n: int) -> list[dict[str, Any
     ]
 
 
-def _real(material: Material, choice: Choice) -> dict[str, Any]:
-    """Real people's speech at the chosen settings; nothing where there is none."""
+def _real(spec: ModelSpec, material: Material, choice: Choice) -> dict[str, Any]:
+    """Real people's speech at the chosen settings, in all and by where it comes from; nothing where there is none."""
     if not material.talk:
         return {}
-    hours = sum(one.hours for one in material.talk)
-    facts = {
-        "speakers": len(material.talk),
+    setting = chosen_detection(spec, choice)
+    counts = {name: sum(counted(spec, [], [], some, setting)[1]) for name, some in material.talk.items()}
+    by_source = {name: _talk_rate(some, counts[name]) for name, some in material.talk.items()}
+    everybody = [one for some in material.talk.values() for one in some]
+    return {"real_running_speech": _talk_rate(everybody, choice.talk_accepts) | {"by_source": by_source}}
+
+
+def _talk_rate(talking: list[Talking], accepts: int) -> dict[str, Any]:
+    hours = sum(one.hours for one in talking)
+    return {
+        "speakers": len(talking),
         "hours": round(hours, 3),
-        "false_accepts": choice.talk_accepts,
-        "per_hour": choice.talk_accepts / hours,
-        "per_hour_ci": poisson(choice.talk_accepts, hours),
+        "false_accepts": accepts,
+        "per_hour": accepts / hours,
+        "per_hour_ci": poisson(accepts, hours),
     }
-    return {"real_running_speech": facts}
 
 
 def _real_rate(material: Material, accepts: int) -> dict[str, float]:
-    return {"real_per_hour": accepts / sum(one.hours for one in material.talk)} if material.talk else {}
+    hours = sum(one.hours for some in material.talk.values() for one in some)
+    return {"real_per_hour": accepts / hours} if hours else {}
 
 
 def write(folder: Path, choice: Choice, facts: dict[str, Any]) -> None:

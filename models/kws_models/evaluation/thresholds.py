@@ -7,10 +7,10 @@ from typing import Any
 
 import numpy as np
 
-from kws_models.evaluation.calibration_material import Material
+from kws_models.evaluation.calibration_material import Material, Streamed
 from kws_models.evaluation.intervals import BoolArray
-from kws_models.evaluation.scenes import count, detections, with_settings
-from kws_models.evaluation.talk_report import OFF_SHARE
+from kws_models.evaluation.scenes import count, detections, stream_powers, with_settings
+from kws_models.evaluation.talk_report import OFF_SHARE, Talking
 from kws_serve.manifest.spec import ModelSpec
 from kws_serve.messages import Int64Array
 
@@ -39,6 +39,7 @@ class Choice:
     hard_accepts: int
     talk_accepts: int
     curves: Curves
+    as_it_was: bool = False  # nothing was chosen: the settings are the model's own
 
 
 def choose(spec: ModelSpec, material: Material, most_per_hour: float, most_hard: int) -> Choice:
@@ -67,15 +68,33 @@ def curves_of(spec: ModelSpec, material: Material, settings: dict[str, Any]) -> 
     curves = Curves(*(np.zeros(shape, np.int64) for _ in range(4)))
     for j, threshold in enumerate(GRID):
         setting = with_settings(spec, threshold=threshold, off_threshold=OFF_SHARE * threshold, **settings)
-        streams = [(material.speech, curves.false_accepts), (material.hard, curves.hard_accepts)]
-        for scores, counts in [*streams, *((one.scores, curves.talk_accepts) for one in material.talk)]:
-            for firing in detections(spec, scores, setting):
+        talk = [one for some in material.talk.values() for one in some]
+        streams: list[tuple[Streamed | Talking, Int64Array]] = [(one, curves.talk_accepts) for one in talk]
+        streams += [(material.speech, curves.false_accepts), (material.hard, curves.hard_accepts)]
+        for stream, counts in streams:
+            for firing in detections(spec, stream.scores, setting, stream.powers):
                 counts[labels.index(firing.label), j] += 1
         for scene, one in material.scenes:
-            found = count(scene, spec, detections(spec, one, setting), NEAR_S[spec.task])
+            powers = stream_powers(spec, scene.samples)
+            found = count(scene, spec, detections(spec, one, setting, powers), NEAR_S[spec.task])
             for label, delays in found.delays_s.items():
                 curves.hits[labels.index(label), j] += len(delays)
     return curves
+
+
+def kept(spec: ModelSpec, material: Material) -> Choice:
+    """The settings that the model has, and what they do."""
+    curves = curves_of(spec, material, {})
+    fired = [detections(spec, s.scores, dict(spec.detection), s.powers) for s in (material.speech, material.hard)]
+    talk = [one for some in material.talk.values() for one in some]
+    talked = [detections(spec, one.scores, dict(spec.detection), one.powers) for one in talk]
+    hits = 0
+    for scene, scores in material.scenes:
+        firings = detections(spec, scores, dict(spec.detection), stream_powers(spec, scene.samples))
+        hits += count(scene, spec, firings, NEAR_S[spec.task]).hits
+    thresholds = {label: s.threshold for label, s in spec.detection.items()}
+    counts = (hits, len(fired[0]), len(fired[1]), sum(map(len, talked)))
+    return Choice({}, thresholds, *counts, curves, as_it_was=True)
 
 
 def _best(spec: ModelSpec, curves: Curves, settings: dict[str, Any], budget: int, most_hard: int) -> Choice:
@@ -119,6 +138,8 @@ def _first(fits: BoolArray) -> int:
 
 def chosen_detection(spec: ModelSpec, choice: Choice) -> dict[str, Any]:
     """DetectionSpec per label as the service will use them, with the onset offsets that the model had."""
+    if choice.as_it_was:
+        return dict(spec.detection)
     return {
         label: replace(
             s,

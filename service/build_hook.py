@@ -8,7 +8,7 @@ from typing import Any
 from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 
 SOURCES = (".c", ".h", ".S", ".ld")
-MODEL_FILES = ("model.json", "*.onnx", "*.tflite", "README.md", "training_recordings.txt")
+MODEL_FILES = ("model.json", "*.onnx", "*.tflite", "README.md", "card.json", "training_recordings.txt")
 
 
 class DataHook(BuildHookInterface):  # type: ignore[misc]

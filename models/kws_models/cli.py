@@ -18,6 +18,7 @@ from kws_models.evaluation.evaluate_command import add_evaluate
 from kws_models.evaluation.filters_command import add_filters
 from kws_models.evaluation.paired import add_paired
 from kws_models.export.export_command import add_export, add_quantize
+from kws_models.pipeline.build_command import add_build
 from kws_models.training.train_command import add_train
 from kws_models.zoo.zoo_commands import add_describe, add_list
 from kws_serve.host.completion import add_print_completion
@@ -27,6 +28,7 @@ from kws_serve.messages import KwsError
 COMMANDS: tuple[Callable[[Commands], None], ...] = (
     add_list,
     add_describe,
+    add_build,
     add_pack,
     add_train,
     add_export,

@@ -80,22 +80,23 @@ def unresolved(models: Sequence[dict[str, Any]]) -> list[str]:
             f"{talk['speech']}: {hours:.2f} h: one false accept more or less is {1 / hours:.1f} an hour, and none "
             f"would still mean anything up to {_NONE_MEANS / hours:.1f} an hour"
         )
-        lines += [line for j, share in enumerate(FOUND) if (line := _overlap(models, i, j, share))]
+        alike: dict[str, list[str]] = {}
+        for j, share in enumerate(FOUND):
+            if said := _overlap(models, i, j):
+                alike.setdefault(said, []).append(f"{100 * share:.0f} %")
+        lines += [f"{talk['speech']}: at {', '.join(shares)} found, {said}" for said, shares in alike.items()]
     n = min(model["words"]["n"] for model in models)
     low, high = max((model["words"]["found_ci"] for model in models), key=lambda ci: ci[1] - ci[0])
     lines.append(f"{n} words: shares of words found are known to {50 * (high - low):.1f} points either way")
     return lines
 
 
-def _overlap(models: Sequence[dict[str, Any]], i: int, j: int, share: float) -> str:
+def _overlap(models: Sequence[dict[str, Any]], i: int, j: int) -> str:
     """Of talk i at share j: the models whose intervals overlap that of the best; empty of none."""
     rows = [(model["folder"], model["talk"][i]["at_found"][j]) for model in models]
     rows = sorted((x for x in rows if x[1]["per_hour"] is not None), key=lambda x: float(x[1]["per_hour"]))
     alike = [name for name, row in rows[1:] if row["per_hour_ci"][0] <= rows[0][1]["per_hour_ci"][1]]
-    if not alike:
-        return ""
-    where = models[0]["talk"][i]["speech"]
-    return f"{where}: at {100 * share:.0f} % found, {', '.join(alike)} cannot be told apart from {rows[0][0]}"
+    return f"{', '.join(alike)} cannot be told apart from {rows[0][0]}" if alike else ""
 
 
 def as_text(result: dict[str, Any]) -> str:

@@ -19,7 +19,7 @@ from kws_models.evaluation.chosen_model import FLOAT
 from kws_models.evaluation.pictures import draw_images, draw_lines
 from kws_serve.backends.onnx_session import new_session
 from kws_serve.backends.patch_model import to_axes
-from kws_serve.manifest.spec import ModelSpec
+from kws_serve.manifest.spec import FileSpec, ModelSpec
 from kws_serve.messages import Float32Array, KwsError
 
 _LAYERS = 2  # convolutions from the input on: later ones read maps that nobody can name
@@ -39,13 +39,7 @@ class Layer:
 
 def filters(spec: ModelSpec, clip: Path | None, out: Path) -> list[Path]:
     """Write the pictures into `out`; their paths. Raises KwsError for a model without an ONNX file or convolutions."""
-    file = spec.files.get(FLOAT)
-    if file is None:
-        raise KwsError(f"filters: {spec.name} has no ONNX file, wanted one to read the weights from")
-    model = onnx.load(str(file.path))
-    layers = _layers(spec, model, file.axes)
-    if not layers:
-        raise KwsError(f"filters: found no convolution in {file.path.name}, wanted some")
+    file, model, layers = _read(spec)
     written: list[Path] = []
     for number, layer in enumerate(layers, 1):
         written += _draw_filters(spec, layer, number, out)
@@ -59,6 +53,23 @@ def filters(spec: ModelSpec, clip: Path | None, out: Path) -> list[Path]:
             else:
                 draw_images(maps, title, ("ms", "coefficient"), extent, written[-1])
     return written
+
+
+def first_layer(spec: ModelSpec) -> Layer:
+    """The first convolution. Raises KwsError as `filters` does."""
+    return _read(spec)[2][0]
+
+
+def _read(spec: ModelSpec) -> tuple[FileSpec, Any, list[Layer]]:
+    """The ONNX file, its model, and the first convolutions."""
+    file = spec.files.get(FLOAT)
+    if file is None:
+        raise KwsError(f"filters: {spec.name} has no ONNX file, wanted one to read the weights from")
+    model = onnx.load(str(file.path))
+    layers = _layers(spec, model, file.axes)
+    if not layers:
+        raise KwsError(f"filters: found no convolution in {file.path.name}, wanted some")
+    return file, model, layers
 
 
 def _layers(spec: ModelSpec, model: Any, axes: str) -> list[Layer]:

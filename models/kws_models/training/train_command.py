@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,13 @@ def add_train(commands: Commands) -> None:
     given.add_argument("--data", type=Path, metavar="DIR", help="recordings, a folder a label")
     given.add_argument("--pack", type=Path, metavar="FILE", help="features that kws-models pack wrote")
     add_fold(parser, "speakers or recordings to hold out")
+    add("--out", type=Path, help="folder of the run (default runs/NAME); an interrupted run goes on")
+    add_training(parser)
+
+
+def add_training(parser: argparse.ArgumentParser) -> None:
+    """How to train, whatever from: each a field of TrainOptions."""
+    add = parser.add_argument
     add("--cache", type=Path, default=DEFAULT_CACHE, metavar="DIR", help="decoded audio")
     add("--recipe", default="standard", help="standard (default), mined, short, finish, reference")
     add("--steps", type=whole(1), help="in all, instead of the recipe's; its phases are scaled")
@@ -39,7 +47,6 @@ def add_train(commands: Commands) -> None:
     add("--dropout", type=share, metavar="P", help="instead of the recipe's; 0 <= P < 1")
     add_batch_norm(parser)
     add("--device", default="auto", help="auto (default), cpu, cuda")
-    add("--out", type=Path, help="folder of the run (default runs/NAME); an interrupted run goes on")
     add("--workers", type=whole(0), default=1, help="processes that make batches (default 1)")
     add("--threads", type=whole(1), default=1, help="threads of the training itself (default 1)")
 

@@ -1,0 +1,1 @@
+"""From recordings to a model folder with its card: `kws-models build`."""

@@ -13,8 +13,19 @@ const FIELDS = [
   { key: "refractory_s", text: "Quiet after, s", min: 0, max: 10, step: 0.1 },
 ];
 
+/** Of a curve's points by rising threshold the values at `threshold`, between two by a straight line; undefined beyond them. */
+function between(curve, threshold) {
+  const above = curve.findIndex((point) => point.threshold >= threshold - 1e-9);
+  if (above < 0 || (above === 0 && curve[0].threshold > threshold + 1e-9)) return undefined;
+  const [low, high] = [curve[Math.max(0, above - 1)], curve[above]];
+  const share = low === high ? 0 : (threshold - low.threshold) / (high.threshold - low.threshold);
+  const mixed = (key) => low[key] + share * (high[key] - low[key]);
+  return { per_hour: mixed("per_hour"), found_share: mixed("found_share") };
+}
+
 export class Settings {
   #held = null; // the slider that is being moved: what the server says must not tear it away
+  #curves = new Map(); // model -> what was measured at each threshold
   #pending = new Map(); // `model/label` -> changes not yet sent
   #timer = null;
 
@@ -45,7 +56,7 @@ export class Settings {
     const [first, ...rest] = FIELDS.map((field) => this.#slider(model, label, field));
     const more = element("details", "", element("summary", { aria: { label: `More settings of ${label}` } }, "More"), ...rest);
     return element("div", { className: `setting ${colourClass(label)}`, aria: { role: "group", label: `${label} of ${model}` } },
-      element("span", "label", icon(label), label), first, more, reset);
+      element("span", "label", icon(label), label), first, element("small", { className: "measured", hidden: true }), more, reset);
   }
 
   #slider(model, label, { key, text, min, max, step }) {
@@ -55,10 +66,22 @@ export class Settings {
       this.#held = input;
       setText(shown, input.value);
       this.#later(model, label, key, Number(input.value));
+      if (key === "threshold") this.#measured(input.closest(".setting"), model);
       this.#takeAlong(model, label, key, input);
     });
     input.addEventListener("change", () => this.#flush());
     return element("label", "slider", element("span", "", text), input, shown);
+  }
+
+  /** Beneath the threshold: what it does, where the model's folder says so. */
+  #measured(row, model) {
+    const said = row.querySelector(".measured");
+    const at = between(this.#curves.get(model) ?? [], Number(row.querySelector("[data-setting=threshold]").value));
+    said.hidden = !at;
+    if (!at) return;
+    const rate = at.per_hour < 10 ? at.per_hour.toFixed(1) : at.per_hour.toFixed(0);
+    setText(said, `At this threshold: ${rate} an hour of talk, ${(100 * at.found_share).toFixed(0)} % found`);
+    said.title = "False accepts of all labels together at this threshold, measured when the model was made, with its own other settings";
   }
 
   /** k of n: the one that is moved takes the other along. */
@@ -82,6 +105,8 @@ export class Settings {
       setText(input.nextElementSibling, String(+value.toFixed(3)));
       input.setAttribute("aria-valuetext", `${+value.toFixed(3)}`);
     }
+    this.#curves.set(model.name, model.curve);
+    this.#measured(row, model.name);
     const reset = row.querySelector(".reset");
     reset.hidden = !(label in model.overrides);
     reset.disabled = !mayChange;

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import threading
 import time
 from collections.abc import Iterator
@@ -228,6 +229,34 @@ def test_a_threshold_moved_in_one_tab_acts_and_shows_in_another(pages, level_mod
         one.click(".setting .reset")
         one.wait_for_function(f"() => document.querySelector('{slider}').value === '0.5'")
         speaker.stop()
+    assert pages.faults == []
+
+
+def test_beneath_a_threshold_stands_what_was_measured_at_it(pages, tmp_path):
+    rows = [(0.3, 0.9, 14.0), (0.5, 0.8, 4.0), (0.9, 0.6, 0.0)]
+    named = ("threshold", "found_share", "real_per_hour")
+    curve = {"stream": {"trade_off": [dict(zip(named, row, strict=True)) for row in rows]}}
+    measured, not_measured = (write_level_model(tmp_path, name=name) for name in ("measured", "plain"))
+    manifest = json.loads((measured / "model.json").read_text())
+    (measured / "model.json").write_text(json.dumps(manifest | {"accuracy": curve}))
+    with live_server([measured, not_measured]) as server:
+        items = {item["name"]: item for item in httpx.get(f"{server.http}/v1/models").json()["items"]}
+        assert items["plain"]["curve"] == [] and items["measured"]["curve"][1] == {
+            "threshold": 0.5, "found_share": 0.8, "per_hour": 4.0
+        }  # fmt: skip
+        page = pages.open(f"{server.http}/#settings")
+        said = "#settings-models > :nth-child({}) .measured"
+        slider = "#settings-models > :nth-child(1) [data-setting=threshold]"
+        page.wait_for_selector(said.format(1))
+        assert page.inner_text(said.format(1)) == "At this threshold: 4.0 an hour of talk, 80 % found"
+        assert page.is_hidden(said.format(2))
+        for threshold, text in (("0.7", "2.0 an hour of talk, 70 % found"), ("0.3", "14 an hour of talk, 90 % found")):
+            page.fill(slider, threshold)
+            assert page.inner_text(said.format(1)) == f"At this threshold: {text}"  # at once, and after the answer
+            page.wait_for_function("() => document.querySelector('#settings-state').innerText.includes('in force')")
+            assert page.inner_text(said.format(1)) == f"At this threshold: {text}"
+        page.fill(slider, "0.95")  # beyond what was measured
+        assert page.is_hidden(said.format(1))
     assert pages.faults == []
 
 

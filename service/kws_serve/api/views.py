@@ -8,6 +8,7 @@ from kws_serve.api.tokens import EVERYTHING, Grant
 from kws_serve.engine.engine import Engine
 from kws_serve.engine.evidence import Evidence
 from kws_serve.engine.stream import Stream
+from kws_serve.manifest.measured_curve import measured_curve
 from kws_serve.messages import JsonObject
 from kws_serve.sinks.filter import Logged
 from kws_serve.sinks.reader import logged_json
@@ -79,6 +80,7 @@ def _models_json(engine: Engine) -> list[JsonObject]:
                 "detection": {label: asdict(s) for label, s in engine.detection_settings(name).items()},
                 "overrides": engine.detection_overrides(name),
                 "accuracy": spec.accuracy,
+                "curve": measured_curve(spec.accuracy),
             }
         )
     return items

@@ -22,6 +22,14 @@ class Disagreement(Exact):
     left_out: int
 
 
+class CurvePoint(Exact):
+    """At `threshold`: the share of words or events that was found, false accepts an hour of real people talking."""
+
+    threshold: float
+    found_share: float
+    per_hour: float
+
+
 class ModelItem(Exact):
     """A loaded model. To a token of some streams `on_trial`, `disagreements`, `failed_patches` and `error` are null:
     they depend on the patches of all.
@@ -47,6 +55,8 @@ class ModelItem(Exact):
     detection: dict[str, LabelSettings]
     overrides: dict[str, LabelSettings]
     accuracy: dict[str, Any]
+    curve: list[CurvePoint]
+    """Measured when the model was made: one threshold for all labels, thresholds rising; empty where nobody did."""
 
 
 class ModelList(Exact):

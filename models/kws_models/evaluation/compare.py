@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from contextlib import closing
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -13,21 +14,27 @@ import numpy as np
 from kws_models.command_line import Commands, add_command, one_of
 from kws_models.data.training_list import read_training_list
 from kws_models.evaluation.chosen_model import FLOAT_BACKEND, choose_model
-from kws_models.evaluation.clips import Options, judge
+from kws_models.evaluation.clips import Options, evaluate, judge
 from kws_models.evaluation.intervals import confusion_matrix, paired, report
+from kws_models.zoo.reference_confusions import reference_report
 from kws_serve.backends import BACKENDS, open_backend
+from kws_serve.manifest.spec import ModelSpec
 from kws_serve.messages import Int64Array, KwsError
 
+REFERENCE = "reference"  # in place of B
+CARD_JSON = "card.json"  # of a model folder that kws-models build made
 _PAIRS = 10  # that are told: those that changed most, as many as fit on a screen
 
 
 def add_compare(commands: Commands) -> None:
     """`compare`."""
     summary = "two models, or two reports of evaluate --json, on the same recordings"
-    parser = add_command(commands, "compare", _compare, summary, "dscnn-s my-models/dscnn-s --data DIR")
+    example = "dscnn-s my-models/dscnn-s --data DIR"
+    parser = add_command(commands, "compare", _compare, summary, example)
     add = parser.add_argument
     add("a", metavar="A", help="a shipped model, a model folder, or a report")
-    add("b", metavar="B", help="another of the same kind, with the same labels")
+    beside = "another of the same kind, with the same labels; or reference[:NAME], the reference documents' own matrix"
+    add("b", metavar="B", help=beside)
     add("--data", type=Path, metavar="DIR", help="recordings; not needed for reports")
     backends = f"what runs the models: {', '.join(BACKENDS)} (default {FLOAT_BACKEND})"
     add("--backend", type=one_of(BACKENDS), default=FLOAT_BACKEND, metavar="NAME", help=backends)
@@ -44,8 +51,11 @@ def _compare(a: str, b: str, data: Path | None, backend: str, as_json: bool) -> 
 def compare(a: str, b: str, data: Path | None, backend: str) -> dict[str, Any]:
     """Two confusion matrices, what changed, and of models the paired difference on clips that neither learnt from.
 
-    `a` and `b`: models or folders, which need `data`, or files of `evaluate --json`. Raises KwsError.
+    `a` and `b`: models or folders, which need `data`, or files of `evaluate --json`; `b` also `reference`, the
+    document's matrix of the model `a`, or `reference:NAME`. Raises KwsError.
     """
+    if b == REFERENCE or b.startswith(f"{REFERENCE}:"):
+        return _beside_reference(a, b.removeprefix(REFERENCE).removeprefix(":"), data, backend)
     if Path(a).is_file() and Path(b).is_file():
         reports = [_read_report(Path(path)) for path in (a, b)]
         return _compared((a, b), reports)
@@ -70,6 +80,37 @@ def compare(a: str, b: str, data: Path | None, backend: str) -> dict[str, Any]:
     result["paired"] = asdict(paired(*(found.right(labels) for found in judged)))
     result["training_clips_left_out"] = judged[0].left_out
     return result
+
+
+def _beside_reference(a: str, name: str, data: Path | None, backend: str) -> dict[str, Any]:
+    """A model or report beside the document's matrix of `name`, which is of other clips: nothing is paired."""
+    left_out = 0
+    if Path(a).is_file():
+        ours, own = _read_report(Path(a)), ""
+    else:
+        spec = choose_model(a)
+        own = spec.name
+        if data is not None:
+            with closing(open_backend(backend, spec)) as opened:
+                ours = evaluate(spec, opened.infer, data, Options())
+            left_out = ours["training_clips_left_out"]
+        else:
+            ours = _card_report(spec)
+    theirs = reference_report(name or own, ours["labels"])
+    result = _compared((a, f"{REFERENCE}:{theirs['name']}"), [ours, theirs])
+    return result | {"training_clips_left_out": left_out, "other_clips": True}
+
+
+def _card_report(spec: ModelSpec) -> dict[str, Any]:
+    """The float file's matrix as `kws-models build` wrote it beside the model."""
+    path = spec.folder / CARD_JSON
+    if not path.is_file():
+        raise KwsError(f"compare: found neither --data nor {path}, wanted the recordings to judge {spec.name} on")
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))["float32"]
+        return {key: found[key] for key in ("labels", "confusion", "accuracy")}
+    except (ValueError, KeyError, TypeError) as error:
+        raise KwsError(f"{path}: found no report ({error!r}), wanted what kws-models build writes") from error
 
 
 def _read_report(path: Path) -> dict[str, Any]:
@@ -127,6 +168,8 @@ def as_text(result: dict[str, Any]) -> str:
     lines.append(
         "accuracy " + ", ".join(f"{x:.4f} of {n}" for x, n in zip(result["accuracy"], result["n"], strict=True))
     )
+    if result.get("other_clips"):
+        lines.append("the document's clips are others: a difference is of clips and training as much as of models")
     if "paired" in result:
         p = result["paired"]
         low, high = p["interval"]

@@ -13,12 +13,13 @@ from typing import Any
 
 from kws_models.evaluation.calibrate_command import calibrate
 from kws_models.evaluation.calibration_report import write
+from kws_models.evaluation.compare import CARD_JSON
 from kws_models.export.export_options import ExportOptions
 from kws_models.export.model_folder_writer import ONNX_FILE, TFLITE_FILE
 from kws_models.export.trained_model import export_model
 from kws_models.export.weights_file import WEIGHTS_FILE
 from kws_models.pipeline.build_options import TWIN_FOLD, BuildOptions
-from kws_models.pipeline.card_files import CARD, CARD_JSON, write_card
+from kws_models.pipeline.card_files import CARD, write_card
 from kws_models.pipeline.facts import measured_clips
 from kws_models.pipeline.steps import Steps, code, digest, of_texts
 from kws_models.training.phases import train_model

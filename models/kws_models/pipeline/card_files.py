@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from kws_models.evaluation.compare import CARD_JSON
 from kws_models.export.card import BEGIN
 from kws_models.pipeline.card_text import card_text
 from kws_models.pipeline.drawings import DET_PICTURE, FILTERS_PICTURE, det_svg, draw_filters
@@ -15,7 +16,7 @@ from kws_models.zoo.architectures import Architecture
 from kws_serve.manifest.folder import load_model
 from kws_serve.messages import KwsError
 
-CARD, CARD_JSON = "README.md", "card.json"
+CARD = "README.md"
 _DIGITS = 4  # of every share and rate that is kept
 
 

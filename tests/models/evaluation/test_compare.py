@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,9 @@ from hypothesis import strategies as st
 
 from kws_models.cli import main
 from kws_models.evaluation.intervals import paired, poisson, report
+from kws_models.zoo.architectures import ARCHITECTURES
+from kws_models.zoo.reference_confusions import reference_confusions, reference_report
+from kws_serve.manifest.folder import load_model, shipped_models_dir
 from tests.models.evaluation.test_evaluation import write_clip
 
 LABELS = ("three", "tree", "cat")
@@ -89,3 +93,62 @@ def test_exact_figures() -> None:
     for events, low, high in ((0, 0.0, 3.689), (1, 0.0253, 5.572), (10, 4.795, 18.391)):
         assert poisson(events, 1.0) == pytest.approx([low, high], abs=2e-3)
     assert poisson(10, 2.0) == pytest.approx([4.795 / 2, 18.391 / 2], abs=2e-3)
+
+
+def test_the_documents_matrices_have_the_accuracy_that_they_print() -> None:
+    known = reference_confusions()
+    assert len(known) == 9
+    for name, found in known.items():
+        told = reference_report(name, found["labels"])
+        contradicts = name == "cnn1d-base-5conv-2fc"  # the document prints 0.9090 beside a matrix of 0.9283
+        assert (abs(told["accuracy"] - found["printed_accuracy"]) < 3e-4) != contradicts, name
+    sums = {tuple(map(sum, found["confusion"])) for name, found in known.items() if name.startswith("cnn1d")}
+    assert len(sums) == 1  # one test set, so rows are true
+
+
+def test_a_model_beside_the_documents_matrix(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for word in ("yes", "no"):
+        for i in range(3):
+            write_clip(tmp_path / "data" / word / f"s{i}_nohash_0.wav", i, seconds=1.0, rate_hz=16000)
+    main(["compare", "dscnn-s", "reference", "--data", str(tmp_path / "data"), "--json"])
+    result = json.loads(capsys.readouterr().out)
+    assert result["names"] == ["dscnn-s", "reference:dscnn-s/test"] and result["n"] == [6, 4890]
+    assert result["accuracy"][1] == 4362 / 4890 and "paired" not in result
+    report = tmp_path / "report.json"
+    report.write_text(
+        json.dumps({k: result[k] for k in ("labels",)} | {"confusion": result["confusion"][0], "accuracy": 0})
+    )
+    main(["compare", str(report), "reference:dscnn-l/validation"])
+    assert "the document's clips are others" in capsys.readouterr().out
+
+
+def test_words_in_another_order_are_the_same_words(tmp_path: Path) -> None:
+    labels = list(ARCHITECTURES["cnn1d-custom32-8"].labels)
+    told = reference_report("cnn1d-custom32-8", labels)
+    theirs = reference_confusions()["cnn1d-custom32-8"]
+    i, j = labels.index("tree"), labels.index("three")
+    there = [theirs["labels"].index(x) for x in ("tree", "three")]
+    assert told["confusion"][i][j] == theirs["confusion"][there[0]][there[1]] and told["accuracy"] == 4590 / 4815
+
+
+def test_a_card_has_a_matrix_of_its_own(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = tmp_path / "dscnn-s"
+    shutil.copytree(shipped_models_dir() / "dscnn-s", folder)
+    for words, said in (
+        ([str(folder), "reference"], "found neither --data nor"),
+        ([str(folder), "reference:none", "--data", str(tmp_path)], "data: found"),
+    ):
+        with pytest.raises(SystemExit):
+            main(["compare", *words])
+        assert said in capsys.readouterr().err
+    labels = load_model(folder).labels
+    own = report(labels, np.eye(12, dtype=np.int64) * 7)
+    (folder / "card.json").write_text(json.dumps({"float32": own}))
+    main(["compare", str(folder), "reference:dscnn-m", "--json"])
+    assert json.loads(capsys.readouterr().out)["accuracy"] == [1.0, 4532 / 4890]
+    with pytest.raises(SystemExit):
+        main(["compare", str(folder), "reference:m2"])
+    assert "reference: found no matrix of m2, wanted reference:NAME of dscnn-s/test" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        main(["compare", str(folder), "reference:cnn1d-custom32-8"])
+    assert "reference: found labels" in capsys.readouterr().err

@@ -173,3 +173,38 @@ def test_a_model_that_hears_otherwise_is_refused(name: str, tmp_path: Path) -> N
         main(["train", name, "--pack", str(tmp_path / "p.npz"), "--out", str(tmp_path / "run"), "--device", "cpu"])
     with pytest.raises(KwsError, match=r"--pack: found features of another front end, wanted one made for dscnn-l"):
         PackBatches(ARCHITECTURES["dscnn-l"], pack_of(), None, PackMix(), 1, "cpu")
+
+
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [
+        (("--teacher", "dscnn-m"), "--pack: found --teacher too, wanted --data for it"),
+        (("--mine",), "--pack: found --mine too, wanted --data for it"),
+        (("--silence", "5", "--unknown", "20"), "--pack: found --silence, --unknown too, wanted --data for them"),
+    ],
+)
+def test_what_a_pack_has_no_use_for_is_refused(more: tuple[str, ...], said: str, tmp_path: Path, capsys) -> None:
+    write_pack(tmp_path / "p.npz", pack_of())
+    with pytest.raises(SystemExit) as ended:
+        main(
+            [
+                "train",
+                ARCHITECTURE.name,
+                "--pack",
+                str(tmp_path / "p.npz"),
+                "--out",
+                str(tmp_path / "run"),
+                "--steps",
+                "1",
+                *more,
+            ]
+        )
+    error = capsys.readouterr().err
+    assert ended.value.code == 2 and said in error and error.count("\n") == 1 and not (tmp_path / "run").exists()
+
+
+def test_a_share_of_a_class_that_there_is_not_is_refused(tmp_path: Path, capsys) -> None:
+    for option, label in (("--silence", "_silence_"), ("--unknown", "_unknown_")):
+        with pytest.raises(SystemExit):
+            main(["train", "resnetse", "--data", str(tmp_path), option, "5"])
+        assert f"{option}: found resnetse, wanted a model with {label}" in capsys.readouterr().err

@@ -23,6 +23,7 @@ from kws_models.pipeline.card_files import CARD, write_card
 from kws_models.pipeline.facts import measured_clips
 from kws_models.pipeline.steps import Steps, code, digest, of_texts
 from kws_models.training.phases import train_model
+from kws_models.training.train_options import check_options
 from kws_models.whole_file import replace_file
 from kws_models.zoo.architectures import find_architecture
 from kws_serve.manifest.folder import load_model
@@ -41,6 +42,7 @@ _MADE_BY = {
 def build(name: str, options: BuildOptions) -> None:
     """Make the folder `options.out`, or what of it is not up to date. Raises KwsError and ValueError."""
     architecture = find_architecture(name, options.training.batch_norm)
+    check_options(options.training)
     _check(options)
     steps = Steps(options.work)
     recordings = digest(options.data)

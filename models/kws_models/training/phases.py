@@ -16,7 +16,7 @@ from kws_models.training.progress import HISTORY, TrainingRun
 from kws_models.training.sources import open_source
 from kws_models.training.teachers import open_teacher
 from kws_models.training.torch_module import GraphModule, load_weights
-from kws_models.training.train_options import TrainOptions, chosen_recipe
+from kws_models.training.train_options import TrainOptions, check_options, chosen_recipe
 from kws_models.whole_file import replace_file
 from kws_models.zoo.absorbing import absorb
 from kws_models.zoo.architectures import Architecture, find_architecture
@@ -27,6 +27,7 @@ _SEEDS_APART = 7919  # of the phases' batches: more than phases that anybody run
 
 def train_model(name: str, options: TrainOptions) -> None:
     """Train architecture `name`. Raises KwsError and ValueError for data or settings that do not fit."""
+    check_options(options)
     architecture = find_architecture(name, options.batch_norm)
     recipe = chosen_recipe(architecture, options)
     folder = options.out or Path("runs") / name

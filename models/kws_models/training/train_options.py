@@ -7,6 +7,8 @@ from pathlib import Path
 
 from kws_models.training.recipes import Recipe, find_recipe
 from kws_models.zoo.architectures import Architecture
+from kws_models.zoo.labels import SILENCE, UNKNOWN
+from kws_serve.messages import KwsError
 
 
 @dataclass(frozen=True)
@@ -34,8 +36,26 @@ class TrainOptions:
     device: str = "auto"
 
 
+def check_options(options: TrainOptions) -> None:
+    """Raises KwsError for options that a training on a pack has no use for: its batches are made on the device."""
+    if options.pack is None:
+        return
+    given = {
+        "--teacher": options.teacher is not None,
+        "--mine": options.mine,
+        "--silence": options.silence is not None,
+        "--unknown": options.unknown is not None,
+    }
+    found = [option for option, there in given.items() if there]
+    if found:
+        raise KwsError(f"--pack: found {', '.join(found)} too, wanted --data for {'it' if len(found) == 1 else 'them'}")
+
+
 def chosen_recipe(architecture: Architecture, options: TrainOptions) -> Recipe:
     """The recipe that the options name, with what they change of it. Raises KwsError."""
+    for option, share, label in (("silence", options.silence, SILENCE), ("unknown", options.unknown, UNKNOWN)):
+        if share is not None and label not in architecture.labels:
+            raise KwsError(f"--{option}: found {architecture.name}, wanted a model with {label} among its labels")
     recipe = find_recipe(architecture.name, architecture.task, architecture.raw, options.recipe)
     recipe = recipe.scaled(options.steps) if options.steps else recipe
     if options.batch is not None:

@@ -39,6 +39,7 @@ export const RING_S = 10;
  * @property {number | null} latency_ms
  * @property {boolean} [replayed]
  * @property {boolean} durable
+ * @property {true | null} [verified] of models with a second one that looks again; null: that one failed
  * @property {"right" | "wrong" | null} [review]
  */
 

@@ -86,6 +86,7 @@ class Detection:
     start_id: int | None = None  # phase "end": id of its start
     end_s: float | None = None  # phase "end"
     durable: bool = False
+    verified: bool | None = None  # by a second model; False: which failed; None: its model has none
 
     @property
     def start_at(self) -> float:

@@ -68,6 +68,7 @@ def detection_json(detection: Detection, *, replayed: bool = False, live: bool =
     message |= {"stream": d.stream, "epoch": d.epoch, "model": d.model, "version": d.version}
     message |= {"digest": d.digest, "backend": d.backend}
     message |= {"label": d.label, "score": round(d.score, 7), "phase": d.phase, "start_sample": d.start_sample}
+    message |= {} if d.verified is None else {"verified": d.verified or None}
     message |= {"start_s": round(d.start_s, 6), "decided_s": round(d.decided_s, 6)}
     if d.phase == "end":
         message |= {"start_id": d.start_id} if live else {}

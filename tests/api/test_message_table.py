@@ -30,7 +30,7 @@ WRITTEN: list[JsonObject] = [
     wire.hello_json(log_id="l", last_id=1, reset=False, version="1"),
     wire.hole_json(Hole(1, 2, "retention")),
     wire.detection_json(START),
-    logged_json(Logged(END, "right")),
+    logged_json(Logged(replace(END, verified=True), "right")),
     wire.ready_json(stream="s", epoch="e", rate=16000, channels=1, models=("m",), next_sample=0),
     wire.ack_json(1),
     wire.event_json(ScoresRow("s", "m", 320, 0.02, np.array([0.5], np.float32))),

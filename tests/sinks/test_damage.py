@@ -126,7 +126,10 @@ def test_an_older_file_that_is_damaged_is_salvaged_and_brought_up(tmp_path):
     publish(log, 1, ROWS)
     log.close()
     with contextlib.closing(sqlite3.connect(log.store.path)) as db:
-        db.executescript("DROP TABLE lost; ALTER TABLE streams DROP COLUMN owner; PRAGMA user_version=2")
+        db.executescript(
+            "DROP TABLE lost; ALTER TABLE streams DROP COLUMN owner; "
+            "ALTER TABLE detections DROP COLUMN verified; PRAGMA user_version=2"
+        )
     middle(log.store.path)
     again = EventLog(log.store.path)
     assert again.log_id == log.log_id

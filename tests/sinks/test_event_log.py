@@ -247,7 +247,7 @@ def test_ends_of_older_logs_are_at_their_own_time(log):
     kept = [replace(detection(0, phase=phase, at=1000.0), id=i) for i, phase in ((3, "once"), (4, "start"), (5, "end"))]
     with contextlib.closing(schema.connect(log.store.path)) as db:
         schema.migrate(db, log.store.path, 2)
-        columns = schema.COLUMNS
+        columns = schema.COLUMNS[:-1]  # without `verified`
         db.executemany(
             f"INSERT INTO detections ({','.join(columns)}, logged_at) VALUES ({','.join('?' * len(columns))}, 0)",
             [[getattr(d, name) for name in columns] for d in (*ends, *kept)],
@@ -259,6 +259,18 @@ def test_ends_of_older_logs_are_at_their_own_time(log):
         assert [d.start_at for d in found.values()] == [1000.0] * 5
         assert ids(again, since=1006.0) == [1, 2]
         again.close()
+
+
+def test_what_a_second_model_said_is_kept(log):
+    """On the wire and in exports null where it failed, and absent where there is none."""
+    said = (True, False, None)
+    log.publish([replace(detection(16000 * i), verified=v) for i, v in enumerate(said)])
+    assert log.flush(10)
+    assert tuple(item.detection.verified for item in log.page(Filter(), 0, 10)[0]) == said
+    rows = [json.loads(line) for text in as_jsonl(log, Filter(), 0) for line in text.splitlines()]
+    assert [row.get("verified", "absent") for row in rows] == [True, None, "absent"]
+    cells = [row["verified"] for row in csv.DictReader(io.StringIO("".join(as_csv(log, Filter(), 0))))]
+    assert cells == ["true", "", ""]
 
 
 @pytest.mark.parametrize("bad", ["/proc/kws", "/dev/null/kws"])

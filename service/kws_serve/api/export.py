@@ -15,7 +15,7 @@ from kws_serve.wire import dumps
 
 COLUMNS = (
     "id", "at", "stream", "label", "score", "phase", "model", "version", "digest", "backend", "epoch", "start_sample",
-    "start_s", "decided_s", "start_id", "end_s", "start_at", "review", "uid",
+    "start_s", "decided_s", "start_id", "end_s", "start_at", "verified", "review", "uid",
 )  # fmt: skip
 """All that the log keeps of a detection, what people look for first."""
 
@@ -76,5 +76,7 @@ def as_page(
 
 
 def as_cell(value: object) -> object:
-    """A text that a spreadsheet would take for a formula gets an apostrophe in front."""
+    """A text that a spreadsheet would take for a formula gets an apostrophe in front; what is true is as in JSON."""
+    if value is True:
+        return "true"
     return f"'{value}" if isinstance(value, str) and value[:1] in ("=", "+", "-", "@", "\t", "\r") else value

@@ -126,4 +126,6 @@ def _logged(row: Sequence[Any]) -> Logged:
     """A row of COLUMNS and `review`. The uid is a detection's own: made of the others again."""
     fields = dict(zip(COLUMNS, row, strict=False))
     fields.pop("uid")
-    return Logged(Detection(**fields, latency_ms=None, durable=True), row[-1])
+    verified = fields.pop("verified")
+    verified = None if verified is None else bool(verified)
+    return Logged(Detection(**fields, verified=verified, latency_ms=None, durable=True), row[-1])

@@ -22,6 +22,7 @@ SALVAGE_S = 60.0
 
 _ALL = (*COLUMNS, "logged_at", "review")
 _TEXTS = frozenset({"uid", "stream", "epoch", "model", "version", "digest", "backend", "label", "phase"})
+_MAY_BE_NULL = frozenset({"start_id", "end_s", "verified"})
 
 Read = Callable[[str, Sequence[object]], list[Any]]
 """The rows of a query with these values. Raises sqlite3.Error."""
@@ -84,8 +85,10 @@ def _copy(read: Read, db: sqlite3.Connection, table: str) -> None:
 def _copy_rows(read: Read, db: sqlite3.Connection, found: Salvaged) -> None:
     """Rows by their ids, a part at a time; a part that cannot be read is halved, until it can or is one id."""
     until_s = time.monotonic() + SALVAGE_S
-    insert = f"INSERT OR IGNORE INTO detections ({','.join(_ALL)}) VALUES ({','.join('?' * len(_ALL))})"
-    select = f"SELECT {','.join(_ALL)} FROM detections WHERE id BETWEEN ? AND ? ORDER BY id LIMIT {ROWS}"
+    there = {name for _, name, *_ in db.execute("PRAGMA table_info(detections)").fetchall()}  # of an older schema
+    columns = [name for name in _ALL if name in there]
+    insert = f"INSERT OR IGNORE INTO detections ({','.join(columns)}) VALUES ({','.join('?' * len(columns))})"
+    select = f"SELECT {','.join(columns)} FROM detections WHERE id BETWEEN ? AND ? ORDER BY id LIMIT {ROWS}"
     todo = [(1, 2**53 if found.last_id is None else found.last_id)]
     while todo:
         first, last = todo.pop()
@@ -100,7 +103,7 @@ def _copy_rows(read: Read, db: sqlite3.Connection, found: Salvaged) -> None:
                 middle = (first + last) // 2
                 todo += [(middle + 1, last), (first, middle)]
             continue
-        sound = [row for row in rows if _sound(row) and first <= row[0] <= last]
+        sound = [row for row in rows if _sound(row, columns) and first <= row[0] <= last]
         if not sound:
             found.lost += [Hole(first, last, "damaged")] if rows else []
             continue
@@ -130,11 +133,11 @@ _IN_PLACES = ("database disk image is malformed", "Could not decode")
 """Messages of damage that may be in one place; others are of the whole file."""
 
 
-def _sound(row: Sequence[object]) -> bool:
-    """Whether each value is of the kind that it should be."""
+def _sound(row: Sequence[object], columns: Sequence[str]) -> bool:
+    """Whether each value is of the kind that its column should have."""
     return all(
-        isinstance(value, str if name in _TEXTS else int | float) or (value is None and name in ("start_id", "end_s"))
-        for name, value in zip(_ALL, row, strict=True)
+        isinstance(value, str if name in _TEXTS else int | float) or (value is None and name in _MAY_BE_NULL)
+        for name, value in zip(columns, row, strict=True)
         if name != "review"
     )
 

@@ -20,7 +20,7 @@ JOURNAL_BYTES = 4 << 20
 
 COLUMNS = (
     "id", "uid", "stream", "epoch", "model", "version", "digest", "backend", "label", "score", "phase",
-    "start_sample", "start_s", "decided_s", "at", "start_id", "end_s",
+    "start_sample", "start_s", "decided_s", "at", "start_id", "end_s", "verified",
 )  # fmt: skip
 """Of the table `detections`, but for `logged_at` (s since 1970) and `review`: attributes of a Detection."""
 
@@ -48,6 +48,7 @@ MIGRATIONS: tuple[str, ...] = (
         PRIMARY KEY (first, stream)) WITHOUT ROWID
     """,  # whose rows the ids of the gap that begins at `first` were; of a gap that is not here, nobody knows
     "ALTER TABLE streams ADD COLUMN owner TEXT",  # see Position; NULL: nobody knows
+    "ALTER TABLE detections ADD COLUMN verified INTEGER",  # 1: by a second model; 0: which failed; NULL: there is none
 )
 """Schema changes in order; `PRAGMA user_version` counts those that a file has had. Only ever append."""
 

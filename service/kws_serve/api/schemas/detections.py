@@ -36,6 +36,8 @@ class DetectionMessage(Exact):
     replayed: bool = False
     durable: bool
     """Whether the log had it on the disk before it was pushed."""
+    verified: Literal[True] | None = None
+    """Only of models with `verify`: whether a second model agreed; null: that failed or fell behind."""
     review: Literal["right", "wrong"] | None = None
 
 

@@ -72,6 +72,8 @@ export class System {
       ...Object.entries(m.disagreements ?? {}).map(([b, d]) => (
         `${b} names another top label in ${d.patches} of ${d.of} patches${d.of ? ` (${(100 * d.patches / d.of).toFixed(2)} %)` : ""}`
         + (d.left_out ? `, ${d.left_out} not compared` : ""))),
+      m.verify ? `${m.verify.model} looks again${m.proposed ? `: ${m.proposed.verified} told, ${m.proposed.rejected} not, `
+        + `${m.proposed.unverified} told without it` : ""}` : "",
       m.failed_patches ? `${m.failed_patches} patches failed` : "", m.error ?? "",
     ]]);
   }

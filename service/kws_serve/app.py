@@ -74,6 +74,7 @@ class ServerOptions:
     tls_key: Path | None = None
     sources: Callable[[], Sequence[Any]] = lambda: ()  # SourceState of each source
     load_model: Callable[[str], list[LoadedModel]] = lambda _: []
+    load_verifier: Callable[[str], LoadedModel] | None = None
     watched: Callable[[], list[JsonObject]] = list  # a row for each server that this one watches
     note: str = ""
     transport: str = "own"  # or plain
@@ -93,7 +94,16 @@ def build_app(engine: Engine, runner: EngineRunner, log: EventLog, options: Serv
     ingest = Ingest(engine, log)
     address = f"{options.host}:{options.port}"
     service = Service(
-        engine, runner, log, ingest, address, options.sources, options.load_model, options.watched, note=options.note
+        engine,
+        runner,
+        log,
+        ingest,
+        address,
+        options.sources,
+        options.load_model,
+        options.watched,
+        options.load_verifier,
+        note=options.note,
     )
     log.positions.source = engine.positions
     app = FastAPI(

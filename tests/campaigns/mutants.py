@@ -52,6 +52,7 @@ _SECRECY = "tests/api/test_secrecy.py"
 _TRIAL = "tests/reliability/test_trial.py"
 _PLACES = "tests/api/test_places.py"
 _OWNERS = "tests/reliability/test_owners.py"
+_VERIFY = "tests/engine/test_verify.py"
 
 MUTANTS = (
     Mutant("S1", _S + "api/security.py", "if host and not own and not", "if False and not",
@@ -276,6 +277,19 @@ MUTANTS = (
            "tests/core/test_surroundings.py -k one_in_talk"),
     Mutant("standing alone", _S + "core/surroundings.py", "and speech >= self.speech", "",
            "tests/core/test_surroundings.py -k television"),
+    Mutant("second look", _S + "engine/proposals.py",
+           "        if scores is None:\n            self._tell(proposal, verified=False)",
+           "        if scores is None:\n            self._note(proposal, State.REJECTED).rejected += 1",
+           f"{_VERIFY} -k vetoes_nothing"),
+    Mutant("second look", _S + "engine/proposals.py", "now_s - proposal.asked[0].at_s > longest_s", "False",
+           f"{_VERIFY} -k falls_behind"),
+    Mutant("second look", _S + "engine/verifier.py", " or not np.isfinite(scores).all()", "", f"{_VERIFY} -k vetoes"),
+    Mutant("second look", _S + "engine/past_patches.py", "samples[: max(0, before)] = 0", "pass",
+           f"{_VERIFY} -k to_the_bit"),
+    Mutant("second look", _S + "engine/tick.py", "        if self._proposals.owes(stream.slot):\n            return",
+           "        if False:\n            return", f"{_VERIFY} -k company"),
+    Mutant("second look", _S + "manifest/consistency.py", "if label not in verifier.labels]", "if False]",
+           f"{_VERIFY} -k does_not_suit"),
     Mutant("admission", _S + "engine/engine.py", ") > MAX_LOAD:", ") > 1e9:",
            "tests/reliability/test_overload.py -k too_many"),
     Mutant("second backend", _S + "engine/twin.py", "except Exception as e:", "except OSError as e:",

@@ -22,8 +22,9 @@ from kws_serve.manifest.spec import (
     LogSpec,
     MelSpec,
     ModelSpec,
+    VerifySpec,
 )
-from kws_serve.manifest.tables import DCT, DETECTION, FILE, FRONT_END, ISOLATION, LOG, MEL, MODEL
+from kws_serve.manifest.tables import DCT, DETECTION, FILE, FRONT_END, ISOLATION, LOG, MEL, MODEL, VERIFY
 from kws_serve.messages import ManifestError
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -304,6 +305,7 @@ def test_docs_name_every_key_and_its_default() -> None:
         "files.*.": (FILE, FileSpec),
         "detection.*.": (DETECTION, DetectionSpec),
         "detection.*.isolation.": (ISOLATION, IsolationSpec),
+        "verify.": (VERIFY, VerifySpec),
     }
     found = documented()
     assert set(found) == {prefix + key for prefix, (table, _) in tables.items() for key in table}

@@ -20,15 +20,18 @@ import httpx
 class Service:
     """`python -m kws_serve` on a port, with a log of its own."""
 
-    def __init__(self, models: Path, port: int, data: Path, *flags: str, **environ: str) -> None:
-        """`models`: a folder of model folders; all of them are loaded."""
+    def __init__(
+        self, models: Path, port: int, data: Path, *flags: str, names: tuple[str, ...] = (), **environ: str
+    ) -> None:
+        """`models`: a folder of model folders; those of `names` are loaded, by default all."""
         self.port, self.data = port, data
         self.stderr = data.with_name(data.name + ".stderr")
         self.http, self.ws = f"http://127.0.0.1:{port}", f"ws://127.0.0.1:{port}"
-        names = [word for folder in sorted(models.iterdir()) for word in ("--model", folder.name)]
+        loaded = names or [folder.name for folder in sorted(models.iterdir())]
+        words = [word for name in loaded for word in ("--model", name)]
         self._command = [sys.executable, "-m", "kws_serve", "--port", str(port)]
         self._command += [] if "--source" in flags else ["--source", "none"]
-        self._command += ["--model-dir", str(models), *names, "--data-dir", str(data), *flags]
+        self._command += ["--model-dir", str(models), *words, "--data-dir", str(data), *flags]
         self._environ = {**os.environ, **environ}
         self.process: subprocess.Popen[bytes] | None = None
 

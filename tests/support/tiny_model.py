@@ -71,6 +71,7 @@ def write_level_model(
     gain: float = 2.0,
     bias: float = 0.0,
     detection: dict[str, Any] | None = None,
+    verify: dict[str, Any] | None = None,
 ) -> Path:
     """A model folder under `folder` whose label fires on loud sound; returns the model's own folder."""
     own = folder / name
@@ -99,5 +100,7 @@ def write_level_model(
         },
         "detection": {"*": {**settings, "onset_offset_ms": 0, **(detection or {})}},
     }
+    if verify:
+        manifest["verify"] = verify
     (own / "model.json").write_text(json.dumps(manifest))
     return own

@@ -30,6 +30,7 @@ class Service:
     sources: Callable[[], Sequence[Any]] = lambda: ()  # SourceState of each source
     load_model: Callable[[str], list[LoadedModel]] = lambda _: []  # reads a model's folder again
     watched: Callable[[], list[JsonObject]] = list  # a row for each server that this one watches
+    load_verifier: Callable[[str], LoadedModel] | None = None
     note: str = ""
     viewers: Places = field(default_factory=lambda: Places("viewers", MAX_VIEWERS))
     subscribers: Places = field(default_factory=lambda: Places("subscribers", MAX_SUBSCRIBERS))

@@ -59,6 +59,9 @@ def status_json(service: Service, grant: Grant = EVERYTHING) -> JsonObject:
         "last_id": log.last_id if grant.streams is None else log.newest_id(grant.streams),
         "log": {"durable": log.durable, "fault": log.fault, "pending": pending, "bytes": log_bytes},
         "models": [{"name": m.spec.name, "backend": m.backend_name} for m in engine.loaded],
+        "verifiers": [
+            {"name": name, "backend": v.loaded.backend_name} for name, v in list(engine.proposals.verifiers.items())
+        ],
         "sources": [asdict(source) for source in service.sources() if grant.may_touch(source.name)],
         "streams": [stream_json(engine, stream) for stream in streams if grant.may_touch(stream.name)],
         **of_all,
@@ -76,6 +79,8 @@ def _of_all(service: Service) -> JsonObject:
         "subscribers": len(service.subscribers),
         "engine_load": round(engine.load.share, 3),
         "unaccounted_samples": engine.unaccounted_samples,
+        "rejected": sum(counts.rejected for counts in list(engine.proposals.counts.values())),
+        "unverified": sum(counts.unverified for counts in list(engine.proposals.counts.values())),
         "boards": [state for device in devices(engine.loaded) for state in device.states()],
         "audio_s": {"received": received_s, "processed": processed_s, "dropped": dropped_s},
         "bad_samples": service.ingest.bad_samples,

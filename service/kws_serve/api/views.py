@@ -6,7 +6,8 @@ from dataclasses import asdict
 
 from kws_serve.api.tokens import EVERYTHING, Grant
 from kws_serve.engine.engine import Engine
-from kws_serve.engine.evidence import Evidence
+from kws_serve.engine.evidence import Evidence, SecondLook
+from kws_serve.engine.proposals import Counts
 from kws_serve.engine.stream import Stream
 from kws_serve.manifest.measured_curve import measured_curve
 from kws_serve.messages import JsonObject
@@ -38,7 +39,7 @@ def stream_json(engine: Engine, stream: Stream) -> JsonObject:
     }
 
 
-OF_ALL_PATCHES = ("on_trial", "disagreements", "failed_patches", "error")
+OF_ALL_PATCHES = ("on_trial", "disagreements", "failed_patches", "error", "proposed")
 """Keys of a model that depend on what every stream sounds like."""
 
 
@@ -77,6 +78,8 @@ def _models_json(engine: Engine) -> list[JsonObject]:
                 "front_end": asdict(spec.front_end),
                 "n_frames": spec.n_frames,
                 "patch_hop_ms": spec.patch_hop_ms,
+                "verify": spec.verify and asdict(spec.verify),
+                "proposed": spec.verify and asdict(engine.proposals.counts.get(name, Counts())),
                 "detection": {label: asdict(s) for label, s in engine.detection_settings(name).items()},
                 "overrides": engine.detection_overrides(name),
                 "accuracy": spec.accuracy,
@@ -86,10 +89,31 @@ def _models_json(engine: Engine) -> list[JsonObject]:
     return items
 
 
+def verifiers_json(engine: Engine, grant: Grant = EVERYTHING) -> list[JsonObject]:
+    """Every model that looks again at what others propose, as far as `grant` may see."""
+    items = []
+    for name, verifier in list(engine.proposals.verifiers.items()):
+        spec, of_all = verifier.loaded.spec, grant.streams is None
+        items.append(
+            {
+                "name": name,
+                "version": spec.version,
+                "digest": verifier.loaded.digest,
+                "backend": verifier.loaded.backend_name,
+                "labels": list(spec.labels),
+                "verifies": [n for n, s in engine.models.items() if s.verify is not None and s.verify.model == name],
+                "patches": verifier.patches if of_all else None,
+                "error": (verifier.error or None) if of_all else None,
+            }
+        )
+    return items
+
+
 def why_json(logged: Logged, evidence: Evidence | None) -> JsonObject:
     """A detection and what led to it, as far as that is kept. Times in s of the stream."""
     if evidence is None:
-        return {"detection": logged_json(logged), "settings": None, "patch": None, "scores": None, "surroundings": None}
+        nothing = dict.fromkeys(("settings", "patch", "scores", "surroundings", "verify"))
+        return {"detection": logged_json(logged), **nothing, "untold": []}
     spec, n, around = evidence.spec, len(evidence.before), evidence.surroundings
     patch_s = spec.patch_samples / spec.front_end.rate_hz
     scores = evidence.scores
@@ -110,4 +134,21 @@ def why_json(logged: Logged, evidence: Evidence | None) -> JsonObject:
             "smoothed": rounded(evidence.smoothed[None], 4)[0],
         },
         "surroundings": around and {"margin_db": round(around.margin_db, 1), "speech": round(around.speech, 4)},
+        "verify": _second_json(evidence.second),
+        "untold": [
+            {
+                "label": one.label,
+                "score": round(one.score, 4),
+                "decided_s": round(one.decided_s, 6),
+                "reason": one.reason,
+                "verify": _second_json(one.second),
+            }
+            for one in evidence.untold
+        ],
     }
+
+
+def _second_json(second: SecondLook | None) -> JsonObject | None:
+    if second is None:
+        return None
+    return {**asdict(second.spec), "best": None if second.best is None else round(second.best, 4)}

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from kws_serve.commands.arguments import Parser, parser_of, show_warnings
-from kws_serve.commands.loading import apply_thresholds, load_models
+from kws_serve.commands.loading import apply_thresholds, new_engine
 from kws_serve.commands.timeline import Timeline, page
 from kws_serve.config import DETECT, Settings, load_settings
 from kws_serve.engine.engine import Engine
@@ -36,7 +36,7 @@ def detect(arguments: dict[str, Any]) -> int:
     """Print what is found in the files: 0, or 2 where one cannot be read. Raises KwsError."""
     settings, warnings = load_settings(arguments)
     show_warnings(warnings)
-    engine = Engine(load_models(settings))
+    engine = new_engine(settings)
     apply_thresholds(engine, settings.thresholds)
     failed, audio_s, began_s = 0, 0.0, time.monotonic()
     timelines: list[Timeline] = []

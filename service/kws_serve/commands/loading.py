@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from kws_serve.backends import open_backend
+from kws_serve.backends import BACKENDS, open_backend
 from kws_serve.backends.contract import DeviceBackend, LoadedModel, devices
 from kws_serve.commands.trial import model_folders, tried
 from kws_serve.config import Settings
 from kws_serve.engine.engine import Engine
+from kws_serve.manifest.consistency import check_verifier
 from kws_serve.manifest.folder import find_model
 from kws_serve.messages import KwsError
 
@@ -33,6 +34,48 @@ def load_models(settings: Settings, *, live: bool = False) -> list[LoadedModel]:
         _close(loaded)
         raise
     return loaded
+
+
+def load_verifiers(models: Sequence[LoadedModel], settings: Settings) -> list[LoadedModel]:
+    """The models that `verify` of the loaded ones names, each opened once, on this machine's cores: beside a listening
+    one of the same name, for they compute in a thread of their own. Raises KwsError; then none stays open.
+    """
+    verifiers: dict[str, LoadedModel] = {}
+    try:
+        for model in models:
+            if (verify := model.spec.verify) is None:
+                continue
+            if verify.model not in verifiers:
+                verifiers[verify.model] = load_verifier(verify.model, settings)
+            check_verifier(model.spec, verifiers[verify.model].spec)
+    except KwsError:
+        _close(list(verifiers.values()))
+        raise
+    return list(verifiers.values())
+
+
+def load_verifier(name: str, settings: Settings) -> LoadedModel:
+    """A model that is to look again, self-tested. Raises KwsError."""
+    spec = find_model(name, model_folders(settings))
+    on_cpu = [kind for kind in (*settings.backend, *BACKENDS) if not BACKENDS[kind].device]
+    kind = next((kind for kind in on_cpu if BACKENDS[kind].file in spec.files), on_cpu[0])
+    return LoadedModel(spec, open_backend(kind, spec, threads=settings.threads), kind)
+
+
+def reload_verifier(name: str, settings: Settings) -> LoadedModel:
+    """The same, read again and tried before by a process of its own. Raises KwsError."""
+    tried(name, settings)
+    return load_verifier(name, settings)
+
+
+def new_engine(settings: Settings, *, live: bool = False) -> Engine:
+    """An engine with every model that the settings ask for, and those that look again. Raises KwsError."""
+    models = load_models(settings, live=live)
+    try:
+        return Engine(models, load_verifiers(models, settings))
+    except KwsError:
+        _close(models)
+        raise
 
 
 def reload_model(name: str, settings: Settings) -> list[LoadedModel]:

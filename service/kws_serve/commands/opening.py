@@ -13,12 +13,11 @@ from kws_serve.api.tokens import OwnToken, TokenFile
 from kws_serve.app import ServerOptions, bound_socket
 from kws_serve.backends.contract import devices
 from kws_serve.commands.certificate import check_certificate
-from kws_serve.commands.loading import apply_thresholds, load_models, reload_model
+from kws_serve.commands.loading import apply_thresholds, new_engine, reload_model, reload_verifier
 from kws_serve.commands.own_token import read_own_token, set_up_log
 from kws_serve.commands.reloading import Reloading
 from kws_serve.commands.running import Running, restore_settings
 from kws_serve.config import Settings
-from kws_serve.engine.engine import Engine
 from kws_serve.host.port_owner import port_fault
 from kws_serve.host.printer import Printer
 from kws_serve.manifest.package_data import demo_audio
@@ -40,7 +39,7 @@ def open_service(settings: Settings, printer: Printer, read_again: Callable[[], 
     options = _options(settings, token, tokens)
     check_exposure(options.hosts, token, settings.insecure, tokens)
     check_certificate(settings.tls_cert, settings.tls_key)
-    engine = Engine(load_models(settings, live=True))
+    engine = new_engine(settings, live=True)
     specs, notice = _sources(settings)
     notice = "; ".join(text for text in (notice, *(device.notice() for device in devices(engine.loaded))) if text)
     options = replace(options, note=settings.note or notice)
@@ -74,6 +73,7 @@ def _options(settings: Settings, token: OwnToken | None, tokens: TokenFile) -> S
         settings.tls_cert,
         settings.tls_key,
         load_model=lambda name: reload_model(name, settings),
+        load_verifier=lambda name: reload_verifier(name, settings),
         transport=settings.transport,
         public_urls=settings.public_url,
         allow_hosts=settings.allow_host,

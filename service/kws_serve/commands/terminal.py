@@ -43,7 +43,8 @@ class Terminal:
             experimental = [x for x in spec.provenance.get("experimental_labels", []) if x in spec.detection]
             labels = " ".join(f"{x}*" if x in experimental else x for x in spec.detection)
             mark = "  (* experimental: few recordings)" if experimental else ""
-            self._print(f"  {kind}  {labels}  [{name} {spec.version} on {' and '.join(backends)}]{mark}")
+            again = f", {spec.verify.model} looks again" if spec.verify else ""
+            self._print(f"  {kind}  {labels}  [{name} {spec.version} on {' and '.join(backends)}{again}]{mark}")
         self._print(f"  log     {log}")
         for state in sources:
             self.source(state)

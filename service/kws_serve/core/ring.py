@@ -11,7 +11,7 @@ from numpy.lib.stride_tricks import as_strided  # sliding_window_view costs thre
 from kws_serve.core.rows import grown
 from kws_serve.messages import Float32Array, Int16Array, Int64Array
 
-_UNIT = np.float32(1 / 32768)
+UNIT = np.float32(1 / 32768)
 """Full scale of one step of int16. A power of two: int16 -> [-1, 1) is exact."""
 
 
@@ -105,7 +105,7 @@ class SampleRing:
         width = lead + window
         if m == 0 or len(slots) == 0:
             return np.empty((len(slots), m, width), np.float32)
-        samples = self.span(slots, first_sample - lead, width + (m - 1) * hop) * _UNIT
+        samples = self.span(slots, first_sample - lead, width + (m - 1) * hop) * UNIT
         return np.asarray(_views(samples, m, width, hop))
 
 

@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 from kws_serve.core.detector import Firing
 from kws_serve.core.resampler import ENGINE_RATE_HZ
-from kws_serve.engine.evidence import EvidenceBook
+from kws_serve.engine.evidence import Evidence, EvidenceBook, SecondLook, Untold
 from kws_serve.engine.lane import Lane, Outcome
 from kws_serve.engine.lane_model import LaneModel
 from kws_serve.engine.models import Models
+from kws_serve.engine.proposals import Proposals, State, told
 from kws_serve.engine.resumed import Resumed
 from kws_serve.engine.slots import Slots
 from kws_serve.engine.stream import Stream
 from kws_serve.engine.viewers import Viewers
-from kws_serve.messages import Detection, Float32Array, Int64Array, ScoresRow
+from kws_serve.messages import Detection, Event, Float32Array, Int64Array, ScoresRow
 
 Decided = ScoresRow | Detection
 """What a lane's outcome becomes."""
@@ -24,8 +27,11 @@ Decided = ScoresRow | Detection
 class Dressing:
     """One owner thread: the engine's."""
 
-    def __init__(self, slots: Slots, models: Models, evidence: EvidenceBook, viewers: Viewers) -> None:
+    def __init__(
+        self, slots: Slots, models: Models, evidence: EvidenceBook, viewers: Viewers, proposals: Proposals
+    ) -> None:
         self._slots, self._models, self._evidence, self._viewers = slots, models, evidence, viewers
+        self.proposals = proposals
         self._scored: set[int] = set()  # slots of streams that are told their scores
 
     def join(self, stream: Stream) -> None:
@@ -36,6 +42,8 @@ class Dressing:
     def leave(self, stream: Stream) -> None:
         """A stream is no more."""
         self._scored.discard(stream.slot)
+        self.proposals.leave(stream.slot)
+        self._evidence.leave(stream.slot)
 
     def publish(self, outcome: Outcome, events: list[Decided]) -> None:
         """Append what a lane's outcome tells; viewers and the evidence get theirs."""
@@ -46,14 +54,76 @@ class Dressing:
         p = scores.shape[1]
         for firing in firings:
             stream = self._slots.at(slots[firing.row])
-            found = self.detections(stream, model, firing)
-            events += found
-            for detection in found if firing.phase != "end" else ():
+            detection = self._dressed(stream, model, firing)
+            evidence = None
+            if firing.phase != "end":
                 # Patch p - 1 of the row is its last; the deciding one is `back` patch hops before it.
                 back = (int(decided_16k[firing.row]) - firing.decided_16k) // model.detector.patch_hop_16k
                 patch = model.scorer.patches[firing.row, p - 1 - back]
                 settings = self._models.settings(model.name)[firing.label]
-                self._evidence.add(model, stream.slot, back, patch, detection, settings, firing.surroundings)
+                evidence = self._evidence.begin(
+                    model, stream.slot, back, patch, detection, settings, firing.surroundings
+                )
+            self._offer(stream, model, firing, detection, evidence, events)
+
+    def close(self, stream: Stream, model: LaneModel, firings: Sequence[Firing], events: list[Event]) -> None:
+        """What a model still has to tell of a segment that ends."""
+        for firing in firings:
+            self._offer(stream, model, firing, self._dressed(stream, model, firing), None, events)
+
+    def decided(self, now_s: float, events: list[Event]) -> set[int]:
+        """Append the proposals that a second model has decided on; the slots of their streams."""
+        slots = set()
+        for proposal in self.proposals.decided(now_s):
+            stream, evidence = proposal.stream, proposal.evidence
+            slots.add(stream.slot)
+            second = SecondLook(proposal.spec, proposal.best if proposal.detection.verified is not False else None)
+            if proposal.state is State.REJECTED:
+                d = proposal.detection
+                untold = Untold(d.model, d.label, d.score, d.decided_s, "rejected", second)
+                self._evidence.note_untold(stream.slot, untold)
+                continue
+            for detection in told(proposal):
+                self._tell(stream, proposal.model, detection, proposal.first_segment, evidence, events)
+            if evidence is not None:
+                evidence.second = second
+        return slots
+
+    def _offer(
+        self,
+        stream: Stream,
+        model: LaneModel,
+        firing: Firing,
+        detection: Detection,
+        evidence: Evidence | None,
+        events: list[Any],
+    ) -> None:
+        """Tell a firing, or let it wait for a second look."""
+        verify, first = model.loaded.spec.verify, stream.segment_first == stream.base_sample
+        if verify is None:
+            self._tell(stream, model, detection, first, evidence, events)
+        elif firing.phase == "end":
+            end = self.proposals.ended(stream.slot, detection)
+            if end is not None:
+                self._tell(stream, model, end, first, None, events)
+        else:
+            self.proposals.propose(stream, model, verify, firing.decided_16k, detection, first, evidence)
+
+    def _tell(
+        self,
+        stream: Stream,
+        model: LaneModel,
+        detection: Detection,
+        first: bool,
+        evidence: Evidence | None,
+        events: list[Any],
+    ) -> None:
+        """Append a detection, unless an earlier run has told it. `first`: whether the stream began with its segment."""
+        if stream.resumed is not None and self._told_before(stream, stream.resumed, model, detection, first):
+            return
+        events.append(detection)
+        if evidence is not None and detection.phase != "end":
+            self._evidence.keep(stream.name, stream.slot, evidence)
 
     def _tell_scores(self, outcome: Outcome, events: list[Decided]) -> None:
         """A row a patch, for streams that asked for them and those that somebody looks at."""
@@ -72,17 +142,15 @@ class Dressing:
                 if viewed:
                     self._viewers.scores(replace(row, values=row.values.copy()))  # not the scores of all streams
 
-    def detections(self, stream: Stream, model: LaneModel, firing: Firing) -> list[Detection]:
-        """A firing with names, source samples and times; nothing where an earlier run has told it."""
+    def _dressed(self, stream: Stream, model: LaneModel, firing: Firing) -> Detection:
+        """A firing with names, source samples and times."""
         spec, rate = model.loaded.spec, stream.rate_hz
         decided = stream.sample_at(firing.decided_16k)
         start = stream.sample_at(firing.start_16k)
         end = None if firing.end_16k is None else stream.sample_at(firing.end_16k)
-        if stream.resumed is not None and self._told_before(stream, stream.resumed, model, firing):
-            return []
         arrived = stream.arrived_s(decided) if stream.live else None
         waited_s = 0.0 if arrived is None else time.monotonic() - arrived
-        detection = Detection(
+        return Detection(
             stream=stream.name,
             epoch=stream.epoch,
             model=spec.name,
@@ -99,16 +167,15 @@ class Dressing:
             arrived_s=arrived,
             end_s=None if end is None else end / rate,
         )
-        return [detection]
 
-    def _told_before(self, stream: Stream, resumed: Resumed, model: LaneModel, firing: Firing) -> bool:
-        """Whether an earlier run of the service has told this firing."""
-        decided, rate = stream.sample_at(firing.decided_16k), stream.rate_hz
-        patch_samples = model.detector.patch_16k * rate // ENGINE_RATE_HZ
-        if stream.segment_first == stream.base_sample and resumed.has_heard(decided, patch_samples):
+    def _told_before(self, stream: Stream, resumed: Resumed, model: LaneModel, d: Detection, first: bool) -> bool:
+        """Whether an earlier run of the service has told this detection."""
+        patch_samples = model.detector.patch_16k * stream.rate_hz // ENGINE_RATE_HZ
+        if first and resumed.has_heard(round(d.decided_s * stream.rate_hz), patch_samples):
             return True
-        refractory_s = self._models.settings(model.name)[firing.label].refractory_s
-        return resumed.has_told(model.name, firing.label, firing.phase, decided / rate, refractory_s)
+        settings = self._models.settings(model.name).get(d.label)  # a reload may have taken the label away
+        refractory_s = settings.refractory_s if settings else 0.0
+        return resumed.has_told(model.name, d.label, d.phase, d.decided_s, refractory_s)
 
     def frames(self, lane: Lane, slots: Int64Array, frames: Float32Array, first_16k: Int64Array) -> None:
         """Show new frames (k, m, frame_width), whose first ones end at `first_16k` (k,), to those who look at them."""

@@ -18,6 +18,7 @@ from kws_serve.engine.accounts import Accounts
 from kws_serve.engine.admission import MAX_LOAD, Load
 from kws_serve.engine.evidence import EvidenceBook
 from kws_serve.engine.models import Models
+from kws_serve.engine.proposals import Proposals
 from kws_serve.engine.resumed import Resumed
 from kws_serve.engine.slots import Slots
 from kws_serve.engine.stream import Stream
@@ -31,9 +32,14 @@ __all__ = ["Engine", "Stream"]
 
 
 class Engine:
-    """All streams through all models. `models[i]` of one name on a second backend runs beside the first, compared."""
+    """All streams through all models. `models[i]` of one name on a second backend runs beside the first, compared;
+    `verifiers`: those that `verify` of the models names, each opened once more.
+    """
 
-    def __init__(self, models: Sequence[LoadedModel], *, max_streams: int = 4096) -> None:
+    def __init__(
+        self, models: Sequence[LoadedModel], verifiers: Sequence[LoadedModel] = (), *, max_streams: int = 4096
+    ) -> None:
+        """Raises ValueError: a model has `verify`, and no verifier that suits it."""
         self.max_streams = max_streams
         self.reserved: set[str] = set()  # names of the service's own sources, whether these are there or not
         self.on_input: Callable[[], None] = lambda: None
@@ -46,7 +52,17 @@ class Engine:
         self.streams = self._slots.by_name  # the open ones
         self.viewers = Viewers(self.streams.get)
         self._accounts = Accounts(self._slots)
-        self._tick = Tick(self._slots, self._models, self._accounts, self.evidence, self.viewers, self.load)
+        self.proposals = Proposals(verifiers)
+        try:
+            for spec in self.models.values():
+                self.proposals.check(spec)
+        except ValueError:
+            self.close()
+            raise
+        self._tick = Tick(
+            self._slots, self._models, self._accounts, self.evidence, self.viewers, self.load, self.proposals
+        )
+        self.proposals.on_answer = self._answered
 
     def open_stream(
         self,
@@ -115,6 +131,11 @@ class Engine:
         self._tick.wake(stream.slot)
         self.on_input()
 
+    def _answered(self, slot: int) -> None:
+        """A second model has looked. Its thread."""
+        self._tick.wake(slot)
+        self.on_input()
+
     def tick(self, now_s: float | None = None) -> list[Event]:
         """One round over all streams: events in order per stream. The owner thread."""
         return self._tick.run(time.monotonic() if now_s is None else now_s)
@@ -131,12 +152,18 @@ class Engine:
         return bool(streams) and self.load.share < MAX_LOAD and not any(stream.live for stream in streams)
 
     @property
+    def ready(self) -> bool:
+        """Whether a further tick would find work now."""
+        return self._tick.ready
+
+    @property
     def busy(self) -> bool:
-        """Whether a further tick would find work without further input."""
+        """Whether further ticks would find work without further input: now, or once a second model has answered."""
         return self._tick.busy
 
     def close(self, timeout_s: float = 1.0) -> None:
         """Close every backend, once nobody ticks any more; wait at most this long for each that still computes."""
+        self.proposals.close(timeout_s)
         self._models.close(timeout_s)
 
     # Models. Any thread; what changes acts from the next tick.
@@ -169,9 +196,19 @@ class Engine:
 
         Raises ValueError where it hears otherwise than the one before; then nothing has changed, and it is still open.
         """
+        self.proposals.check(group[0].spec)
         done = self._models.swap(group)
         self.on_input()
         return done
+
+    def swap_verifier(self, loaded: LoadedModel) -> None:
+        """Let a newly loaded model look again in the place of the one of its name. Raises ValueError where it lacks a
+        label, or looks further back than the ring; then nothing has changed, and it is still open.
+        """
+        for spec in self.models.values():
+            if spec.verify is not None and spec.verify.model == loaded.spec.name:
+                self.proposals.check(spec, loaded.spec)
+        self.proposals.swap(loaded)
 
     def top(self, stream: Stream) -> dict[str, tuple[str, float]]:
         """Per model, the label with the highest score of the stream's last patch, and that score."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections import deque
 from dataclasses import dataclass, field
+from typing import Literal
 
 import numpy as np
 
@@ -16,7 +17,7 @@ from kws_serve.core.detector import smoothed
 from kws_serve.core.detector_rules import mean_width
 from kws_serve.core.surroundings import Judgement
 from kws_serve.engine.lane_model import LaneModel
-from kws_serve.manifest.spec import DetectionSpec, ModelSpec
+from kws_serve.manifest.spec import DetectionSpec, ModelSpec, VerifySpec
 from kws_serve.messages import Detection, Float32Array, Int64Array
 
 KEPT = 100
@@ -26,11 +27,39 @@ values."""
 KEPT_IN_ALL = 10 * KEPT
 """Of all streams. Beyond it the stream that has most gives its oldest, so that a busy one does not empty the others."""
 
+UNTOLD_S = 10.0
+"""So long before a detection what its model proposed and was not told is shown with it."""
+
+UNTOLD = 100
+"""Of a stream at most: ten a second."""
+
+UntoldReason = Literal["rejected"]
+
 AFTER_S = 1.0
 """Of scores after the deciding patch, to see how it goes on; before it, what the lane keeps."""
 
 ENVELOPE = 200
 """Points of a raw patch's envelope: 5 ms each of a second, too few to hear a word in."""
+
+
+@dataclass(frozen=True, slots=True)
+class SecondLook:
+    """What a second model said of a detection."""
+
+    spec: VerifySpec
+    best: float | None  # its highest score up to where it decided; None: it failed or fell behind
+
+
+@dataclass(frozen=True, slots=True)
+class Untold:
+    """What a model proposed and was not told."""
+
+    model: str
+    label: str
+    score: float
+    decided_s: float
+    reason: UntoldReason
+    second: SecondLook | None = None  # rejected by it
 
 
 @dataclass(slots=True)
@@ -46,6 +75,8 @@ class Evidence:
     before: Float32Array  # (t, n_classes) scores up to the deciding patch
     whole: bool  # whether `before` begins with the stream
     surroundings: Judgement | None = None  # of a label that must stand alone
+    second: SecondLook | None = None  # of a model with `verify`
+    untold: list[Untold] = field(default_factory=list)  # shortly before it
     after: list[Float32Array] = field(default_factory=list)  # (n_classes,) each
 
     @property
@@ -70,12 +101,13 @@ class EvidenceBook:
         self._found: dict[str, Evidence] = {}
         self._of: dict[str, deque[str]] = {}  # stream -> uids of its own, oldest first
         self._open: dict[str, dict[int, list[Evidence]]] = {}  # model -> slot -> those that wait for scores after them
+        self._untold: dict[int, deque[Untold]] = {}  # slot -> oldest first
 
     def get(self, uid: str) -> Evidence | None:
         """What is kept of a detection. Any thread."""
         return self._found.get(uid)
 
-    def add(
+    def begin(
         self,
         model: LaneModel,
         slot: int,
@@ -84,8 +116,10 @@ class EvidenceBook:
         d: Detection,
         settings: DetectionSpec,
         surroundings: Judgement | None = None,
-    ) -> None:
-        """Note a detection that `patch` decided, `back` patches before the model's last of this stream."""
+    ) -> Evidence:
+        """Of a detection that `patch` decided, `back` patches before the model's last of this stream. It is shown once
+        it is kept.
+        """
         # recent, oldest first, with back = 2:   [ . . . before . . D | a a ]   D: the deciding patch's scores
         spec = model.loaded.spec
         before = model.recent.last(slot, back)
@@ -93,10 +127,16 @@ class EvidenceBook:
         whole = len(before) + back < model.recent.length
         evidence = Evidence(d.uid, spec, d.label, settings, d.decided_s, kept, before, whole, surroundings)
         evidence.after += list(model.recent.last(slot)[len(before) :])
-        self._keep(d.stream, evidence)
         self._open.setdefault(spec.name, {}).setdefault(slot, []).append(evidence)
+        return evidence
 
-    def _keep(self, stream: str, evidence: Evidence) -> None:
+    def keep(self, stream: str, slot: int, evidence: Evidence) -> None:
+        """The detection is told."""
+        evidence.untold = [
+            one
+            for one in self._untold.get(slot, ())
+            if one.model == evidence.spec.name and 0 <= evidence.decided_s - one.decided_s <= UNTOLD_S
+        ]
         if evidence.uid not in self._found:
             self._of.setdefault(stream, deque()).append(evidence.uid)
         self._found[evidence.uid] = evidence
@@ -123,6 +163,14 @@ class EvidenceBook:
             waiting[slot] = [e for e in waiting[slot] if len(e.after) < wanted]
             if not waiting[slot]:
                 del waiting[slot]
+
+    def note_untold(self, slot: int, untold: Untold) -> None:
+        """A proposal that is not told."""
+        self._untold.setdefault(slot, deque(maxlen=UNTOLD)).append(untold)
+
+    def leave(self, slot: int) -> None:
+        """The stream is no more."""
+        self._untold.pop(slot, None)
 
     def reset(self, slot: int) -> None:
         """The stream has ended, or goes on elsewhere: nothing follows."""

@@ -121,6 +121,10 @@ class Framing:
         last_end_16k = first_end_16k + (m - 1) * self.hop_16k
         return Frames(frames, first_end_16k, last_end_16k, self._powers(windows) if powers else None)
 
+    def ended_16k(self, slot: int) -> int:
+        """Where the stream's last frame that was computed ends; at most 0 before the first."""
+        return int(self._done[slot] * self.hop_samples - self.early) * self.factor
+
     def done(self, slots: Int64Array) -> Int64Array:
         """Frames of these streams that were computed, (k,)."""
         return self._done[slots]

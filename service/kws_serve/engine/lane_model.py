@@ -42,6 +42,7 @@ class LaneModel:
     twins: list[Twin]
     recent: ScoreRing
     enabled: BoolArray  # (n_streams,) whether the stream has asked for this model
+    framing: Framing  # the lane's
     patches: int = 0
     failed_patches: int = 0
     error: str = ""  # of the last patch that failed
@@ -54,7 +55,7 @@ class LaneModel:
         scorer = make_scorer(publishing.spec, framing.front_end, publishing.backend)
         detector = _detector(publishing.spec, settings, framing)
         twins = [Twin(other) for other in others]
-        return cls(publishing, scorer, detector, twins, _score_ring(publishing.spec), np.zeros(0, bool))
+        return cls(publishing, scorer, detector, twins, _score_ring(publishing.spec), np.zeros(0, bool), framing)
 
     def successor(self, group: list[LoadedModel], settings: dict[str, DetectionSpec], framing: Framing) -> LaneModel:
         """A newly loaded model that goes on where this one is, on trial.
@@ -73,7 +74,7 @@ class LaneModel:
             detector.ensure(len(self.enabled))
             recent.ensure(len(self.enabled))
         twins = [Twin(other) for other in others]
-        return LaneModel(publishing, scorer, detector, twins, recent, self.enabled, previous=self)
+        return LaneModel(publishing, scorer, detector, twins, recent, self.enabled, framing, previous=self)
 
     def rolled_back(self, why: BackendError) -> LaneModel:
         """The model that this one had replaced, to go on in its place; this one keeps `why` and is to be closed."""

@@ -96,14 +96,14 @@ class EngineRunner:
             if self._stopping.is_set():
                 if not self.engine.busy:
                     return
-            elif self.engine.busy and not self.engine.only_free:
+            elif self.engine.ready and not self.engine.only_free:
                 self._stopping.wait(max(0.0, self.last_tick_s + self.MIN_TICK_S - now_s))
             self.last_tick_s = time.monotonic()
             self._tick()
             done_s = time.monotonic()
             self.engine.load.note(self.engine.live_share * (done_s - self.last_tick_s), done_s - ended_s)
             ended_s = done_s
-            if self.engine.busy:
+            if self.engine.ready:
                 self._input.set()
 
     def _tick(self) -> None:

@@ -20,6 +20,7 @@ from kws_serve.engine.evidence import EvidenceBook
 from kws_serve.engine.framing import BURST_16K, TAKE_16K, ring_size
 from kws_serve.engine.lane_model import LaneModel
 from kws_serve.engine.models import Models
+from kws_serve.engine.proposals import Proposals
 from kws_serve.engine.slots import Slots
 from kws_serve.engine.stream import Stream
 from kws_serve.engine.turns import Turns
@@ -27,6 +28,9 @@ from kws_serve.engine.viewers import Viewers
 from kws_serve.messages import Event, Int64Array, ScoresRow, StreamDone
 
 _log = logging.getLogger(__name__)
+
+_ANSWER_S = 0.02
+"""A tick that has nothing else to do waits so long for the answer of a second model: as long as from tick to tick."""
 
 
 @contextlib.contextmanager
@@ -42,15 +46,26 @@ class Tick:
     """One owner thread calls `run`; any thread wakes a slot."""
 
     def __init__(
-        self, slots: Slots, models: Models, accounts: Accounts, evidence: EvidenceBook, viewers: Viewers, load: Load
+        self,
+        slots: Slots,
+        models: Models,
+        accounts: Accounts,
+        evidence: EvidenceBook,
+        viewers: Viewers,
+        load: Load,
+        proposals: Proposals,
     ) -> None:
         self._slots, self._models, self._accounts = slots, models, accounts
         self._evidence, self._viewers = evidence, viewers
-        self._dressing = Dressing(slots, models, evidence, viewers)
+        self._proposals = proposals
+        self._dressing = Dressing(slots, models, evidence, viewers, proposals)
         framings = [lane.framing for lane in models.lanes]
-        reach_16k = max((framing.reach_16k for framing in framings), default=0)
+        reaches_16k = [proposals.reach_16k(spec) for spec in models.specs.values()]
+        reach_16k = max((*(framing.reach_16k for framing in framings), *reaches_16k), default=0)
         self.ring = SampleRing(ring_size(reach_16k, BURST_16K))  # of all streams, at 16 kHz
+        proposals.most_16k = self.ring.n_samples - BURST_16K
         self._tail_16k = max((framing.patch_16k for framing in framings), default=0)
+        self._tail_16k += max((verifier.past.lag_16k for verifier in proposals.verifiers.values()), default=0)
         self._dirty: set[int] = set()  # slots with something to do
         self._load = load
         self.turns = Turns()
@@ -60,19 +75,30 @@ class Tick:
         self._dirty.add(slot)
 
     @property
-    def busy(self) -> bool:
-        """Whether a further tick would find work without further input."""
+    def ready(self) -> bool:
+        """Whether a further tick would find work now."""
         return bool(self._dirty)
+
+    @property
+    def busy(self) -> bool:
+        """The same, or will without further input: a second model is asked."""
+        return self.ready or self._proposals.asking
 
     def run(self, now_s: float) -> list[Event]:
         """Process what is complete; events in order per stream. Patches that a broken model loses are counted."""
         events: list[Event] = []
+        if not self._dirty and self._proposals.asking:
+            self._proposals.wait(_ANSWER_S)
         with _told("settings"):
             self._models.apply_settings()
         with _told("reload"):
             for old, new in self._models.apply_swaps():
                 self._end_before(old, new, events)
-        streams, waiting = self.turns.of(self._with_something(), self._load.share)
+        some = self._with_something()
+        with _told("second looks"):  # what they answer from here on wakes the stream again
+            self._dirty |= self._dressing.decided(now_s, events) - {stream.slot for stream in some}
+        some = [stream for stream in some if stream.live or not self._proposals.owes(stream.slot)]
+        streams, waiting = self.turns.of(some, self._load.share)
         self._dirty.update(stream.slot for stream in waiting)
         if not streams:
             return events
@@ -84,6 +110,8 @@ class Tick:
             except Exception:
                 self._lose(stream)
         events += self._decide(streams)
+        with _told("second looks"):
+            self._proposals.look(self.ring, now_s)
         live_after_s, free_after_s = self._taken_s(streams)
         self.turns.note(live_after_s - live_s, free_after_s - free_s, time.monotonic() - began_s)
         with _told("accounts and levels"):
@@ -92,7 +120,7 @@ class Tick:
                 self._viewers.levels(streams)
         for stream in streams:
             if stream.zeros_left == 0:
-                self._finish(stream, events)
+                self._finish(stream, now_s, events)
             elif stream.waiting:
                 self._dirty.add(stream.slot)
         return events
@@ -137,7 +165,7 @@ class Tick:
         room = max(1, TAKE_16K * stream.rate_hz // ENGINE_RATE_HZ)
         parts, gap = stream.take(room, now_s)
         if gap is not None:
-            self._reset(stream, events)
+            self._reset(stream, now_s, events)
             stream.segment_first = gap.first_sample + gap.n
             events.append(gap)
             self._viewers.gap(gap)
@@ -181,23 +209,27 @@ class Tick:
                 limits[i] = min(limits[i], stream.end_16k + patch_16k)
         return limits
 
-    def _reset(self, stream: Stream, events: list[Event]) -> None:
+    def _reset(self, stream: Stream, now_s: float, events: list[Event]) -> None:
         """Forget the stream's past in every stage; what was on ends."""
         at_16k = int(self.ring.written[stream.slot])
         for model in self._models.each():
             with _told(f"model {model.name}"):
-                for firing in model.reset(stream.slot, at_16k):
-                    events += self._dressing.detections(stream, model, firing)
+                self._dressing.close(stream, model, model.reset(stream.slot, at_16k), events)
+        with _told("second looks"):
+            self._proposals.cut(stream, self.ring, now_s)
         for lane in self._models.lanes:
             lane.framing.reset(stream.slot)
         self.ring.reset(stream.slot)
         self._evidence.reset(stream.slot)
         stream.resampler = type(stream.resampler)(stream.rate_hz)
 
-    def _finish(self, stream: Stream, events: list[Event]) -> None:
-        """The stream's last tick: close what is on, give back slot and name."""
+    def _finish(self, stream: Stream, now_s: float, events: list[Event]) -> None:
+        """The stream's last tick: close what is on, give back slot and name, once no second look is under way."""
         with _told(f"stream {stream.name}"):
-            self._reset(stream, events)
+            self._reset(stream, now_s, events)
+            self._dirty |= self._dressing.decided(now_s, events) - {stream.slot}
+        if self._proposals.owes(stream.slot):
+            return
         if not stream.abandoned:
             events.append(StreamDone(stream.name, stream.received_samples, stream.epoch, stream.rate_hz))
         self._slots.free_name(stream)
@@ -213,5 +245,5 @@ class Tick:
             return
         for stream in self._slots.everyone():
             if stream.slot < len(new.enabled):
-                for firing in old.detector.reset(stream.slot, int(self.ring.written[stream.slot])):
-                    events += self._dressing.detections(stream, old, firing)
+                firings = old.detector.reset(stream.slot, int(self.ring.written[stream.slot]))
+                self._dressing.close(stream, old, firings, events)

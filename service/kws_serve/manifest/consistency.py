@@ -7,7 +7,7 @@ from dataclasses import asdict, replace
 from typing import Any
 
 from kws_serve.manifest.fields import choice, read_object, refuse, shown_key
-from kws_serve.manifest.spec import DctSpec, DetectionSpec, FrontEndSpec, IsolationSpec, LogSpec, MelSpec
+from kws_serve.manifest.spec import DctSpec, DetectionSpec, FrontEndSpec, IsolationSpec, LogSpec, MelSpec, ModelSpec
 from kws_serve.manifest.tables import DETECTION, FRONT_END, RAW_FRONT_END
 from kws_serve.messages import ManifestError
 
@@ -93,6 +93,16 @@ def check_detection(where: str, spec: DetectionSpec, task: str) -> None:
         raise refuse(f"{where}.k", spec.k, f"at most n, {spec.n}")
     if spec.isolation is not None and task != "keyword":
         raise refuse(f"{where}.isolation", asdict(spec.isolation), "none where task is event")
+
+
+def check_verifier(spec: ModelSpec, verifier: ModelSpec) -> None:
+    """The model that looks again knows every label that `spec` may tell. Raises ManifestError."""
+    if lacking := [label for label in spec.detection if label not in verifier.labels]:
+        found = f"found {verifier.name!r} without {', '.join(lacking)}"
+        raise ManifestError(
+            f"model {spec.name}: verify.model: {found}; wanted a model that has every label that may fire, "
+            f"{', '.join(spec.detection)}"
+        )
 
 
 def patch_hop_ms_of(fields: dict[str, Any], front_end: FrontEndSpec) -> float:

@@ -10,7 +10,7 @@ from kws_serve.manifest.consistency import check_patch, parse_detection, parse_f
 from kws_serve.manifest.fields import Faults, read_object, refuse
 from kws_serve.manifest.package_data import data_path
 from kws_serve.manifest.regular_file import read_regular
-from kws_serve.manifest.spec import FileSpec, ModelSpec
+from kws_serve.manifest.spec import FileSpec, ModelSpec, VerifySpec
 from kws_serve.manifest.strict_json import parse_json
 from kws_serve.manifest.tables import MODEL
 from kws_serve.messages import ManifestError, check_name
@@ -71,6 +71,9 @@ def parse_model(data: bytes, folder: Path) -> ModelSpec:
             files[kind] = _file(entry, f"files.{kind}", folder)
     with faults.collected():
         detection = parse_detection(fields.get("detection", {}), [x for x in labels if x not in rest], fields["task"])
+    verify = fields.get("verify")
+    if verify and verify["model"] == fields["name"]:
+        faults.add(refuse("verify.model", verify["model"], "the name of another model"))
     faults.refuse_any()
     return ModelSpec(
         name=fields["name"],
@@ -84,6 +87,7 @@ def parse_model(data: bytes, folder: Path) -> ModelSpec:
         files=files,
         detection=detection,
         folder=folder,
+        verify=VerifySpec(**verify) if verify else None,
         provenance=fields.get("provenance", {}),
         accuracy=fields.get("accuracy", {}),
     )

@@ -33,6 +33,11 @@ class Printable:
 
 
 @dataclass(frozen=True, slots=True)
+class Name:
+    """A name as the API takes it."""
+
+
+@dataclass(frozen=True, slots=True)
 class Digest:
     """A SHA-256 in lower-case hexadecimal."""
 
@@ -150,6 +155,17 @@ class DetectionSpec:
 
 
 @dataclass(frozen=True, slots=True)
+class VerifySpec:
+    """A second model looks at what this one proposes: a detection is told only if a patch of the second that ends at
+    most `window_ms` before or after the deciding one's end gives the same label at least `threshold`.
+    """
+
+    model: Annotated[str, Name()]
+    threshold: Annotated[float, Within(0, 1)] = 0.5
+    window_ms: Annotated[float, Within(0, 2000)] = 300.0  # by so much at most a detection comes later
+
+
+@dataclass(frozen=True, slots=True)
 class ModelSpec:
     """A model's manifest, checked."""
 
@@ -164,6 +180,7 @@ class ModelSpec:
     files: dict[str, FileSpec]  # by kind; which file a backend reads: backends.BACKENDS
     detection: dict[str, DetectionSpec]  # one entry per label that can fire, "*" already merged in
     folder: Path
+    verify: VerifySpec | None = None
     provenance: dict[str, Any] = field(default_factory=dict)
     accuracy: dict[str, Any] = field(default_factory=dict)
 

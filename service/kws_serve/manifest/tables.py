@@ -34,7 +34,9 @@ from kws_serve.manifest.spec import (
     LogSpec,
     MelSpec,
     ModelSpec,
+    Name,
     Printable,
+    VerifySpec,
     Within,
 )
 
@@ -76,6 +78,8 @@ def _check_of(hint: Any, *, or_null: bool) -> Check | None:
             return text(max_length)
         case Digest():
             return digest
+        case Name():
+            return model_name
     raise TypeError(f"{hint}: no check is known for it")
 
 
@@ -93,6 +97,7 @@ FRONT_END = table_of(FrontEndSpec, required=("window_samples", "hop_samples", "f
 FILE = {"path": Key(text(255), required=True)} | table_of(FileSpec)
 ISOLATION = table_of(IsolationSpec)
 DETECTION = table_of(DetectionSpec)
+VERIFY = table_of(VerifySpec)
 
 
 def files(value: Any, where: str) -> dict[str, Any]:
@@ -115,4 +120,4 @@ MODEL: Table = {
     "detection": Key(free_object),  # "*" and labels -> DETECTION
     "provenance": Key(free_object),
     "accuracy": Key(free_object),
-} | table_of(ModelSpec, only=("version", "task", "n_frames"))
+} | table_of(ModelSpec, only=("version", "task", "n_frames", "verify"))

@@ -8,7 +8,7 @@ import logging
 import sqlite3
 import threading
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeVar
 
 from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse, Response
@@ -16,12 +16,13 @@ from fastapi.responses import JSONResponse, Response
 from kws_serve.api.routes.answers import body_of, error, grant_of, service_of
 from kws_serve.api.routes.operations import NO_MODEL, PATCH_BODY, operation
 from kws_serve.api.schemas import ErrorMessage
-from kws_serve.api.schemas.models import DetectionSettings, ModelItem, ModelList
+from kws_serve.api.schemas.models import DetectionSettings, ModelItem, ModelList, VerifierItem
 from kws_serve.api.service import Service
-from kws_serve.api.views import models_json
+from kws_serve.api.tokens import EVERYTHING, Grant
+from kws_serve.api.views import models_json, verifiers_json
 from kws_serve.backends.contract import LoadedModel
 from kws_serve.engine.engine import Engine
-from kws_serve.messages import KwsError
+from kws_serve.messages import JsonObject, KwsError
 from kws_serve.wire import WireError
 
 _log = logging.getLogger(__name__)
@@ -29,13 +30,15 @@ _log = logging.getLogger(__name__)
 SWAP_S = 10.0
 """How long a loaded model may wait for the engine to take it up, in s: it does between two rounds, 20 ms apart."""
 
+_Loaded = TypeVar("_Loaded")
+
 routes = APIRouter()
 
 
 @routes.get("/v1/models", response_model=ModelList)
 def models(request: Request) -> Response:
     """The loaded models, their settings in force and what was changed."""
-    return JSONResponse({"items": models_json(service_of(request).engine, grant_of(request))})
+    return JSONResponse(_models(service_of(request), grant_of(request)))
 
 
 @routes.patch(
@@ -63,7 +66,7 @@ async def patch_detection(name: str, request: Request) -> Response:
 
 @routes.post(
     "/v1/models/{name}/reload",
-    response_model=ModelItem,
+    response_model=ModelItem | VerifierItem,
     responses={**NO_MODEL, 409: {"model": ErrorMessage, "description": "Another reload is under way."}},
     openapi_extra=operation(),
 )
@@ -72,23 +75,38 @@ async def reload(name: str, request: Request) -> Response:
     refused, and one that fails in its first patches is rolled back. Not a sample is lost.
     """
     service = service_of(request)
-    if name not in service.engine.models:
+    engine = service.engine
+    looks_again = name in engine.proposals.verifiers and service.load_verifier is not None
+    if name not in engine.models and not looks_again:
         return _no_model(service, name)
     if service.reloading.locked():
         return error(409, "reload: found another one under way, wanted one at a time")
     async with service.reloading:
         try:
-            group = await _aside(lambda: service.load_model(name))
-            await swapped(service.engine, group)
+            if name in engine.models:
+                await swapped(engine, await _aside(lambda: service.load_model(name)))
+            if looks_again and (load := service.load_verifier) is not None:
+                verifier = await _aside(lambda: load(name))
+                try:
+                    engine.swap_verifier(verifier)
+                except ValueError:
+                    verifier.backend.close()
+                    raise
         except (KwsError, ValueError) as e:
             return error(422, str(e))
-    return JSONResponse(next(item for item in models_json(service.engine) if item["name"] == name))
+    found = _models(service, EVERYTHING)
+    return JSONResponse(next(item for item in (*found["items"], *found["verifiers"]) if item["name"] == name))
 
 
-async def _aside(load: Callable[[], list[LoadedModel]]) -> list[LoadedModel]:
+def _models(service: Service, grant: Grant) -> JsonObject:
+    engine = service.engine
+    return {"items": models_json(engine, grant), "verifiers": verifiers_json(engine, grant)}
+
+
+async def _aside(load: Callable[[], _Loaded]) -> _Loaded:
     """What `load` returns or raises, run by a thread that the end of the service does not wait for."""
     loop = asyncio.get_running_loop()
-    done: asyncio.Future[list[LoadedModel]] = loop.create_future()
+    done: asyncio.Future[_Loaded] = loop.create_future()
 
     def tell(set_it: Callable[[Any], None], value: Any) -> None:
         with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits any more

@@ -102,6 +102,27 @@ class WhySurroundings(Exact):
     """The model's mean score of speech there."""
 
 
+class WhyVerify(Exact):
+    """What a second model made of a proposal."""
+
+    model: str
+    threshold: float
+    window_ms: float
+    best: float | None
+    """Its highest score of the label, up to where it decided; null: it failed, or fell 2 s behind."""
+
+
+class WhyUntold(Exact):
+    """What the model proposed in the 10 s before, and was not told."""
+
+    label: str
+    score: float
+    decided_s: float
+    reason: Literal["rejected"]
+    """rejected: the second model did not agree."""
+    verify: WhyVerify | None
+
+
 class Why(Exact):
     """What fired a detection; null: no longer kept (the last 100 are, in memory)."""
 
@@ -111,6 +132,10 @@ class Why(Exact):
     scores: WhyScores | None
     surroundings: WhySurroundings | None = None
     """null: the label need not stand alone."""
+    verify: WhyVerify | None = None
+    """null: the model has no second one."""
+    untold: list[WhyUntold]
+    """Oldest first."""
 
 
 class ReviewMark(Exact):

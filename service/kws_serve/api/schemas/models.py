@@ -30,9 +30,28 @@ class CurvePoint(Exact):
     per_hour: float
 
 
+class VerifySettings(Exact):
+    """Which model looks again at what this one proposes."""
+
+    model: str
+    threshold: float
+    window_ms: float
+
+
+class Proposed(Exact):
+    """What became of what a model proposed, since the start."""
+
+    verified: int
+    waited: int
+    """Of these, decided after their deciding patch."""
+    rejected: int
+    unverified: int
+    """Told all the same, with `verified` null: the second model failed, or fell 2 s behind."""
+
+
 class ModelItem(Exact):
-    """A loaded model. To a token of some streams `on_trial`, `disagreements`, `failed_patches` and `error` are null:
-    they depend on the patches of all.
+    """A loaded model. To a token of some streams `on_trial`, `disagreements`, `failed_patches`, `error` and `proposed`
+    are null: they depend on the patches of all.
     """
 
     name: str
@@ -52,6 +71,9 @@ class ModelItem(Exact):
     front_end: dict[str, Any]
     n_frames: int
     patch_hop_ms: float
+    verify: VerifySettings | None
+    proposed: Proposed | None
+    """null without `verify`."""
     detection: dict[str, LabelSettings]
     overrides: dict[str, LabelSettings]
     accuracy: dict[str, Any]
@@ -59,7 +81,26 @@ class ModelItem(Exact):
     """Measured when the model was made: one threshold for all labels, thresholds rising; empty where nobody did."""
 
 
+class VerifierItem(Exact):
+    """A model that looks again at what others propose; alone it tells nothing. To a token of some streams `patches` and
+    `error` are null.
+    """
+
+    name: str
+    version: str
+    digest: str
+    backend: str
+    labels: list[str]
+    verifies: list[str]
+    """The models that propose."""
+    patches: int | None
+    """Scored since it was loaded."""
+    error: str | None
+    """Why it last failed."""
+
+
 class ModelList(Exact):
-    """The loaded models."""
+    """The loaded models, and those that look again at what they propose."""
 
     items: list[ModelItem]
+    verifiers: list[VerifierItem]

@@ -148,6 +148,12 @@ class Status(Exact):
     unaccounted_samples: int | None
     """Received - processed - dropped - buffered, over all streams: always 0."""
     models: list[ModelBackend]
+    verifiers: list[ModelBackend]
+    """Models that look again at what others propose."""
+    rejected: int | None
+    """Proposals that a second model did not agree to, since the start."""
+    unverified: int | None
+    """Those told without it: it failed, or fell 2 s behind."""
     boards: list[BoardItem]
     sources: list[SourceItem]
     streams: list[StreamItem]

@@ -1,0 +1,303 @@
+"""Detections that wait: a model with `verify` proposes, another one looks again, and only what it agrees to is told.
+
+The rule, in audio time. The verifier's patches lie where they would if it listened all along. Those count that end at
+most `window_ms` before or after D, the end of the deciding patch, up to the segment's end:
+
+    verifier's patches     |    |    |    |    |    |    |
+                      [ - window - D - - window - ]
+    the first at the threshold     at or before D: told, decided at D        (a clear one does not wait)
+                                   after D: told, decided at that patch's end
+                                   none: not told
+
+So how the audio came and how long the verifier took change nothing. When a look is made does not matter either: each
+tick asks for the patches that are there, as far as the proposing model has come, so that detections of one model are
+told in the order of `decided_s`. A verifier that fails, or takes BEHIND_S, vetoes nothing: `verified` is null then.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from enum import Enum
+
+import numpy as np
+
+from kws_serve.backends.contract import LoadedModel
+from kws_serve.core import resampler as half
+from kws_serve.core.resampler import ENGINE_RATE_HZ
+from kws_serve.core.ring import SampleRing
+from kws_serve.engine.evidence import Evidence
+from kws_serve.engine.lane_model import LaneModel
+from kws_serve.engine.past_patches import PastPatches
+from kws_serve.engine.stream import Stream
+from kws_serve.engine.verifier import Look, Verifier
+from kws_serve.manifest.consistency import check_verifier
+from kws_serve.manifest.spec import ModelSpec, VerifySpec
+from kws_serve.messages import Detection, Float32Array
+
+_log = logging.getLogger(__name__)
+
+BEHIND_S = 2.0
+"""A live stream's detection waits no longer for an answer: it is told, not verified. As long as audio may wait."""
+
+HANGS_S = 30.0
+"""Of a stream that is computed as fast as it goes, which waits for each answer: only one that hangs takes as long."""
+
+
+class State(Enum):
+    """What became of a proposal."""
+
+    WAITS = "waits"
+    TOLD = "told"
+    REJECTED = "rejected"
+
+
+@dataclass(slots=True)
+class Counts:
+    """Of one proposing model."""
+
+    verified: int = 0
+    rejected: int = 0
+    unverified: int = 0  # told without: the verifier failed or fell behind
+    waited: int = 0  # of the verified: those decided after their deciding patch
+
+
+@dataclass(slots=True, eq=False)
+class _Asked:
+    """One look that is under way."""
+
+    ends_16k: list[int]
+    samples: list[int]  # where they end, at the source's rate
+    arrived_s: list[float | None]
+    at_s: float  # when it was asked for
+
+
+@dataclass(slots=True, eq=False)
+class Proposal:
+    """One detection that waits. `_16k`: of its segment."""
+
+    stream: Stream
+    model: LaneModel
+    spec: VerifySpec
+    verifier: Verifier
+    detection: Detection
+    decided_16k: int
+    first_segment: bool  # whether the stream had begun with the segment
+    evidence: Evidence | None
+    looked_16k: int  # patches that end up to here have been asked for
+    until_16k: int
+    done: bool = False  # nothing more will be asked for
+    asked: deque[_Asked] = field(default_factory=deque)  # oldest first
+    best: float = 0.0  # the verifier's highest score of those that count
+    state: State = State.WAITS
+    end: Detection | None = None  # of an event that ended meanwhile
+
+
+class Proposals:
+    """All that wait, and who looks at them. One owner thread, the engine's; verifiers answer from theirs."""
+
+    def __init__(self, verifiers: Sequence[LoadedModel]) -> None:
+        self.verifiers = {loaded.spec.name: Verifier(loaded) for loaded in verifiers}
+        self.counts: dict[str, Counts] = {}  # of each proposing model
+        self.on_answer: Callable[[int], None] = lambda slot: None  # a verifier's thread has something about a stream
+        self.most_16k = 0  # samples before a tick's that the ring has for a second look: given by the tick
+        self._waiting: list[Proposal] = []
+        self._open: dict[tuple[int, str, str], Proposal] = {}  # (slot, model, label) -> start of an event that is on
+        self._answers: deque[tuple[Proposal, _Asked, Float32Array | None]] = deque()
+        self._answered = threading.Event()
+
+    def check(self, spec: ModelSpec, verifier: ModelSpec | None = None) -> None:
+        """A model, as it is to be loaded, has a second one (`verifier`: as it is to be) that knows its labels. Raises
+        ValueError.
+        """
+        if spec.verify is None:
+            return
+        known = self.verifiers.get(spec.verify.model)
+        if known is None:
+            names = ", ".join(self.verifiers) or "none"
+            found = f"found {spec.verify.model!r}, wanted a model that is loaded to look again ({names})"
+            raise ValueError(f"model {spec.name}: verify.model: {found}; a restart loads any")
+        check_verifier(spec, verifier or known.loaded.spec)
+        reach_16k = self.reach_16k(spec, verifier)
+        if self.most_16k and reach_16k > self.most_16k:
+            found = f"found {reach_16k / ENGINE_RATE_HZ:.2f} s of audio to look back, wanted at most"
+            most_s = self.most_16k / ENGINE_RATE_HZ
+            raise ValueError(f"model {spec.name}: verify.window_ms: {found} {most_s:.2f} s (a restart takes any)")
+
+    def reach_16k(self, spec: ModelSpec, verifier: ModelSpec | None = None) -> int:
+        """How far back samples are needed for what this model proposes, at a tick's beginning."""
+        if spec.verify is None:
+            return 0
+        past = PastPatches(verifier) if verifier else self.verifiers[spec.verify.model].past
+        behind = round(spec.patch_hop_ms * ENGINE_RATE_HZ / 1000) + half.LAG  # of the model itself
+        return window_16k(spec.verify) + past.patch_hop_16k + past.reach_16k(1) + past.lag_16k + behind
+
+    def swap(self, loaded: LoadedModel) -> None:
+        """Put a newly loaded model in the place of the one of its name; what was asked is answered by that one."""
+        old = self.verifiers[loaded.spec.name]
+        self.verifiers[loaded.spec.name] = Verifier(loaded)
+        old.close()
+
+    def close(self, timeout_s: float) -> None:
+        """End the verifiers' threads; wait for each at most this long."""
+        for verifier in self.verifiers.values():
+            verifier.close()
+        for verifier in self.verifiers.values():
+            verifier.join(timeout_s)
+
+    @property
+    def asking(self) -> bool:
+        """Whether a verifier has still to answer."""
+        return any(proposal.asked for proposal in self._waiting)
+
+    def wait(self, timeout_s: float) -> None:
+        """Until a verifier answers, at most this long."""
+        self._answered.wait(timeout_s)
+
+    def owes(self, slot: int) -> bool:
+        """Whether an answer about this stream is under way."""
+        return any(p.asked and p.stream.slot == slot for p in self._waiting)
+
+    def propose(
+        self,
+        stream: Stream,
+        model: LaneModel,
+        spec: VerifySpec,
+        decided_16k: int,
+        d: Detection,
+        first_segment: bool,
+        evidence: Evidence | None,
+    ) -> None:
+        """Let a detection wait that was decided at `decided_16k`. `first_segment`: the stream began with it."""
+        window = window_16k(spec)
+        proposal = Proposal(
+            stream, model, spec, self.verifiers[spec.model], d, decided_16k, first_segment, evidence,
+            looked_16k=decided_16k - window - 1, until_16k=decided_16k + window,
+        )  # fmt: skip
+        self._waiting.append(proposal)
+        if d.phase == "start":
+            self._open[stream.slot, d.model, d.label] = proposal
+
+    def ended(self, slot: int, end: Detection) -> Detection | None:
+        """The end of an event, as it is told: not where its start was not, and later where its start still waits."""
+        start = self._open.pop((slot, end.model, end.label), None)
+        if start is None or start.state is State.TOLD:
+            return replace(end, verified=bool(start and start.detection.verified))
+        if start.state is State.WAITS:
+            start.end = end
+        return None
+
+    def look(self, ring: SampleRing, now_s: float) -> None:
+        """Ask for the patches that are there now."""
+        for proposal in self._waiting:
+            if not proposal.done:
+                self._look(proposal, ring, now_s)
+
+    def cut(self, stream: Stream, ring: SampleRing, now_s: float) -> None:
+        """The stream's segment ends: what waits is decided by what is there."""
+        for proposal in self._waiting:
+            if proposal.stream is stream and not proposal.done:
+                self._look(proposal, ring, now_s)
+                proposal.done = True
+
+    def _look(self, proposal: Proposal, ring: SampleRing, now_s: float) -> None:
+        stream, past = proposal.stream, proposal.verifier.past
+        there_16k = int(ring.written[stream.slot]) - past.lag_16k
+        come_16k = max(proposal.decided_16k, proposal.model.framing.ended_16k(stream.slot))
+        upto_16k = min(proposal.until_16k, there_16k, come_16k)
+        ends_16k = past.ends(proposal.looked_16k, upto_16k)
+        proposal.looked_16k = max(proposal.looked_16k, upto_16k)
+        proposal.done = upto_16k >= proposal.until_16k
+        if not len(ends_16k):
+            return
+        samples = [stream.sample_at(int(end)) for end in ends_16k]
+        arrived_s = [stream.arrived_s(sample) if stream.live else None for sample in samples]
+        asked = _Asked(ends_16k.tolist(), samples, arrived_s, now_s)
+        proposal.asked.append(asked)
+
+        def answer(scores: Float32Array | None) -> None:
+            self._answers.append((proposal, asked, scores))
+            self._answered.set()
+            self.on_answer(stream.slot)
+
+        try:
+            found = past.samples(ring, stream.slot, ends_16k)
+        except ValueError:  # no longer kept: a fault of ours
+            _log.exception("stream %s: what %s is to look at is gone", stream.name, proposal.spec.model)
+            answer(None)
+            return
+        proposal.verifier.ask(Look(found, ends_16k, proposal.detection.label, answer))
+
+    def decided(self, now_s: float) -> list[Proposal]:
+        """Those that were decided since the last call, in the order of time; `detection` as it is to be told."""
+        self._answered.clear()
+        while self._answers:
+            proposal, asked, scores = self._answers.popleft()
+            if proposal.state is State.WAITS:
+                proposal.asked.remove(asked)
+                self._take(proposal, asked, scores)
+        for proposal in self._waiting:
+            if proposal.state is not State.WAITS:
+                continue
+            longest_s = BEHIND_S if proposal.stream.live else HANGS_S
+            if proposal.asked and now_s - proposal.asked[0].at_s > longest_s:
+                self._tell(proposal, verified=False)
+            elif proposal.done and not proposal.asked:
+                self._note(proposal, State.REJECTED).rejected += 1
+        decided = [p for p in self._waiting if p.state is not State.WAITS]
+        if decided:
+            self._waiting = [p for p in self._waiting if p.state is State.WAITS]
+        return sorted(decided, key=lambda p: p.detection.decided_s)
+
+    def leave(self, slot: int) -> None:
+        """A stream is no more."""
+        for key in [key for key in self._open if key[0] == slot]:
+            del self._open[key]
+
+    def _take(self, proposal: Proposal, asked: _Asked, scores: Float32Array | None) -> None:
+        """An answer: the first patch at the threshold decides."""
+        if scores is None:
+            self._tell(proposal, verified=False)
+            return
+        before = np.array(asked.ends_16k) <= proposal.decided_16k
+        if before.any():
+            proposal.best = max(proposal.best, float(scores[before].max()))
+        if proposal.best >= proposal.spec.threshold:
+            self._tell(proposal, verified=True)
+            return
+        for i in np.flatnonzero(~before).tolist():
+            proposal.best = max(proposal.best, float(scores[i]))
+            if proposal.best >= proposal.spec.threshold:
+                d, rate_hz = proposal.detection, proposal.stream.rate_hz
+                at = {"decided_s": asked.samples[i] / rate_hz, "arrived_s": asked.arrived_s[i]}
+                proposal.detection = replace(d, **at)  # type: ignore[arg-type]
+                self._tell(proposal, verified=True)
+                self.counts[d.model].waited += 1
+                return
+
+    def _tell(self, proposal: Proposal, *, verified: bool) -> None:
+        counts = self._note(proposal, State.TOLD)
+        counts.verified += verified
+        counts.unverified += not verified
+        proposal.detection = replace(proposal.detection, verified=verified)
+
+    def _note(self, proposal: Proposal, state: State) -> Counts:
+        proposal.state = state
+        proposal.asked.clear()
+        return self.counts.setdefault(proposal.detection.model, Counts())
+
+
+def told(proposal: Proposal) -> Iterator[Detection]:
+    """What a proposal that is told becomes: an event that has ended meanwhile ends, at the earliest as it begins."""
+    yield proposal.detection
+    if proposal.end is not None:
+        decided_s = max(proposal.end.decided_s, proposal.detection.decided_s)
+        yield replace(proposal.end, decided_s=decided_s, verified=proposal.detection.verified)
+
+
+def window_16k(spec: VerifySpec) -> int:
+    """How far before and after the deciding patch's end the verifier's patches may end."""
+    return round(spec.window_ms * ENGINE_RATE_HZ / 1000)

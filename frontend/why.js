@@ -42,11 +42,11 @@ export class Why {
     byId("marks").hidden = true;
   }
 
-  #show({ detection: d, settings, patch, scores, surroundings, verify, untold }) {
+  #show({ detection: d, settings, patch, scores, surroundings, verify, armed_s: armedS, untold }) {
     setText(byId("why-title"), `Why ${iconOf(d.label)} ${d.label}?`);
     showState("why-state", "off", patch ? "" : "The patch and the scores are kept in memory only, for a stream's last "
       + "100 detections since the server started. Of this one, the log knows:");
-    this.#facts(d, settings, surroundings, verify, untold);
+    this.#facts(d, settings, surroundings, verify, armedS, untold);
     byId("marks").hidden = false;
     this.#showMark(d.review ?? null);
     if (!patch) return;
@@ -83,7 +83,7 @@ export class Why {
       + `It does not again for ${settings.refractory_s} s, nor before the mean was below ${settings.off_threshold.toFixed(2)}.`);
   }
 
-  #facts(d, settings, surroundings, verify, untold) {
+  #facts(d, settings, surroundings, verify, armedS, untold) {
     const facts = [
       ["Label", d.label], ["Score", d.score.toFixed(3)], ["Stream", d.stream], ["At", moment(d.at)],
       ["Begins at", `${d.start_s.toFixed(2)} s of the stream`], ["Decided at", `${d.decided_s.toFixed(2)} s`],
@@ -93,7 +93,8 @@ export class Why {
       ["Stands alone", surroundings && settings.isolation && `${settings.isolation.before_ms} ms before it: ${surroundings.margin_db} dB `
         + `quieter (talk: less than ${settings.isolation.margin_db}), speech ${surroundings.speech.toFixed(2)} (talk: at least ${settings.isolation.speech})`],
       ["Looked at again", verify && `${secondLook(verify)}: ${verify.best == null ? "told without it" : "agreed"}`],
-      ["Not told before", untold?.map((u) => `${u.label} at ${u.decided_s.toFixed(2)} s (${u.verify ? secondLook(u.verify) : u.reason})`).join(", ")],
+      ["Armed by", armedS == null || !settings.armed_by ? null : `${settings.armed_by.label} of ${settings.armed_by.model} at ${armedS.toFixed(2)} s`],
+      ["Not told before", untold?.map((u) => `${u.label} at ${u.decided_s.toFixed(2)} s (${u.reason === "not_armed" ? "not armed" : secondLook(u.verify)})`).join(", ")],
       ["In the log", d.durable ? "yes, before it was shown" : "not yet: the disk does not take it"],
     ];
     byId("why-facts").replaceChildren(...facts.filter(([, value]) => value).map(([name, value]) => (

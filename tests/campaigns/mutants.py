@@ -52,7 +52,7 @@ _SECRECY = "tests/api/test_secrecy.py"
 _TRIAL = "tests/reliability/test_trial.py"
 _PLACES = "tests/api/test_places.py"
 _OWNERS = "tests/reliability/test_owners.py"
-_VERIFY = "tests/engine/test_verify.py"
+_VERIFY, _ARMED = "tests/engine/test_verify.py", "tests/engine/test_armed.py"
 
 MUTANTS = (
     Mutant("S1", _S + "api/security.py", "if host and not own and not", "if False and not",
@@ -290,6 +290,18 @@ MUTANTS = (
            "        if False:\n            return", f"{_VERIFY} -k company"),
     Mutant("second look", _S + "manifest/consistency.py", "if label not in verifier.labels]", "if False]",
            f"{_VERIFY} -k does_not_suit"),
+    Mutant("arming", _S + "engine/tick.py", "- (half.LAG if behind else 0)", "",
+           f"{_ARMED} -k however_the_audio"),
+    Mutant("arming", _S + "engine/tick.py", "key=lambda one: self._models.order[one[1].model.name]",
+           "key=lambda one: 0", f"{_ARMED} -k chain"),
+    Mutant("arming", _S + "core/detector.py", "        state.muted[i, c] |= unarmed\n", "",
+           f"{_ARMED} -k counts_only"),
+    Mutant("arming", _S + "engine/tick.py", "self._models.arming.shift(stream.slot, round(by_16k))", "pass",
+           f"{_ARMED} -k gap"),
+    Mutant("arming", _S + "engine/proposals.py", "            proposal.arm.told = False",
+           "            proposal.arm.told = True", f"{_ARMED} -k counts_only"),
+    Mutant("arming", _S + "engine/live_settings.py", "        self.check(effective)\n", "",
+           f"{_ARMED} -k waits_for_itself"),
     Mutant("admission", _S + "engine/engine.py", ") > MAX_LOAD:", ") > 1e9:",
            "tests/reliability/test_overload.py -k too_many"),
     Mutant("second backend", _S + "engine/twin.py", "except Exception as e:", "except OSError as e:",

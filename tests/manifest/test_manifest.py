@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from kws_serve.manifest.folder import find_model, list_models, load_model, parse_model
 from kws_serve.manifest.spec import (
+    ArmingSpec,
     DctSpec,
     DetectionSpec,
     FileSpec,
@@ -24,7 +25,7 @@ from kws_serve.manifest.spec import (
     ModelSpec,
     VerifySpec,
 )
-from kws_serve.manifest.tables import DCT, DETECTION, FILE, FRONT_END, ISOLATION, LOG, MEL, MODEL, VERIFY
+from kws_serve.manifest.tables import ARMING, DCT, DETECTION, FILE, FRONT_END, ISOLATION, LOG, MEL, MODEL, VERIFY
 from kws_serve.messages import ManifestError
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -305,6 +306,7 @@ def test_docs_name_every_key_and_its_default() -> None:
         "files.*.": (FILE, FileSpec),
         "detection.*.": (DETECTION, DetectionSpec),
         "detection.*.isolation.": (ISOLATION, IsolationSpec),
+        "detection.*.armed_by.": (ARMING, ArmingSpec),
         "verify.": (VERIFY, VerifySpec),
     }
     found = documented()

@@ -81,10 +81,10 @@ class _ServiceCollector(Collector):
         for model in (model for lane in engine.lanes for model in lane.models):
             failed.add_metric((model.name,), model.failed_patches)
         yield failed
-        text = "What a model with a second one proposed; unverified: told, though that failed or fell behind."
+        text = "What models with verify or armed_by proposed; unverified: told, though the verifier failed or was late."
         proposed = CounterMetricFamily("kws_proposals", text, labels=("model", "outcome"))
         for name, counts in list(engine.proposals.counts.items()):
-            for outcome in ("verified", "rejected", "unverified"):
+            for outcome in ("verified", "rejected", "unverified", "not_armed"):
                 proposed.add_metric((name, outcome), getattr(counts, outcome))
         yield proposed
 

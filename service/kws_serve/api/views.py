@@ -79,7 +79,7 @@ def _models_json(engine: Engine) -> list[JsonObject]:
                 "n_frames": spec.n_frames,
                 "patch_hop_ms": spec.patch_hop_ms,
                 "verify": spec.verify and asdict(spec.verify),
-                "proposed": spec.verify and asdict(engine.proposals.counts.get(name, Counts())),
+                "proposed": asdict(engine.proposals.counts.get(name, Counts())),
                 "detection": {label: asdict(s) for label, s in engine.detection_settings(name).items()},
                 "overrides": engine.detection_overrides(name),
                 "accuracy": spec.accuracy,
@@ -112,7 +112,7 @@ def verifiers_json(engine: Engine, grant: Grant = EVERYTHING) -> list[JsonObject
 def why_json(logged: Logged, evidence: Evidence | None) -> JsonObject:
     """A detection and what led to it, as far as that is kept. Times in s of the stream."""
     if evidence is None:
-        nothing = dict.fromkeys(("settings", "patch", "scores", "surroundings", "verify"))
+        nothing = dict.fromkeys(("settings", "patch", "scores", "surroundings", "verify", "armed_s"))
         return {"detection": logged_json(logged), **nothing, "untold": []}
     spec, n, around = evidence.spec, len(evidence.before), evidence.surroundings
     patch_s = spec.patch_samples / spec.front_end.rate_hz
@@ -135,6 +135,7 @@ def why_json(logged: Logged, evidence: Evidence | None) -> JsonObject:
         },
         "surroundings": around and {"margin_db": round(around.margin_db, 1), "speech": round(around.speech, 4)},
         "verify": _second_json(evidence.second),
+        "armed_s": None if evidence.armed_s is None else round(evidence.armed_s, 6),
         "untold": [
             {
                 "label": one.label,

@@ -72,10 +72,15 @@ def new_engine(settings: Settings, *, live: bool = False) -> Engine:
     """An engine with every model that the settings ask for, and those that look again. Raises KwsError."""
     models = load_models(settings, live=live)
     try:
-        return Engine(models, load_verifiers(models, settings))
+        verifiers = load_verifiers(models, settings)
     except KwsError:
         _close(models)
         raise
+    try:
+        return Engine(models, verifiers)
+    except ValueError as e:  # models that do not fit each other
+        _close([*models, *verifiers])
+        raise KwsError(str(e)) from None
 
 
 def reload_model(name: str, settings: Settings) -> list[LoadedModel]:

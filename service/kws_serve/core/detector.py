@@ -16,6 +16,8 @@ which the segment's first sample lies, and is told if the label is still on then
 A label with `isolation` must stand alone (`surroundings`): where somebody talked just before it, it comes on without
 being told. With `after_ms` its start is told so much later, unless somebody talked meanwhile while the label itself was
 off: said again and again, it is one of its own.
+
+A label with `armed_by` counts only shortly after another one (`arming`): else it comes on without being told, too.
 """
 
 from __future__ import annotations
@@ -26,6 +28,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 
+from kws_serve.core.arming import Arm, Arming
 from kws_serve.core.detector_rules import Rules
 from kws_serve.core.label_state import BoolArray, LabelState, keep_last
 from kws_serve.core.resampler import ENGINE_RATE_HZ
@@ -47,6 +50,8 @@ class Firing:
     decided_16k: int
     end_16k: int | None = None  # phase "end"
     surroundings: Judgement | None = None  # of a label that must stand alone, as it comes on
+    arms: tuple[Arm, ...] | None = None  # what arms it; empty: nothing, and so it is not told; None: it needs nothing
+    arm: Arm | None = None  # where it arms others
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +61,7 @@ class _Patch:
     state: LabelState  # their rows (r, n_classes)
     at_16k: Int64Array  # (r,) where it ends
     rows: Int64Array  # (r,) their indices in the call
+    slots: Int64Array  # (r,)
     around: Around | None
     back: int  # patches of the call that come after it
 
@@ -71,8 +77,15 @@ class Detector:
         sustained: bool,
         patch_hop_16k: int,
         patch_16k: int,
+        name: str = "",
+        arming: Arming | None = None,
     ) -> None:
-        """`settings` has an entry for each label that may fire; labels without one (rest labels) never do."""
+        """`settings` has an entry for each label that may fire; labels without one (rest labels) never do. `name`: the
+        model's. Without `arming` no label has to be armed.
+        """
+        self.name = name
+        self._arming = arming
+        self._arms: dict[tuple[int, int], tuple[Arm, ...]] = {}  # (slot, label) -> what armed it when it last came on
         self.labels = tuple(labels)
         self.sustained = sustained
         self.patch_hop_16k = patch_hop_16k
@@ -92,6 +105,21 @@ class Detector:
         self._rules = Rules.of([settings.get(label) for label in self.labels], self.patch_hop_16k, after_16k)
         self._scores = keep_last(self._scores, len(self._rules.mean) - 1)
         self._above = keep_last(self._above, len(self._rules.recent) - 1)
+        armed = {i: settings[x].armed_by for i, x in enumerate(self.labels) if x in settings}
+        self._armed = {i: spec for i, spec in armed.items() if spec is not None and self._arming is not None}
+        self._rank = [self._depth(i) for i in range(len(self.labels))]
+
+    def _depth(self, c: int) -> int:
+        """After how many others of this model label `c` is judged where all come on in one patch."""
+        depth = 0
+        while (spec := self._armed.get(c)) is not None and spec.model == self.name and depth < len(self.labels):
+            c, depth = self.labels.index(spec.label), depth + 1
+        return depth
+
+    @property
+    def armed_by_others(self) -> bool:
+        """Whether a label waits for one of another model: then that model is to be updated first."""
+        return any(spec.model != self.name for spec in self._armed.values())
 
     def ensure(self, n_streams: int) -> None:
         """Make room for slots 0..n_streams-1."""
@@ -104,17 +132,18 @@ class Detector:
         what waited for silence after it is told. `at_16k`: where the stream stopped.
         """
         state = self._state.rows(np.array([slot]))
-        ends = [self._start(state, 0, c, 0, at_16k) for c in np.flatnonzero(state.due_16k[0]).tolist()]
+        ends = [self._start(state, 0, c, 0, at_16k, slot) for c in np.flatnonzero(state.due_16k[0]).tolist()]
         state.held[state.due_16k > 0] = False
         for c in np.flatnonzero(state.active[0]).tolist() if self.sustained else ():
             if state.muted[0, c]:
                 continue
             if state.held[0, c]:
-                ends.append(self._start(state, 0, c, 0, at_16k))
+                ends.append(self._start(state, 0, c, 0, at_16k, slot))
             ends.append(self._end(state, 0, c, 0, at_16k))
         self._scores[slot], self._above[slot] = 0, False
         self._state.put(np.array([slot]), LabelState.fresh(1, len(self.labels)))
         self._around.reset(slot)
+        self._arms = {key: arms for key, arms in self._arms.items() if key[0] != slot}
         return ends
 
     @property
@@ -179,15 +208,15 @@ class Detector:
             due = waits & (at >= state.due_16k)
             if not (ready.any() or ended.any() or told.any() or due.any()):
                 continue
-            one = _Patch(state, at[:, 0], rows, around, back)
+            one = _Patch(state, at[:, 0], rows, slots, around, back)
             for i, c in zip(*np.nonzero(due), strict=True):
                 firings += self._judged(one, i, c)
             for i, c in zip(*np.nonzero(told), strict=True):
                 state.held[i, c] = False
-                firings.append(self._start(state, i, c, rows[i], at[i, 0]))
+                firings.append(self._start(state, i, c, rows[i], at[i, 0], slots[i]))
             for i, c in zip(*np.nonzero(ended), strict=True):
                 firings += self._goes_off(one, i, c)
-            for i, c in zip(*np.nonzero(ready), strict=True):
+            for i, c in sorted(zip(*np.nonzero(ready), strict=True), key=lambda ic: self._rank[ic[1]]):
                 age = n - 1 - int(np.argmax(recent[i, :, c]))  # patches since the first above, of the last n
                 firings += self._comes_on(one, i, c, float(now[i, c]), age)
         self._state.put(slots, state)
@@ -201,7 +230,11 @@ class Detector:
         around = one.around if c in self._around.rules else None
         found = around.before(one.rows[i], c, one.back, age) if around else None
         state.muted[i, c] = found is not None and not found.alone
+        unarmed = not state.muted[i, c] and not self._is_armed(one, i, c)
+        state.muted[i, c] |= unarmed
         state.held[i, c] = state.muted[i, c] or at_16k < self._settled_16k
+        if unarmed:
+            return [self._start(state, i, c, one.rows[i], at_16k)]
         if state.held[i, c]:
             return []
         state.quiet_until_16k[i, c] = at_16k + rules.refractory_16k[c]
@@ -209,7 +242,16 @@ class Detector:
             state.held[i, c], state.power[i, c] = True, found.power
             state.due_16k[i, c] = at_16k + rules.after_16k[c]
             return []
-        return [self._start(state, i, c, one.rows[i], at_16k, found)]
+        return [self._start(state, i, c, one.rows[i], at_16k, one.slots[i], found)]
+
+    def _is_armed(self, one: _Patch, i: int, c: int) -> bool:
+        """Whether label `c` of row `i`, which has just begun, needs no other one before it, or had it."""
+        spec = self._armed.get(c)
+        if spec is None or self._arming is None:
+            return True
+        slot = int(one.slots[i])
+        arms = self._arms[slot, c] = self._arming.arms(slot, spec, int(one.state.start_16k[i, c]))
+        return bool(arms)
 
     def _judged(self, one: _Patch, i: int, c: int) -> list[Firing]:
         """What label `c` of row `i` tells, now that what is after it is known: nothing where somebody talked."""
@@ -218,7 +260,7 @@ class Detector:
         off = not state.active[i, c]
         if around and off and around.talk_after(one.rows[i], c, one.back, float(state.power[i, c])):
             return []
-        return [self._start(state, i, c, one.rows[i], one.at_16k[i])]
+        return [self._start(state, i, c, one.rows[i], one.at_16k[i], one.slots[i])]
 
     def _goes_off(self, one: _Patch, i: int, c: int) -> list[Firing]:
         """Label `c` of row `i` is below its off threshold; the end of an event that has been told."""
@@ -233,12 +275,27 @@ class Detector:
         return [self._end(state, i, c, one.rows[i], one.at_16k[i])]
 
     def _start(
-        self, state: LabelState, i: int, c: int, row: int, at_16k: int, surroundings: Judgement | None = None
+        self,
+        state: LabelState,
+        i: int,
+        c: int,
+        row: int,
+        at_16k: int,
+        slot: int | None = None,
+        surroundings: Judgement | None = None,
     ) -> Firing:
-        """What label `c` of row `i` of `state` tells as it comes on; its score is the highest since then."""
+        """What label `c` of row `i` of `state` tells as it comes on; its score is the highest since then. `slot`: its
+        stream; None: it is not armed, and so not to be told.
+        """
         phase: Phase = "start" if self.sustained else "once"
         times = int(state.start_16k[i, c]), int(at_16k)
-        return Firing(int(row), self.labels[c], phase, float(state.peak[i, c]), *times, surroundings=surroundings)
+        arm: Arm | None = None
+        arms: tuple[Arm, ...] | None = () if slot is None else None
+        if slot is not None and self._arming is not None:
+            arm = self._arming.note(int(slot), (self.name, self.labels[c]), int(at_16k))
+            arms = self._arms.get((int(slot), int(c))) if c in self._armed else None
+        score = float(state.peak[i, c])
+        return Firing(int(row), self.labels[c], phase, score, *times, surroundings=surroundings, arms=arms, arm=arm)
 
     def _end(self, state: LabelState, i: int, c: int, row: int, at_16k: int) -> Firing:
         """The end of an event: as far before the last patch's end as its start lies after a patch's beginning."""

@@ -9,11 +9,11 @@ from typing import Any
 
 from kws_serve.core.detector import Firing
 from kws_serve.core.resampler import ENGINE_RATE_HZ
-from kws_serve.engine.evidence import Evidence, EvidenceBook, SecondLook, Untold
+from kws_serve.engine.evidence import Evidence, EvidenceBook, SecondLook, Untold, UntoldReason
 from kws_serve.engine.lane import Lane, Outcome
 from kws_serve.engine.lane_model import LaneModel
 from kws_serve.engine.models import Models
-from kws_serve.engine.proposals import Proposals, State, told
+from kws_serve.engine.proposals import Proposals, State, armed_at_s, told
 from kws_serve.engine.resumed import Resumed
 from kws_serve.engine.slots import Slots
 from kws_serve.engine.stream import Stream
@@ -47,19 +47,20 @@ class Dressing:
 
     def publish(self, outcome: Outcome, events: list[Decided]) -> None:
         """Append what a lane's outcome tells; viewers and the evidence get theirs."""
-        model, slots, scores, decided_16k, firings = outcome
+        model, slots, scores, decided_16k = outcome.model, outcome.slots, outcome.scores, outcome.decided_16k
         self._evidence.follow(model.loaded.spec, slots, scores)
         if self._scored or self._viewers:
             self._tell_scores(outcome, events)
         p = scores.shape[1]
-        for firing in firings:
+        for firing in outcome.firings:
             stream = self._slots.at(slots[firing.row])
             detection = self._dressed(stream, model, firing)
             evidence = None
             if firing.phase != "end":
                 # Patch p - 1 of the row is its last; the deciding one is `back` patch hops before it.
                 back = (int(decided_16k[firing.row]) - firing.decided_16k) // model.detector.patch_hop_16k
-                patch = model.scorer.patches[firing.row, p - 1 - back]
+                patches = model.scorer.patches if outcome.patches is None else outcome.patches
+                patch = patches[firing.row, p - 1 - back]
                 settings = self._models.settings(model.name)[firing.label]
                 evidence = self._evidence.begin(
                     model, stream.slot, back, patch, detection, settings, firing.surroundings
@@ -77,17 +78,22 @@ class Dressing:
         for proposal in self.proposals.decided(now_s):
             stream, evidence = proposal.stream, proposal.evidence
             slots.add(stream.slot)
-            second = SecondLook(proposal.spec, proposal.best if proposal.detection.verified is not False else None)
+            second = None
+            if proposal.spec is not None:
+                best = None if proposal.detection.verified is False else proposal.best
+                second = SecondLook(proposal.spec, best)
             if proposal.state is State.REJECTED:
-                d = proposal.detection
-                untold = Untold(d.model, d.label, d.score, d.decided_s, "rejected", second)
-                self._evidence.note_untold(stream.slot, untold)
+                self._note_untold(stream.slot, proposal.detection, proposal.reason, second)
                 continue
             for detection in told(proposal):
                 self._tell(stream, proposal.model, detection, proposal.first_segment, evidence, events)
             if evidence is not None:
                 evidence.second = second
+                evidence.armed_s = min((arm.told_s for arm in proposal.arms or () if arm.told), default=None)
         return slots
+
+    def _note_untold(self, slot: int, d: Detection, reason: UntoldReason, second: SecondLook | None = None) -> None:
+        self._evidence.note_untold(slot, Untold(d.model, d.label, d.score, d.decided_s, reason, second))
 
     def _offer(
         self,
@@ -98,16 +104,24 @@ class Dressing:
         evidence: Evidence | None,
         events: list[Any],
     ) -> None:
-        """Tell a firing, or let it wait for a second look."""
-        verify, first = model.loaded.spec.verify, stream.segment_first == stream.base_sample
-        if verify is None:
-            self._tell(stream, model, detection, first, evidence, events)
-        elif firing.phase == "end":
+        """Tell a firing, or let it wait for a second look or for what arms it."""
+        first = stream.segment_first == stream.base_sample
+        if firing.phase == "end":
             end = self.proposals.ended(stream.slot, detection)
             if end is not None:
                 self._tell(stream, model, end, first, None, events)
+            return
+        if firing.arms == ():
+            self._note_untold(stream.slot, detection, "not_armed")
+            self.proposals.counts_of(detection.model).not_armed += 1
+        elif model.loaded.spec.verify is not None or armed_at_s(firing.arms, detection.decided_s) is None:
+            self.proposals.propose(stream, model, firing, detection, first, evidence)
         else:
-            self.proposals.propose(stream, model, verify, firing.decided_16k, detection, first, evidence)
+            if firing.arm is not None:
+                firing.arm.told_s = detection.decided_s
+            if evidence is not None:
+                evidence.armed_s = min((arm.told_s for arm in firing.arms or () if arm.told), default=None)
+            self._tell(stream, model, detection, first, evidence, events)
 
     def _tell(
         self,
@@ -127,7 +141,7 @@ class Dressing:
 
     def _tell_scores(self, outcome: Outcome, events: list[Decided]) -> None:
         """A row a patch, for streams that asked for them and those that somebody looks at."""
-        model, slots, scores, decided_16k, _ = outcome
+        model, slots, scores, decided_16k = outcome.model, outcome.slots, outcome.scores, outcome.decided_16k
         p = scores.shape[1]
         for i, slot in enumerate(slots.tolist()):
             stream = self._slots.at(slot)

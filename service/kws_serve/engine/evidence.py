@@ -33,7 +33,7 @@ UNTOLD_S = 10.0
 UNTOLD = 100
 """Of a stream at most: ten a second."""
 
-UntoldReason = Literal["rejected"]
+UntoldReason = Literal["rejected", "not_armed"]
 
 AFTER_S = 1.0
 """Of scores after the deciding patch, to see how it goes on; before it, what the lane keeps."""
@@ -76,6 +76,7 @@ class Evidence:
     whole: bool  # whether `before` begins with the stream
     surroundings: Judgement | None = None  # of a label that must stand alone
     second: SecondLook | None = None  # of a model with `verify`
+    armed_s: float | None = None  # of a label that is armed: when the one that armed it was decided
     untold: list[Untold] = field(default_factory=list)  # shortly before it
     after: list[Float32Array] = field(default_factory=list)  # (n_classes,) each
 

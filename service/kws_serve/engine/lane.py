@@ -7,12 +7,13 @@ them, and what its detector sees in these.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
 import numpy as np
 
 from kws_serve.backends.contract import LoadedModel
+from kws_serve.core.arming import Arming
 from kws_serve.core.detector import Firing
 from kws_serve.core.ring import SampleRing
 from kws_serve.engine.framing import Frames, Framing, of_rows
@@ -24,13 +25,15 @@ _log = logging.getLogger(__name__)
 
 
 class Outcome(NamedTuple):
-    """What one model makes of the new patches of some streams."""
+    """What one model makes of the new patches of some streams; its detector has yet to look at it."""
 
     model: LaneModel
     slots: Int64Array  # (k,)
     scores: Float32Array  # (k, p, n_classes)
     decided_16k: Int64Array  # (k,) where the last patches end
-    firings: list[Firing]
+    powers: Float32Array | None  # (k, p) of the patch hops, where a detector listens around
+    patches: Float32Array | None = None  # (k, p, n_frames, n_coeffs) where they are needed after the next `advance`
+    firings: Sequence[Firing] = ()  # what the detector sees in them, once it has looked
 
 
 OnFrames = Callable[["Lane", Int64Array, Float32Array, Int64Array], None]
@@ -40,10 +43,12 @@ OnFrames = Callable[["Lane", Int64Array, Float32Array, Int64Array], None]
 class Lane:
     """Models and their framing; one owner thread."""
 
-    def __init__(self, models: list[list[LoadedModel]], settings: Callable[[str], dict[str, DetectionSpec]]) -> None:
+    def __init__(
+        self, models: list[list[LoadedModel]], settings: Callable[[str], dict[str, DetectionSpec]], arming: Arming
+    ) -> None:
         """`models`: per model its backends, the publishing one first; all of one front end and patch."""
         self.framing = Framing(models[0][0].spec)
-        self.models = [LaneModel.first(group, settings(group[0].spec.name), self.framing) for group in models]
+        self.models = [LaneModel.first(group, settings(group[0].spec.name), self.framing, arming) for group in models]
         self.rolled_back: list[LaneModel] = []  # models on trial that failed, for the engine to note
         self.on_frames: OnFrames | None = None  # who looks at the features
 
@@ -102,12 +107,21 @@ class Lane:
                 model = self._roll_back(model, e)
                 scores = model.advance(frames, slots)
             model.recent.push(slots, scores)
-            firings = model.detector.update(slots, scores, new.last_16k, new.powers)
         except Exception as e:  # also a fault of ours: other models must not suffer
             self._lost(model, len(slots) * (frames.shape[1] // self.framing.patch_hop_frames), e)
             return None
         model.patches += scores.shape[0] * scores.shape[1]
-        return Outcome(model, slots, scores, new.last_16k, firings)
+        patches = model.scorer.patches if model.detector.armed_by_others else None
+        return Outcome(model, slots, scores, new.last_16k, new.powers, patches)
+
+    def detected(self, outcome: Outcome) -> Outcome | None:
+        """With what the model's detector sees in it, once and in the order of time; None where it failed."""
+        model, slots, scores, decided_16k, powers, *_ = outcome
+        try:
+            return outcome._replace(firings=model.detector.update(slots, scores, decided_16k, powers))
+        except Exception as e:  # a fault of ours: other models must not suffer
+            self._lost(model, scores.shape[0] * scores.shape[1], e)
+            return None
 
     def _give_up(self, slots: Int64Array, upto: Int64Array, m: int, why: Exception) -> None:
         """The last m frames up to `upto` (k,) cannot be computed: every model loses its patches of them."""

@@ -11,6 +11,7 @@ from math import ceil
 import numpy as np
 
 from kws_serve.backends.contract import LoadedModel
+from kws_serve.core.arming import Arming
 from kws_serve.core.detector import Detector, Firing
 from kws_serve.core.label_state import BoolArray
 from kws_serve.core.rows import grown
@@ -43,19 +44,24 @@ class LaneModel:
     recent: ScoreRing
     enabled: BoolArray  # (n_streams,) whether the stream has asked for this model
     framing: Framing  # the lane's
+    arming: Arming  # of all models
     patches: int = 0
     failed_patches: int = 0
     error: str = ""  # of the last patch that failed
     previous: LaneModel | None = None  # what this one has replaced, while it is on trial
 
     @classmethod
-    def first(cls, group: list[LoadedModel], settings: dict[str, DetectionSpec], framing: Framing) -> LaneModel:
+    def first(
+        cls, group: list[LoadedModel], settings: dict[str, DetectionSpec], framing: Framing, arming: Arming
+    ) -> LaneModel:
         """A model as the engine begins; `group`: on each backend, the publishing one first."""
         publishing, *others = group
         scorer = make_scorer(publishing.spec, framing.front_end, publishing.backend)
-        detector = _detector(publishing.spec, settings, framing)
+        detector = _detector(publishing.spec, settings, framing, arming)
         twins = [Twin(other) for other in others]
-        return cls(publishing, scorer, detector, twins, _score_ring(publishing.spec), np.zeros(0, bool), framing)
+        return cls(
+            publishing, scorer, detector, twins, _score_ring(publishing.spec), np.zeros(0, bool), framing, arming
+        )
 
     def successor(self, group: list[LoadedModel], settings: dict[str, DetectionSpec], framing: Framing) -> LaneModel:
         """A newly loaded model that goes on where this one is, on trial.
@@ -70,11 +76,12 @@ class LaneModel:
         if (publishing.spec.labels, publishing.spec.task) == (before.labels, before.task):
             detector.configure(settings)
         else:
-            detector, recent = _detector(publishing.spec, settings, framing), _score_ring(publishing.spec)
+            detector = _detector(publishing.spec, settings, framing, self.arming)
+            recent = _score_ring(publishing.spec)
             detector.ensure(len(self.enabled))
             recent.ensure(len(self.enabled))
         twins = [Twin(other) for other in others]
-        return LaneModel(publishing, scorer, detector, twins, recent, self.enabled, framing, previous=self)
+        return LaneModel(publishing, scorer, detector, twins, recent, self.enabled, framing, self.arming, previous=self)
 
     def rolled_back(self, why: BackendError) -> LaneModel:
         """The model that this one had replaced, to go on in its place; this one keeps `why` and is to be closed."""
@@ -142,10 +149,16 @@ class LaneModel:
             self.previous = None
 
 
-def _detector(spec: ModelSpec, settings: dict[str, DetectionSpec], framing: Framing) -> Detector:
-    sustained = spec.task == "event"
-    hop_16k, patch_16k = framing.patch_hop_16k, framing.patch_16k
-    return Detector(spec.labels, settings, sustained=sustained, patch_hop_16k=hop_16k, patch_16k=patch_16k)
+def _detector(spec: ModelSpec, settings: dict[str, DetectionSpec], framing: Framing, arming: Arming) -> Detector:
+    return Detector(
+        spec.labels,
+        settings,
+        sustained=spec.task == "event",
+        patch_hop_16k=framing.patch_hop_16k,
+        patch_16k=framing.patch_16k,
+        name=spec.name,
+        arming=arming,
+    )
 
 
 def _score_ring(spec: ModelSpec) -> ScoreRing:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 
@@ -18,6 +18,8 @@ class LiveSettings:
     def __init__(self, spec: ModelSpec) -> None:
         self.spec = spec
         self.overrides: JsonObject = {}
+        self.check: Callable[[dict[str, DetectionSpec]], None] = lambda effective: None
+        """Raises ValueError where settings do not fit those of other models."""
         self._in_force = self._effective({})
 
     def patch(self, merge_patch: object) -> None:
@@ -38,7 +40,7 @@ class LiveSettings:
             for key, value in values.items():
                 if value is None:
                     entry.pop(key, None)
-                elif isinstance(value, dict):  # isolation: merged likewise
+                elif isinstance(value, dict):  # isolation, armed_by: merged likewise
                     inner = {**entry.get(key, {}), **value}
                     entry[key] = _checked(
                         f"detection.{label}.{key}", key, {k: v for k, v in inner.items() if v is not None}
@@ -47,7 +49,9 @@ class LiveSettings:
                     entry[key] = _checked(f"detection.{label}.{key}", key, value)
             if not entry:
                 del merged[label]
-        self._in_force = self._effective(merged)
+        effective = self._effective(merged)
+        self.check(effective)
+        self._in_force = effective
         self.overrides = merged
 
     def restore(self, overrides: JsonObject) -> list[str]:

@@ -8,12 +8,15 @@ from __future__ import annotations
 import logging
 import math
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import asdict
+from functools import partial
 
 from kws_serve.backends.contract import LoadedModel
+from kws_serve.core.arming import Arming
 from kws_serve.core.resampler import ENGINE_RATE_HZ
+from kws_serve.engine.arming_order import order
 from kws_serve.engine.lane import Lane
 from kws_serve.engine.lane_model import LaneModel
 from kws_serve.engine.live_settings import LiveSettings
@@ -34,12 +37,17 @@ class Models:
         for model in loaded:
             groups.setdefault(model.spec.name, []).append(model)
         self.specs = {name: group[0].spec for name, group in groups.items()}
+        self.arming = Arming()
+        self.order: dict[str, int] = {}  # model -> its rank: after all that arm its labels
         self._live = {name: LiveSettings(spec) for name, spec in self.specs.items()}
+        self._arm()
+        for name, live in self._live.items():
+            live.check = partial(self._check_arming, name)
         lanes: dict[object, list[list[LoadedModel]]] = {}
         for group in groups.values():
             spec = group[0].spec
             lanes.setdefault((spec.front_end, spec.n_frames, spec.patch_hop_ms), []).append(group)
-        self.lanes = [Lane(group, self.settings) for group in lanes.values()]
+        self.lanes = [Lane(group, self.settings, self.arming) for group in lanes.values()]
         self._lock = threading.Lock()
         self._patched: set[str] = set()
         self._swaps: list[tuple[list[LoadedModel], Future[None]]] = []
@@ -87,12 +95,24 @@ class Models:
             self._patched.add(model)
         _tell(model, faults)
 
+    def _check_arming(self, changed: str, effective: Mapping[str, DetectionSpec]) -> None:
+        """A model's settings, as they are to be, fit the labels of all. Raises ValueError."""
+        order(self.specs, {name: live.effective() for name, live in self._live.items()} | {changed: effective})
+
+    def _arm(self) -> None:
+        """Take note of who arms whom, as the settings are now. Raises ValueError."""
+        settings = {name: live.effective() for name, live in self._live.items()}
+        self.order = order(self.specs, settings)
+        rules = [spec.armed_by for of in settings.values() for spec in of.values()]
+        self.arming.wanted = frozenset((rule.model, rule.label) for rule in rules if rule is not None)
+
     def apply_settings(self) -> None:
         """Hand patched settings to the detectors."""
         if not self._patched:
             return
         with self._lock:
             names, self._patched = self._patched, set()
+            self._arm()
         for model in self.each():
             if model.name in names:
                 model.detector.configure(self.settings(model.name))
@@ -112,6 +132,10 @@ class Models:
             found, wanted = getattr(new, field), getattr(old, field)
             if found != wanted:
                 raise ValueError(f"{field}: found {found}, wanted {wanted}, as loaded (a restart takes any)")
+        order(
+            {**self.specs, new.name: new},
+            {n: x.effective() for n, x in self._live.items()} | {new.name: LiveSettings(new).effective()},
+        )
         backends = [m.backend_name for m in self.loaded if m.spec.name == new.name]
         if [m.backend_name for m in group] != backends:
             raise ValueError(f"backends: found {[m.backend_name for m in group]}, wanted {backends}")
@@ -162,10 +186,13 @@ class Models:
         """What the engine tells of a model, changed; settings that were patched go on where they still fit."""
         spec = group[0].spec
         settings = LiveSettings(spec)
+        settings.check = partial(self._check_arming, spec.name)
+        with self._lock:
+            self.specs[spec.name] = spec
         _tell(spec.name, settings.restore(self._live[spec.name].overrides))
         with self._lock:
             self._live[spec.name] = settings
-            self.specs[spec.name] = spec
+            self._arm()
             rest = [m for m in self.loaded if m.spec.name != spec.name]
             self.loaded = (*rest, *group)
 

@@ -12,6 +12,8 @@ most `window_ms` before or after D, the end of the deciding patch, up to the seg
 So how the audio came and how long the verifier took change nothing. When a look is made does not matter either: each
 tick asks for the patches that are there, as far as the proposing model has come, so that detections of one model are
 told in the order of `decided_s`. A verifier that fails, or takes BEHIND_S, vetoes nothing: `verified` is null then.
+
+A label that is armed by one that waits (`armed_by`) waits with it: it is told only if that one is, and not before.
 """
 
 from __future__ import annotations
@@ -27,9 +29,11 @@ import numpy as np
 
 from kws_serve.backends.contract import LoadedModel
 from kws_serve.core import resampler as half
+from kws_serve.core.arming import Arm
+from kws_serve.core.detector import Firing
 from kws_serve.core.resampler import ENGINE_RATE_HZ
 from kws_serve.core.ring import SampleRing
-from kws_serve.engine.evidence import Evidence
+from kws_serve.engine.evidence import Evidence, UntoldReason
 from kws_serve.engine.lane_model import LaneModel
 from kws_serve.engine.past_patches import PastPatches
 from kws_serve.engine.stream import Stream
@@ -63,6 +67,7 @@ class Counts:
     rejected: int = 0
     unverified: int = 0  # told without: the verifier failed or fell behind
     waited: int = 0  # of the verified: those decided after their deciding patch
+    not_armed: int = 0  # not told: the label that was to arm it was not decided, or not told, shortly before
 
 
 @dataclass(slots=True, eq=False)
@@ -81,19 +86,27 @@ class Proposal:
 
     stream: Stream
     model: LaneModel
-    spec: VerifySpec
-    verifier: Verifier
+    spec: VerifySpec | None
+    verifier: Verifier | None  # None: it waits only for what arms it
     detection: Detection
     decided_16k: int
     first_segment: bool  # whether the stream had begun with the segment
     evidence: Evidence | None
+    arms: tuple[Arm, ...] | None  # what may arm it; None: it needs none
+    arm: Arm | None  # where it arms others
     looked_16k: int  # patches that end up to here have been asked for
     until_16k: int
     done: bool = False  # nothing more will be asked for
     asked: deque[_Asked] = field(default_factory=deque)  # oldest first
     best: float = 0.0  # the verifier's highest score of those that count
+    verdict: State = State.WAITS  # the verifier's alone
     state: State = State.WAITS
+    reason: UntoldReason = "rejected"  # where it is
     end: Detection | None = None  # of an event that ended meanwhile
+    proposed_s: float = 0.0  # `decided_s` of the proposal itself
+
+    def __post_init__(self) -> None:
+        self.proposed_s = self.detection.decided_s
 
 
 class Proposals:
@@ -165,18 +178,32 @@ class Proposals:
         self,
         stream: Stream,
         model: LaneModel,
-        spec: VerifySpec,
-        decided_16k: int,
+        firing: Firing,
         d: Detection,
         first_segment: bool,
         evidence: Evidence | None,
     ) -> None:
-        """Let a detection wait that was decided at `decided_16k`. `first_segment`: the stream began with it."""
-        window = window_16k(spec)
+        """Let a detection wait, what `firing` is told as. `first_segment`: the stream began with it."""
+        spec, decided_16k = model.loaded.spec.verify, firing.decided_16k
+        window = window_16k(spec) if spec else 0
+        if firing.arm is not None:
+            firing.arm.told = None
         proposal = Proposal(
-            stream, model, spec, self.verifiers[spec.model], d, decided_16k, first_segment, evidence,
-            looked_16k=decided_16k - window - 1, until_16k=decided_16k + window,
-        )  # fmt: skip
+            stream,
+            model,
+            spec,
+            self.verifiers[spec.model] if spec else None,
+            d,
+            decided_16k,
+            first_segment,
+            evidence,
+            firing.arms,
+            firing.arm,
+            looked_16k=decided_16k - window - 1,
+            until_16k=decided_16k + window,
+            done=spec is None,
+            verdict=State.WAITS if spec else State.TOLD,
+        )
         self._waiting.append(proposal)
         if d.phase == "start":
             self._open[stream.slot, d.model, d.label] = proposal
@@ -185,7 +212,7 @@ class Proposals:
         """The end of an event, as it is told: not where its start was not, and later where its start still waits."""
         start = self._open.pop((slot, end.model, end.label), None)
         if start is None or start.state is State.TOLD:
-            return replace(end, verified=bool(start and start.detection.verified))
+            return replace(end, verified=start.detection.verified) if start else end
         if start.state is State.WAITS:
             start.end = end
         return None
@@ -204,7 +231,9 @@ class Proposals:
                 proposal.done = True
 
     def _look(self, proposal: Proposal, ring: SampleRing, now_s: float) -> None:
-        stream, past = proposal.stream, proposal.verifier.past
+        stream, verifier = proposal.stream, proposal.verifier
+        assert verifier is not None  # else it is done
+        past = verifier.past
         there_16k = int(ring.written[stream.slot]) - past.lag_16k
         come_16k = max(proposal.decided_16k, proposal.model.framing.ended_16k(stream.slot))
         upto_16k = min(proposal.until_16k, there_16k, come_16k)
@@ -226,27 +255,26 @@ class Proposals:
         try:
             found = past.samples(ring, stream.slot, ends_16k)
         except ValueError:  # no longer kept: a fault of ours
-            _log.exception("stream %s: what %s is to look at is gone", stream.name, proposal.spec.model)
+            _log.exception("stream %s: what is to be looked at again is gone", stream.name)
             answer(None)
             return
-        proposal.verifier.ask(Look(found, ends_16k, proposal.detection.label, answer))
+        verifier.ask(Look(found, ends_16k, proposal.detection.label, answer))
 
     def decided(self, now_s: float) -> list[Proposal]:
         """Those that were decided since the last call, in the order of time; `detection` as it is to be told."""
         self._answered.clear()
         while self._answers:
             proposal, asked, scores = self._answers.popleft()
-            if proposal.state is State.WAITS:
+            if asked in proposal.asked:
                 proposal.asked.remove(asked)
                 self._take(proposal, asked, scores)
         for proposal in self._waiting:
-            if proposal.state is not State.WAITS:
-                continue
             longest_s = BEHIND_S if proposal.stream.live else HANGS_S
             if proposal.asked and now_s - proposal.asked[0].at_s > longest_s:
-                self._tell(proposal, verified=False)
-            elif proposal.done and not proposal.asked:
-                self._note(proposal, State.REJECTED).rejected += 1
+                self._agreed(proposal, verified=False)
+            elif proposal.verdict is State.WAITS and proposal.done and not proposal.asked:
+                proposal.verdict = State.REJECTED
+            self._conclude(proposal)
         decided = [p for p in self._waiting if p.state is not State.WAITS]
         if decided:
             self._waiting = [p for p in self._waiting if p.state is State.WAITS]
@@ -260,34 +288,81 @@ class Proposals:
     def _take(self, proposal: Proposal, asked: _Asked, scores: Float32Array | None) -> None:
         """An answer: the first patch at the threshold decides."""
         if scores is None:
-            self._tell(proposal, verified=False)
+            self._agreed(proposal, verified=False)
             return
+        assert proposal.spec is not None
         before = np.array(asked.ends_16k) <= proposal.decided_16k
         if before.any():
             proposal.best = max(proposal.best, float(scores[before].max()))
         if proposal.best >= proposal.spec.threshold:
-            self._tell(proposal, verified=True)
+            self._agreed(proposal, verified=True)
             return
         for i in np.flatnonzero(~before).tolist():
             proposal.best = max(proposal.best, float(scores[i]))
             if proposal.best >= proposal.spec.threshold:
-                d, rate_hz = proposal.detection, proposal.stream.rate_hz
-                at = {"decided_s": asked.samples[i] / rate_hz, "arrived_s": asked.arrived_s[i]}
-                proposal.detection = replace(d, **at)  # type: ignore[arg-type]
-                self._tell(proposal, verified=True)
-                self.counts[d.model].waited += 1
+                decided_s = asked.samples[i] / proposal.stream.rate_hz
+                proposal.detection = replace(proposal.detection, decided_s=decided_s, arrived_s=asked.arrived_s[i])
+                self._agreed(proposal, verified=True)
                 return
 
-    def _tell(self, proposal: Proposal, *, verified: bool) -> None:
-        counts = self._note(proposal, State.TOLD)
-        counts.verified += verified
-        counts.unverified += not verified
+    def _agreed(self, proposal: Proposal, *, verified: bool) -> None:
+        """The verifier has no veto."""
+        proposal.verdict = State.TOLD
+        proposal.asked.clear()
+        proposal.done = True
         proposal.detection = replace(proposal.detection, verified=verified)
 
-    def _note(self, proposal: Proposal, state: State) -> Counts:
-        proposal.state = state
+    def _conclude(self, proposal: Proposal) -> None:
+        """Tell the proposal, or not, where all that it waits for is known."""
+        counts = self.counts_of(proposal.detection.model)
+        if proposal.verdict is State.REJECTED:
+            self._reject(proposal)
+            counts.rejected += 1
+            return
+        armed_s = armed_at_s(proposal.arms, proposal.proposed_s)
+        if armed_s is None and not any(arm.told is None for arm in proposal.arms or ()):
+            self._reject(proposal)
+            proposal.reason = "not_armed"
+            counts.not_armed += 1
+            return
+        if armed_s is None or proposal.verdict is State.WAITS:
+            return
+        d, stream = proposal.detection, proposal.stream
+        if armed_s > d.decided_s:
+            arrived_s = stream.arrived_s(round(armed_s * stream.rate_hz)) if stream.live else None
+            d = proposal.detection = replace(d, decided_s=armed_s, arrived_s=arrived_s)
+        proposal.state = State.TOLD
+        if proposal.arm is not None:
+            proposal.arm.told, proposal.arm.told_s = True, d.decided_s
+        if d.verified is not None:
+            counts.verified += d.verified
+            counts.unverified += not d.verified
+            counts.waited += d.verified and d.decided_s > proposal.proposed_s
+
+    def _reject(self, proposal: Proposal) -> None:
+        proposal.state = State.REJECTED
         proposal.asked.clear()
-        return self.counts.setdefault(proposal.detection.model, Counts())
+        proposal.done = True
+        if proposal.arm is not None:
+            proposal.arm.told = False
+
+    def counts_of(self, model: str) -> Counts:
+        """To count on."""
+        return self.counts.setdefault(model, Counts())
+
+
+def armed_at_s(arms: tuple[Arm, ...] | None, decided_s: float) -> float | None:
+    """When, at the earliest, a detection decided at `decided_s` counts, as what may arm it is told: then, or when the
+    first of these is. None: that is not known yet, or none is.
+    """
+    if arms is None:
+        return decided_s
+    told_s = [arm.told_s for arm in arms if arm.told]
+    if told_s and min(told_s) <= decided_s:
+        return decided_s
+    if not told_s or any(arm.told is None for arm in arms):
+        return None
+    return min(told_s)
 
 
 def told(proposal: Proposal) -> Iterator[Detection]:

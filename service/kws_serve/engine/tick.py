@@ -11,6 +11,7 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
+from kws_serve.core import resampler as half
 from kws_serve.core.resampler import ENGINE_RATE_HZ
 from kws_serve.core.ring import SampleRing
 from kws_serve.engine.accounts import Accounts
@@ -18,6 +19,7 @@ from kws_serve.engine.admission import Load
 from kws_serve.engine.dressing import Decided, Dressing
 from kws_serve.engine.evidence import EvidenceBook
 from kws_serve.engine.framing import BURST_16K, TAKE_16K, ring_size
+from kws_serve.engine.lane import Lane, Outcome
 from kws_serve.engine.lane_model import LaneModel
 from kws_serve.engine.models import Models
 from kws_serve.engine.proposals import Proposals
@@ -65,7 +67,7 @@ class Tick:
         self.ring = SampleRing(ring_size(reach_16k, BURST_16K))  # of all streams, at 16 kHz
         proposals.most_16k = self.ring.n_samples - BURST_16K
         self._tail_16k = max((framing.patch_16k for framing in framings), default=0)
-        self._tail_16k += max((verifier.past.lag_16k for verifier in proposals.verifiers.values()), default=0)
+        self._tail_16k += half.LAG  # what listens at 8 kHz, and what waits for that, needs samples after it
         self._dirty: set[int] = set()  # slots with something to do
         self._load = load
         self.turns = Turns()
@@ -166,7 +168,9 @@ class Tick:
         parts, gap = stream.take(room, now_s)
         if gap is not None:
             self._reset(stream, now_s, events)
-            stream.segment_first = gap.first_sample + gap.n
+            began, stream.segment_first = stream.segment_first, gap.first_sample + gap.n
+            by_16k = (stream.segment_first - began) * ENGINE_RATE_HZ / stream.rate_hz
+            self._models.arming.shift(stream.slot, round(by_16k))
             events.append(gap)
             self._viewers.gap(gap)
             self._dirty.add(stream.slot)
@@ -190,23 +194,37 @@ class Tick:
         """What all lanes make of what has arrived, in the order of time."""
         slots = np.array([stream.slot for stream in streams], np.int64)
         decided: list[Decided] = []
+        later: list[tuple[Lane, Outcome]] = []  # of models with labels that those of others arm
         for lane in self._models.lanes:
             lane.on_frames = self._dressing.frames if self._viewers else None
             with _told(f"lane of {lane.models[0].name}"):
-                for outcome in lane.advance(slots, self.ring, self._limits(streams, slots, lane.framing.patch_16k)):
-                    with _told(f"model {outcome.model.name}"):
-                        self._dressing.publish(outcome, decided)
+                for outcome in lane.advance(slots, self.ring, self._limits(streams, slots, lane)):
+                    if outcome.model.detector.armed_by_others:
+                        later.append((lane, outcome))
+                    else:
+                        self._publish(lane, outcome, decided)
                 if lane.rolled_back:
                     self._models.note_roll_backs(lane)
+        for lane, outcome in sorted(later, key=lambda one: self._models.order[one[1].model.name]):
+            self._publish(lane, outcome, decided)
         decided.sort(key=lambda e: e.end_s if isinstance(e, ScoresRow) else e.decided_s)
         return decided
 
-    def _limits(self, streams: list[Stream], slots: Int64Array, patch_16k: int) -> Int64Array:
-        """Up to which sample at 16 kHz a lane goes (k,): all that is there, but after a stream's end one patch."""
-        limits = self.ring.written[slots]
+    def _publish(self, lane: Lane, outcome: Outcome, decided: list[Decided]) -> None:
+        with _told(f"model {outcome.model.name}"):
+            if (seen := lane.detected(outcome)) is not None:
+                self._dressing.publish(seen, decided)
+
+    def _limits(self, streams: list[Stream], slots: Int64Array, lane: Lane) -> Int64Array:
+        """Up to which sample at 16 kHz a lane goes (k,): all that is there, but after a stream's end one patch. Where
+        other models arm its labels it goes no further than one at 8 kHz, whose filter needs LAG samples more: then it
+        is known what fired before its patches end.
+        """
+        behind = lane.framing.factor == 1 and any(model.detector.armed_by_others for model in lane.models)
+        limits = self.ring.written[slots] - (half.LAG if behind else 0)
         for i, stream in enumerate(streams):
             if stream.end_16k is not None:
-                limits[i] = min(limits[i], stream.end_16k + patch_16k)
+                limits[i] = min(limits[i], stream.end_16k + lane.framing.patch_16k)
         return limits
 
     def _reset(self, stream: Stream, now_s: float, events: list[Event]) -> None:
@@ -235,6 +253,7 @@ class Tick:
         self._slots.free_name(stream)
         self._viewers.changed(stream.name)
         self._dressing.leave(stream)
+        self._models.arming.leave(stream.slot)
         with self._slots.lock:
             self._accounts.close(stream)
             self._slots.leave(stream)

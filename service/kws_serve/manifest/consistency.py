@@ -7,7 +7,16 @@ from dataclasses import asdict, replace
 from typing import Any
 
 from kws_serve.manifest.fields import choice, read_object, refuse, shown_key
-from kws_serve.manifest.spec import DctSpec, DetectionSpec, FrontEndSpec, IsolationSpec, LogSpec, MelSpec, ModelSpec
+from kws_serve.manifest.spec import (
+    ArmingSpec,
+    DctSpec,
+    DetectionSpec,
+    FrontEndSpec,
+    IsolationSpec,
+    LogSpec,
+    MelSpec,
+    ModelSpec,
+)
 from kws_serve.manifest.tables import DETECTION, FRONT_END, RAW_FRONT_END
 from kws_serve.messages import ManifestError
 
@@ -76,11 +85,15 @@ def parse_detection(value: dict[str, Any], firing: Sequence[str], task: str) -> 
 
 
 def changed(spec: DetectionSpec, *layers: dict[str, Any]) -> DetectionSpec:
-    """`spec` with what the layers say, the last one first; of `isolation` they change one by one what they name."""
+    """`spec` with what the layers say, the last one first; of `isolation` and `armed_by` they change one by one what
+    they name.
+    """
     for layer in layers:
         own = dict(layer)
         if own.get("isolation") is not None:
             own["isolation"] = replace(spec.isolation or IsolationSpec(), **own["isolation"])
+        if own.get("armed_by") is not None:
+            own["armed_by"] = replace(spec.armed_by or ArmingSpec(), **own["armed_by"])
         spec = replace(spec, **own)
     return spec
 
@@ -93,6 +106,8 @@ def check_detection(where: str, spec: DetectionSpec, task: str) -> None:
         raise refuse(f"{where}.k", spec.k, f"at most n, {spec.n}")
     if spec.isolation is not None and task != "keyword":
         raise refuse(f"{where}.isolation", asdict(spec.isolation), "none where task is event")
+    if spec.armed_by is not None and not (spec.armed_by.model and spec.armed_by.label):
+        raise refuse(f"{where}.armed_by", asdict(spec.armed_by), "a model and one of its labels")
 
 
 def check_verifier(spec: ModelSpec, verifier: ModelSpec) -> None:

@@ -141,6 +141,15 @@ class IsolationSpec:
 
 
 @dataclass(frozen=True, slots=True)
+class ArmingSpec:
+    """A label counts only where another one was decided on the same stream at most `within_s` before its start."""
+
+    model: Annotated[str, Name()] = ""
+    label: Annotated[str, Printable(64)] = ""
+    within_s: Annotated[float, Within(0, 60, above=True)] = 5.0
+
+
+@dataclass(frozen=True, slots=True)
 class DetectionSpec:
     """Detector settings of one label; times in audio time."""
 
@@ -152,6 +161,7 @@ class DetectionSpec:
     refractory_s: Annotated[float, Within(0, 3600)] = 1.0
     onset_offset_ms: Annotated[float, Within(0, 60_000)] = 0.0
     isolation: IsolationSpec | None = None
+    armed_by: ArmingSpec | None = None
 
 
 @dataclass(frozen=True, slots=True)

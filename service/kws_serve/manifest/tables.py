@@ -25,6 +25,7 @@ from kws_serve.manifest.fields import (
     text,
 )
 from kws_serve.manifest.spec import (
+    ArmingSpec,
     DctSpec,
     DetectionSpec,
     Digest,
@@ -96,6 +97,7 @@ RAW_FRONT_END = table_of(
 FRONT_END = table_of(FrontEndSpec, required=("window_samples", "hop_samples", "fft_size", "mel"))
 FILE = {"path": Key(text(255), required=True)} | table_of(FileSpec)
 ISOLATION = table_of(IsolationSpec)
+ARMING = table_of(ArmingSpec)
 DETECTION = table_of(DetectionSpec)
 VERIFY = table_of(VerifySpec)
 

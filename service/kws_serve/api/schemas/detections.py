@@ -60,6 +60,16 @@ class IsolationSettings(Exact):
     speech: float | None = None
 
 
+class ArmingSettings(Exact):
+    """Which label, decided on the same stream at most so long before, lets this one count. In overrides only what was
+    changed.
+    """
+
+    model: str | None = None
+    label: str | None = None
+    within_s: float | None = None
+
+
 class LabelSettings(Exact):
     """Detector settings of one label; of "*" only what was changed."""
 
@@ -71,6 +81,7 @@ class LabelSettings(Exact):
     refractory_s: float | None = None
     onset_offset_ms: float | None = None
     isolation: IsolationSettings | None = None
+    armed_by: ArmingSettings | None = None
 
 
 class WhyPatch(Exact):
@@ -118,8 +129,8 @@ class WhyUntold(Exact):
     label: str
     score: float
     decided_s: float
-    reason: Literal["rejected"]
-    """rejected: the second model did not agree."""
+    reason: Literal["rejected", "not_armed"]
+    """rejected: the second model did not agree; not_armed: the label of `armed_by` was not decided shortly before."""
     verify: WhyVerify | None
 
 
@@ -134,6 +145,8 @@ class Why(Exact):
     """null: the label need not stand alone."""
     verify: WhyVerify | None = None
     """null: the model has no second one."""
+    armed_s: float | None = None
+    """When the label that armed it was decided; null: it needs none."""
     untold: list[WhyUntold]
     """Oldest first."""
 

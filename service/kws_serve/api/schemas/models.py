@@ -47,6 +47,8 @@ class Proposed(Exact):
     rejected: int
     unverified: int
     """Told all the same, with `verified` null: the second model failed, or fell 2 s behind."""
+    not_armed: int
+    """Not told: the label of `armed_by` was not told shortly before."""
 
 
 class ModelItem(Exact):
@@ -73,7 +75,6 @@ class ModelItem(Exact):
     patch_hop_ms: float
     verify: VerifySettings | None
     proposed: Proposed | None
-    """null without `verify`."""
     detection: dict[str, LabelSettings]
     overrides: dict[str, LabelSettings]
     accuracy: dict[str, Any]

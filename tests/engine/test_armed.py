@@ -125,6 +125,31 @@ def test_in_company_as_alone(group, seeds, size):
     engine.close()
 
 
+def test_what_hears_8_khz_arms_in_time(tmp_path):
+    """Both come on at the same sample, 5 ms before the first can know it: the sound jumps up within its patch hop."""
+    found = folders(tmp_path, "8k", threshold=0.9, onset_offset_ms=0)
+    samples = bursts((0.5, 0.4), seconds=1.5)
+    ((_, at_s),) = told(heard(found, samples), "wake")
+    first = int((at_s - 0.015) * RATE_HZ)
+    samples[first : first + 800] = 30000
+    whole = heard(found, samples)
+    assert told(whole, "wake")[0][1] == at_s
+    assert told(whole, "word") == [(at_s, at_s)]
+    assert told(heard(found, samples, [80] * (len(samples) // 80)), "word") == told(whole, "word")
+
+
+def test_an_event_that_does_not_count_has_no_end_either(tmp_path):
+    found = folders(tmp_path, "raw")
+    found["word"] = write_level_model(
+        tmp_path, name="word", gain=2.0, task="event", detection={**WORD, "armed_by": ARMED}
+    )
+    samples = bursts((0.0, 0.3), (0.5, 0.3), (1.0, 0.9), (1.4, 0.3))
+    (wake,) = told(events := heard(found, samples), "wake")
+    mine = [e for e in events if isinstance(e, Detection) and e.model == "word"]
+    assert [e.phase for e in mine[:2]] == ["start", "end"]
+    assert all(e.start_s >= wake[1] for e in mine)
+
+
 def bursts(*at_s: tuple[float, float], seconds: float = 4.0) -> np.ndarray:
     """Noise of these amplitudes for 0.15 s each: int16."""
     samples = np.zeros(int(seconds * RATE_HZ))

@@ -283,6 +283,27 @@ def test_one_that_falls_behind_vetoes_nothing_and_delays_no_tick(pair, gate):
     engine.close()
 
 
+def test_what_waits_is_told_in_the_order_of_its_decisions(tmp_path, gate):
+    """A quiet burst waits for a loud one; the verifier has the look at what that proposes before the last of those at
+    what waits.
+    """
+    detection = {"threshold": 0.3, "off_threshold": 0.2, "refractory_s": 0.6}
+    verify = {"model": "second", "threshold": 0.9, "window_ms": 1000}
+    first = write_level_model(tmp_path, name="first", gain=2.0, detection=detection, verify=verify)
+    second = write_level_model(tmp_path, name="second", **SECOND["raw"])
+    samples = np.zeros(2 * RATE_HZ, np.int16)
+    samples[8000:10400], samples[16000:20000] = 6000, 28000
+    engine = Engine([loaded(first)], [opened(second, lambda patches: gate.wait() and None)])
+    stream = engine.open_stream("s", RATE_HZ, live=True)
+    for part in np.split(samples, 100):
+        stream.push(part, 0.0)
+        assert not told(engine.tick(0.0))
+    gate.set()
+    events = told(finish(engine))
+    assert [round(one[2], 3) for one in events] == [1.05, 1.12]
+    engine.close()
+
+
 def test_a_reload_takes_another_threshold_and_another_verifier(pair, tmp_path):
     samples = audio(2)
     engine = engine_of(*pair)

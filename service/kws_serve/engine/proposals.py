@@ -40,7 +40,7 @@ from kws_serve.engine.stream import Stream
 from kws_serve.engine.verifier import Look, Verifier
 from kws_serve.manifest.consistency import check_verifier
 from kws_serve.manifest.spec import ModelSpec, VerifySpec
-from kws_serve.messages import Detection, Float32Array
+from kws_serve.messages import Detection, Float32Array, Int64Array
 
 _log = logging.getLogger(__name__)
 
@@ -72,12 +72,13 @@ class Counts:
 
 @dataclass(slots=True, eq=False)
 class _Asked:
-    """One look that is under way."""
+    """One look that is under way, or will be."""
 
     ends_16k: list[int]
     samples: list[int]  # where they end, at the source's rate
     arrived_s: list[float | None]
-    at_s: float  # when it was asked for
+    look: Look | None = None
+    at_s: float = 0.0  # when it was asked for
 
 
 @dataclass(slots=True, eq=False)
@@ -107,6 +108,14 @@ class Proposal:
 
     def __post_init__(self) -> None:
         self.proposed_s = self.detection.decided_s
+
+    def may_be_before(self, other: Proposal, decided_s: float) -> bool:
+        """Whether an answer that is under way may tell this one before `other` of the same model: in the order of time
+        a log knows after a crash what it was told.
+        """
+        if not self.asked or self is other or self.stream is not other.stream or self.model.name != other.model.name:
+            return False
+        return max(self.proposed_s, self.asked[0].samples[0] / self.stream.rate_hz) <= decided_s
 
 
 class Proposals:
@@ -242,10 +251,20 @@ class Proposals:
         proposal.done = upto_16k >= proposal.until_16k
         if not len(ends_16k):
             return
+        for some in (ends_16k[ends_16k <= proposal.decided_16k], ends_16k[ends_16k > proposal.decided_16k]):
+            if len(some):
+                self._ask(proposal, verifier, some, ring, now_s)
+
+    def _ask(
+        self, proposal: Proposal, verifier: Verifier, ends_16k: Int64Array, ring: SampleRing, now_s: float
+    ) -> None:
+        """Keep what the patches rest on that end at `ends_16k` (m,). The verifier gets it once it has answered what
+        came before, and needs not where it agreed: a clear one costs the patches up to the deciding one, no more.
+        """
+        stream = proposal.stream
         samples = [stream.sample_at(int(end)) for end in ends_16k]
         arrived_s = [stream.arrived_s(sample) if stream.live else None for sample in samples]
-        asked = _Asked(ends_16k.tolist(), samples, arrived_s, now_s)
-        proposal.asked.append(asked)
+        asked = _Asked(ends_16k.tolist(), samples, arrived_s)
 
         def answer(scores: Float32Array | None) -> None:
             self._answers.append((proposal, asked, scores))
@@ -253,12 +272,22 @@ class Proposals:
             self.on_answer(stream.slot)
 
         try:
-            found = past.samples(ring, stream.slot, ends_16k)
+            found = verifier.past.samples(ring, stream.slot, ends_16k)
+            asked.look = Look(found, ends_16k, proposal.detection.label, answer)
         except ValueError:  # no longer kept: a fault of ours
             _log.exception("stream %s: what is to be looked at again is gone", stream.name)
-            answer(None)
-            return
-        verifier.ask(Look(found, ends_16k, proposal.detection.label, answer))
+        proposal.asked.append(asked)
+        if len(proposal.asked) == 1:
+            self._submit(proposal, now_s)
+
+    def _submit(self, proposal: Proposal, now_s: float) -> None:
+        """Have the verifier look at the next part of what is kept for it."""
+        asked, verifier = proposal.asked[0], proposal.verifier
+        asked.at_s = now_s
+        if asked.look is None or verifier is None:
+            self._agreed(proposal, verified=False)
+        else:
+            verifier.ask(asked.look)
 
     def decided(self, now_s: float) -> list[Proposal]:
         """Those that were decided since the last call, in the order of time; `detection` as it is to be told."""
@@ -268,6 +297,8 @@ class Proposals:
             if asked in proposal.asked:
                 proposal.asked.remove(asked)
                 self._take(proposal, asked, scores)
+                if proposal.asked:
+                    self._submit(proposal, now_s)
         for proposal in self._waiting:
             longest_s = BEHIND_S if proposal.stream.live else HANGS_S
             if proposal.asked and now_s - proposal.asked[0].at_s > longest_s:
@@ -328,6 +359,8 @@ class Proposals:
         if armed_s is None or proposal.verdict is State.WAITS:
             return
         d, stream = proposal.detection, proposal.stream
+        if any(other.may_be_before(proposal, max(armed_s, d.decided_s)) for other in self._waiting):
+            return
         if armed_s > d.decided_s:
             arrived_s = stream.arrived_s(round(armed_s * stream.rate_hz)) if stream.live else None
             d = proposal.detection = replace(d, decided_s=armed_s, arrived_s=arrived_s)

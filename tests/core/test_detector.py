@@ -165,3 +165,49 @@ def test_a_segment_that_breaks_off_tells_what_was_held():
         ("end", "yes", HOP, 1),
     ]
     assert detector.reset(0, 0) == []
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.lists(score_rows, min_size=3, max_size=3), specs, specs, specs, st.lists(st.integers(1, 9), max_size=6))
+def test_a_stream_with_settings_of_its_own_and_its_neighbours_do_not_touch_each_other(streams, all_, one, later, cuts):
+    n = min(len(rows) for rows in streams)
+    scores = np.array([rows[:n] for rows in streams], np.float32) / 8
+    together = make(all_)
+    together.configure({"yes": one, "no": one}, slot=1)
+    together.configure({"yes": later, "no": later}, slot=2)
+    firings: list[Firing] = []
+    at = 0
+    for size in [*cuts, n]:
+        part = scores[:, at : at + size]
+        if not part.shape[1]:
+            break
+        at += part.shape[1]
+        firings += together.update(np.arange(3), part, np.full(3, PATCH + (at - 1) * HOP))
+    for row, spec in enumerate((all_, one, later)):
+        alone = run(make(spec), scores[row], cuts)
+        mine = [(f.label, f.score, f.start_16k, f.decided_16k) for f in firings if f.row == row]
+        assert mine == [(f.label, f.score, f.start_16k, f.decided_16k) for f in alone]  # to the bit
+
+
+def test_settings_for_all_take_those_of_one_stream_back_and_new_streams_get_them():
+    loud, quiet = (DetectionSpec(threshold=x, off_threshold=0.1, smoothing_ms=0, k=1, n=1) for x in (0.9, 0.5))
+    detector = make(loud)
+    detector.configure({"yes": quiet}, slot=3)
+    detector.ensure(9)
+    scores, decided = np.tile(np.array([0, 0.6, 0], np.float32), (9, 1, 1)), np.full(9, PATCH)
+    assert [f.row for f in detector.update(np.arange(9), scores, decided)] == [3]
+    detector.reset(3, PATCH)
+    detector.configure({"yes": loud})
+    assert detector.update(np.arange(9), scores, decided + HOP) == []
+
+
+def test_the_widths_of_others_do_not_change_a_streams_bits():
+    rng = np.random.default_rng(7)
+    scores = rng.random((1, 400, 3)).astype(np.float32) ** 0.2
+    spec = DetectionSpec(threshold=0.8, off_threshold=0.79, smoothing_ms=60, k=1, n=1, refractory_s=0)
+    alone, company = make(spec), make(spec)
+    company.configure({"yes": DetectionSpec(smoothing_ms=1000, k=3, n=30)}, slot=1)
+    at = np.array([PATCH + 399 * HOP])
+    mine = [(f.label, f.score, f.decided_16k) for f in alone.update(np.array([0]), scores, at)]
+    assert len(mine) > 20
+    assert mine == [(f.label, f.score, f.decided_16k) for f in company.update(np.array([0]), scores, at)]

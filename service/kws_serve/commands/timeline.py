@@ -33,7 +33,7 @@ class Timeline:
         self.seconds = max(seconds, 1e-3)
         self.detections: list[Detection] = []
         self._tracks = {name: _Track(spec, self.seconds) for name, spec in engine.models.items()}
-        self._settings = {name: engine.detection_settings(name) for name in engine.models}
+        self._settings = {name: engine.detection_settings(name, stream) for name in engine.models}
         self._engine = engine
         self._viewers = [Viewer(stream, name, track.take) for name, track in self._tracks.items()]
         for viewer in self._viewers:

@@ -48,8 +48,16 @@ class Rule:
         return power > word * self.factor and speech >= self.speech
 
 
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """What one stream's settings say."""
+
+    by_class: dict[int, Rule]  # of the labels that must stand alone
+    hops: int  # how far back they look
+
+
 class Surroundings:
-    """Rings over all streams, newest last: (n_streams, hops), and the rules of the labels that must stand alone."""
+    """Rings over all streams, newest last: (n_streams, hops), and each one's rules for labels that must stand alone."""
 
     def __init__(self, labels: Sequence[str], settings: Mapping[str, DetectionSpec], patch_hop_ms: float) -> None:
         """Labels without settings never fire; the first of these with "silence" in its name tells that nobody talks.
@@ -60,19 +68,40 @@ class Surroundings:
         self._silence = next((i for i, x in enumerate(labels) if "silence" in x and x not in settings), None)
         self.guard, self._loudest = round(GUARD_MS / patch_hop_ms), max(1, round(LOUDEST_MS / patch_hop_ms))
         self._power = self._speech = np.zeros((0, 0), np.float32)
-        self.rules: dict[int, Rule] = {}
+        self._new = Rules({}, 0)
+        self._of: list[Rules] = []
 
-    def configure(self, settings: Mapping[str, DetectionSpec]) -> None:
-        """Take new settings; history is kept as far as they reach."""
-        self.rules = {
+    @property
+    def listens(self) -> bool:
+        """Whether any label of any stream must stand alone."""
+        return self._power.shape[1] > 0
+
+    def configure(self, settings: Mapping[str, DetectionSpec], slot: int | None = None) -> dict[int, Rule]:
+        """Take new settings, for stream `slot` or, with None, for all and those to come; history is kept as far as they
+        reach. The rules that they make.
+        """
+        new = self._rules(settings)
+        if slot is None:
+            self._new, self._of = new, [new] * len(self._of)
+        else:
+            self._of[slot] = new
+        hops = max(rules.hops for rules in (self._new, *self._of))
+        self._power, self._speech = (keep_last(ring, hops) for ring in (self._power, self._speech))
+        return new.by_class
+
+    def inherit(self, slot: int) -> None:
+        """Stream `slot` has the settings for all."""
+        self._of[slot] = self._new
+
+    def _rules(self, settings: Mapping[str, DetectionSpec]) -> Rules:
+        rules = {
             self.labels.index(label): self._rule(spec.isolation, spec.onset_offset_ms)
             for label, spec in settings.items()
             if spec.isolation is not None and spec.isolation.before_ms + spec.isolation.after_ms > 0
         }
         n = max((spec.n for spec in settings.values()), default=1)
-        reach = max((r.onset + r.before for r in self.rules.values()), default=0)
-        hops = max(n + reach + self.guard, *(r.after for r in self.rules.values())) if self.rules else 0
-        self._power, self._speech = (keep_last(ring, hops) for ring in (self._power, self._speech))
+        reach = max((r.onset + r.before for r in rules.values()), default=0)
+        return Rules(rules, max(n + reach + self.guard, *(r.after for r in rules.values())) if rules else 0)
 
     def _rule(self, spec: IsolationSpec, onset_offset_ms: float) -> Rule:
         before, after, onset = (x / self.patch_hop_ms for x in (spec.before_ms, spec.after_ms, onset_offset_ms))
@@ -81,6 +110,7 @@ class Surroundings:
     def ensure(self, n_streams: int) -> None:
         """Make room for slots 0..n_streams-1."""
         self._power, self._speech = grown(self._power, n_streams), grown(self._speech, n_streams)
+        self._of += [self._new] * (n_streams - len(self._of))
 
     def reset(self, slot: int) -> None:
         """Forget stream `slot`: digital silence was before it."""
@@ -95,7 +125,7 @@ class Surroundings:
         speech = np.concatenate([self._speech[slots], speech], axis=1)
         hops = self._power.shape[1]
         self._power[slots], self._speech[slots] = power[:, power.shape[1] - hops :], speech[:, speech.shape[1] - hops :]
-        return Around(self, power, speech)
+        return Around(self, [self._of[slot].by_class for slot in slots.tolist()], power, speech)
 
     def loudest(self, power: Float32Array) -> float:
         """The highest mean of a stretch of LOUDEST_MS of a word's patch hops (t,)."""
@@ -108,17 +138,20 @@ class Around:
     """The history of one call's streams: (k, hops + p), patch j of the call is column hops + j."""
 
     rings: Surroundings
+    rules: list[dict[int, Rule]]  # of each row
     power: Float32Array
     speech: Float32Array
 
-    def before(self, row: int, c: int, back: int, age: int) -> Judgement:
+    def before(self, row: int, c: int, back: int, age: int) -> Judgement | None:
         """Of label `c`, whose first patch above its threshold lies `age` patches before the deciding one, which lies
-        `back` patches before the last.
+        `back` patches before the last; None where it need not stand alone.
         """
         # Columns, D the deciding patch; `last`, `onset` and `end` are the first columns behind a part:
         #   [ before ]last[ guard ]onset[ word ... D ]end ... `back` more
         #                          onset = end - age - rule.onset
-        rule = self.rings.rules[c]
+        rule = self.rules[row].get(c)
+        if rule is None:
+            return None
         end = self.power.shape[1] - back
         onset = max(0, end - age - rule.onset)
         word = self.rings.loudest(self.power[row, min(onset, end - 1) : end])  # at least D's own patch hop
@@ -130,7 +163,9 @@ class Around:
 
     def talk_after(self, row: int, c: int, back: int, word: float) -> bool:
         """Whether somebody talked in the `after` patch hops up to the one that lies `back` before the last."""
-        rule = self.rings.rules[c]
+        rule = self.rules[row].get(c)
+        if rule is None:  # no more, since its settings have changed
+            return False
         end = self.power.shape[1] - back
         span = slice(max(0, end - rule.after), end)
         return rule.is_talk(_mean(self.power[row, span]), _mean(self.speech[row, span]), word)

@@ -61,7 +61,7 @@ class Dressing:
                 back = (int(decided_16k[firing.row]) - firing.decided_16k) // model.detector.patch_hop_16k
                 patches = model.scorer.patches if outcome.patches is None else outcome.patches
                 patch = patches[firing.row, p - 1 - back]
-                settings = self._models.settings(model.name)[firing.label]
+                settings = self._models.settings(model.name, stream.name)[firing.label]
                 evidence = self._evidence.begin(
                     model, stream.slot, back, patch, detection, settings, firing.surroundings
                 )
@@ -187,7 +187,7 @@ class Dressing:
         patch_samples = model.detector.patch_16k * stream.rate_hz // ENGINE_RATE_HZ
         if first and resumed.has_heard(round(d.decided_s * stream.rate_hz), patch_samples):
             return True
-        settings = self._models.settings(model.name).get(d.label)  # a reload may have taken the label away
+        settings = self._models.settings(model.name, stream.name).get(d.label)  # a reload may have taken the label away
         refractory_s = settings.refractory_s if settings else 0.0
         return resumed.has_told(model.name, d.label, d.phase, d.decided_s, refractory_s)
 

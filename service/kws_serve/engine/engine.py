@@ -45,10 +45,10 @@ class Engine:
         self.on_input: Callable[[], None] = lambda: None
         self.load = Load()
         self.evidence = EvidenceBook()
-        self._models = Models(models)
+        self._slots = Slots(self.load)
+        self._models = Models(models, self._slots.everyone)
         self.models = self._models.specs  # by name; a reload changes it in place
         self.lanes = self._models.lanes
-        self._slots = Slots(self.load)
         self.streams = self._slots.by_name  # the open ones
         self.viewers = Viewers(self.streams.get)
         self._accounts = Accounts(self._slots)
@@ -173,23 +173,34 @@ class Engine:
         """Every model on every backend, as it runs now."""
         return self._models.loaded
 
-    def detection_settings(self, model: str) -> dict[str, DetectionSpec]:
+    # Settings are those of a stream, by its name, whether it is open or not; or, without one, those for all.
+
+    def detection_settings(self, model: str, stream: str | None = None) -> dict[str, DetectionSpec]:
         """The settings in force, per label that may fire."""
-        return self._models.settings(model)
+        return self._models.settings(model, stream)
 
-    def detection_overrides(self, model: str) -> JsonObject:
-        """What PATCH has changed: label or "*" -> settings."""
-        return self._models.overrides(model)
+    def detection_overrides(self, model: str, stream: str | None = None) -> JsonObject:
+        """What was changed: label or "*" -> settings."""
+        return self._models.overrides(model, stream)
 
-    def patch_detection(self, model: str, merge_patch: object) -> JsonObject:
-        """Apply an RFC 7396 merge patch to a model's `detection`: the result, label -> settings in force ("*" too where
-        it was patched). Raises ValueError (what, found, wanted), and then nothing has changed.
+    def stream_overrides(self, model: str) -> dict[str, JsonObject]:
+        """What was changed for single streams, by their names."""
+        return self._models.of_streams(model)
+
+    def show_detection(self, model: str, stream: str | None = None) -> JsonObject:
+        """The settings in force, as JSON: label -> settings, and "*" where it was changed for just these."""
+        return self._models.shown(model, stream)
+
+    def patch_detection(self, model: str, merge_patch: object, stream: str | None = None) -> JsonObject:
+        """Apply an RFC 7396 merge patch to a model's `detection`: the result, as `show_detection` has it. Raises
+        ValueError (what, found, wanted), and then nothing has changed.
         """
-        return self._models.patch(model, merge_patch)
+        self._models.patch(model, merge_patch, stream)
+        return self._models.shown(model, stream)
 
-    def restore_detection(self, model: str, overrides: JsonObject) -> None:
+    def restore_detection(self, model: str, overrides: JsonObject, stream: str | None = None) -> None:
         """Take detector settings of an earlier run; those that no longer fit are said and left out."""
-        self._models.restore(model, overrides)
+        self._models.restore(model, overrides, stream)
 
     def swap(self, group: list[LoadedModel]) -> Future[None]:
         """Put a newly loaded model (on each backend) in the place of the one of its name, before the next tick.

@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 import math
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import asdict
 from functools import partial
@@ -31,7 +31,9 @@ _log = logging.getLogger(__name__)
 class Models:
     """Lanes of models. `loaded[i]` of one name on a second backend runs beside the first, compared."""
 
-    def __init__(self, loaded: Sequence[LoadedModel]) -> None:
+    def __init__(self, loaded: Sequence[LoadedModel], streams: Callable[[], list[Stream]]) -> None:
+        """`streams`: those that have a slot."""
+        self._streams = streams
         self.loaded = tuple(loaded)
         groups: dict[str, list[LoadedModel]] = {}
         for model in loaded:
@@ -49,7 +51,7 @@ class Models:
             lanes.setdefault((spec.front_end, spec.n_frames, spec.patch_hop_ms), []).append(group)
         self.lanes = [Lane(group, self.settings, self.arming) for group in lanes.values()]
         self._lock = threading.Lock()
-        self._patched: set[str] = set()
+        self._patched: set[tuple[str, str | None]] = set()  # (model, stream or None: all)
         self._swaps: list[tuple[list[LoadedModel], Future[None]]] = []
 
     def each(self) -> Iterator[LaneModel]:
@@ -66,33 +68,39 @@ class Models:
         grid = meet_16k * rate_hz // ENGINE_RATE_HZ
         return grid if grid <= 2 * rate_hz else 1
 
-    def settings(self, model: str) -> dict[str, DetectionSpec]:
-        """The settings in force, per label that may fire."""
-        return self._live[model].effective()
+    def settings(self, model: str, stream: str | None = None) -> dict[str, DetectionSpec]:
+        """The settings in force on `stream`, or where a stream has none of its own; per label that may fire."""
+        return self._live[model].effective(stream)
 
-    def overrides(self, model: str) -> JsonObject:
-        """What PATCH has changed: label or "*" -> settings."""
-        return self._live[model].overrides
-
-    def patch(self, model: str, merge_patch: object) -> JsonObject:
-        """Apply an RFC 7396 merge patch to a model's `detection`; acts from the next tick.
-
-        Returns the result: label -> settings in force ("*" too where it was patched). Raises ValueError (what,
-        found, wanted), and then nothing has changed.
-        """
+    def overrides(self, model: str, stream: str | None = None) -> JsonObject:
+        """What was changed for `stream`, or for all: label or "*" -> settings."""
         settings = self._live[model]
+        return settings.overrides if stream is None else settings.of_streams.get(stream, {})
+
+    def of_streams(self, model: str) -> dict[str, JsonObject]:
+        """What was changed for single streams."""
+        return self._live[model].of_streams
+
+    def patch(self, model: str, merge_patch: object, stream: str | None = None) -> None:
+        """Apply an RFC 7396 merge patch to a model's `detection`, of `stream` or for all; acts from the next tick.
+
+        Raises ValueError (what, found, wanted), and then nothing has changed.
+        """
         with self._lock:
-            settings.patch(merge_patch)
-            self._patched.add(model)
-        result: JsonObject = {label: asdict(spec) for label, spec in settings.effective().items()}
-        star = settings.overrides.get("*")
+            self._live[model].patch(merge_patch, stream)
+            self._patched.add((model, stream))
+
+    def shown(self, model: str, stream: str | None = None) -> JsonObject:
+        """The settings in force, as JSON: label -> settings, and "*" where it was changed for just these."""
+        result: JsonObject = {label: asdict(spec) for label, spec in self.settings(model, stream).items()}
+        star = self.overrides(model, stream).get("*")
         return {"*": dict(star), **result} if star else result
 
-    def restore(self, model: str, overrides: JsonObject) -> None:
+    def restore(self, model: str, overrides: JsonObject, stream: str | None = None) -> None:
         """Take detector settings of an earlier run; those that no longer fit are said and left out."""
         with self._lock:
-            faults = self._live[model].restore(overrides)
-            self._patched.add(model)
+            faults = self._live[model].restore(overrides, stream)
+            self._patched.add((model, stream))
         _tell(model, faults)
 
     def _check_arming(self, changed: str, effective: Mapping[str, DetectionSpec]) -> None:
@@ -111,11 +119,30 @@ class Models:
         if not self._patched:
             return
         with self._lock:
-            names, self._patched = self._patched, set()
+            patched, self._patched = self._patched, set()
             self._arm()
         for model in self.each():
-            if model.name in names:
-                model.detector.configure(self.settings(model.name))
+            if (model.name, None) in patched:
+                self._configure(model)
+                continue
+            for stream in self._streams():
+                if (model.name, stream.name) in patched and stream.slot < len(model.enabled):
+                    model.detector.configure(self.settings(model.name, stream.name), stream.slot)
+
+    def join(self, stream: Stream) -> None:
+        """A stream begins, in a slot that may have been another's."""
+        for model in self.each():
+            model.enabled[stream.slot] = model.name in stream.models
+            model.detector.inherit(stream.slot)
+            if self.overrides(model.name, stream.name):
+                model.detector.configure(self.settings(model.name, stream.name), stream.slot)
+
+    def _configure(self, model: LaneModel) -> None:
+        """Hand its detector the settings for all, and those of streams that have their own."""
+        model.detector.configure(self.settings(model.name))
+        for stream in self._streams() if self.of_streams(model.name) else ():
+            if stream.slot < len(model.enabled) and self.overrides(model.name, stream.name):
+                model.detector.configure(self.settings(model.name, stream.name), stream.slot)
 
     def swap(self, group: list[LoadedModel]) -> Future[None]:
         """Put a newly loaded model (on each backend) in the place of the one of its name, before the next tick.
@@ -169,7 +196,9 @@ class Models:
         self._note(group)
         name = group[0].spec.name
         (lane,) = [lane for lane in self.lanes if lane.model(name)]
-        return lane.swap(group, self.settings(name))
+        old, new = lane.swap(group, self.settings(name))
+        self._configure(new)
+        return old, new
 
     def note_roll_backs(self, lane: Lane) -> None:
         """Models on trial that failed: the ones before are back."""
@@ -178,18 +207,20 @@ class Models:
             old = lane.model(model.name)
             assert old is not None
             self._note(old.group)
-            old.detector.configure(self.settings(old.name))
+            self._configure(old)
             old.error = f"reloaded, but {model.error}; rolled back"
             model.close()
 
     def _note(self, group: list[LoadedModel]) -> None:
         """What the engine tells of a model, changed; settings that were patched go on where they still fit."""
         spec = group[0].spec
-        settings = LiveSettings(spec)
+        settings, before = LiveSettings(spec), self._live[spec.name]
         settings.check = partial(self._check_arming, spec.name)
         with self._lock:
             self.specs[spec.name] = spec
-        _tell(spec.name, settings.restore(self._live[spec.name].overrides))
+        _tell(spec.name, settings.restore(before.overrides))
+        for stream, own in before.of_streams.items():
+            _tell(spec.name, settings.restore(own, stream))
         with self._lock:
             self._live[spec.name] = settings
             self._arm()

@@ -159,8 +159,7 @@ class Tick:
                 lane.ensure(len(self.ring.written))
         for stream in joining:
             self._dressing.join(stream)
-            for model in self._models.each():
-                model.enabled[stream.slot] = model.name in stream.models
+            self._models.join(stream)
 
     def _take(self, stream: Stream, now_s: float, events: list[Event]) -> None:
         """Move what waits into the ring, a bounded part at a time; a gap resets the stages."""

@@ -21,6 +21,7 @@ export class LiveView {
   #levelAt = 0;
   #marks = [];
   #models = new Map();
+  #own = new Map(); // stream -> model -> label -> settings, of those that have settings of their own
   #newest = null; // the newest message's end_s
   #scores = null; // of the last patch
   #shown = null; // the model whose rows and chart are built, as text
@@ -45,6 +46,8 @@ export class LiveView {
 
   /** The streams to choose from; the first is looked at where none is. */
   showStreams(streams) {
+    this.#own = new Map(streams.map((s) => [s.name, s.detection]));
+    this.#build();
     const names = streams.map((s) => s.name);
     if (this.stream && !names.includes(this.stream)) names.push(this.stream);
     const kinds = new Map(streams.map((s) => [s.name, s.kind === "demo" ? "demo audio, synthetic" : s.kind]));
@@ -153,19 +156,25 @@ export class LiveView {
     this.#level = 0;
   }
 
+  /** What makes a label fire on this stream. */
+  #settings(model) {
+    return this.#own.get(this.stream)?.[model.name] ?? model.detection;
+  }
+
   /** The rows of labels and the chart, anew where the model or its settings have changed. */
   #build(always = false) {
     const model = this.#models.get(this.model);
-    const text = JSON.stringify([model?.name, model?.digest, model?.labels, model?.detection]);
+    const settings = model && this.#settings(model);
+    const text = JSON.stringify([model?.name, model?.digest, model?.labels, settings]);
     if (!model || (text === this.#shown && !always)) return;
     this.#shown = text;
     if (this.#values.length !== model.labels.length) this.#forget();
     setText(byId("words-title"), model.task === "event" ? "Sounds it knows" : "Words it knows");
     setText(byId("features-title"), `${FEATURES[model.front_end.kind]} as ${model.name} hears them`);
-    byId("scores").replaceChildren(...model.labels.map((label) => this.#row(model, label)));
+    byId("scores").replaceChildren(...model.labels.map((label) => this.#row(model, label, settings[label])));
     const dark = getComputedStyle(byId("score-chart")).color;
     const curves = model.labels.map((label) => {
-      const threshold = model.detection[label]?.threshold;
+      const threshold = settings[label]?.threshold;
       return threshold === undefined
         ? { label, colour: dark, width: 0.5 }
         : { label, colour: colourOf(label), threshold, width: 2 };
@@ -175,8 +184,8 @@ export class LiveView {
     this.#drawn = 0;
   }
 
-  #row(model, label) {
-    const settings = model.detection[label]; // a rest label has none
+  /** `settings`: the label's; a rest label has none. */
+  #row(model, label, settings) {
     const name = element("span", "label", icon(label, settings ? undefined : "·"), label);
     const track = element("div", "track", element("div", "bar"));
     const row = element("li", settings ? colourClass(label) : "rest", name, track, element("span", "value", "–"));
@@ -198,11 +207,12 @@ export class LiveView {
     this.#drawLevel(now);
     const model = this.#models.get(this.model);
     if (!model || !this.#chart) return;
+    const settings = this.#settings(model);
     byId("scores").childNodes.forEach((row, i) => {
       const value = this.#scores?.[i] ?? 0;
       row.querySelector(".bar").style.transform = `scaleX(${value})`;
       setText(row.querySelector(".value"), this.#scores ? value.toFixed(2) : "–");
-      row.classList.toggle("above", value >= (model.detection[model.labels[i]]?.threshold ?? 2));
+      row.classList.toggle("above", value >= (settings[model.labels[i]]?.threshold ?? 2));
     });
     const live_s = now / 1000 + this.#lead_s;
     const now_s = this.#newest === null ? SPAN_S : Math.min(live_s, this.#newest + 0.5);

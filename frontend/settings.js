@@ -37,6 +37,8 @@ export class Settings {
   show(models, mayChange) {
     byId("read-only").hidden = mayChange;
     keyed(byId("settings-models"), models.map((m) => m.name), (i) => this.#model(models[i]), (node, i) => {
+      const own = Object.entries(models[i].stream_overrides).map(([name, of]) => `${name} (${Object.keys(of).join(", ")})`);
+      setText(node.querySelector(".settings-own"), own.length ? `With settings of their own: ${own.join(", ")}` : "");
       const labels = Object.keys(models[i].detection);
       keyed(node.querySelector(".settings-labels"), labels, (k) => this.#label(models[i].name, labels[k]), (row, k) => {
         this.#refresh(row, models[i], labels[k], mayChange);
@@ -47,6 +49,7 @@ export class Settings {
   #model(model) {
     return element("section", "panel",
       element("h3", "", `${model.name} `, element("small", "", `${model.version}, ${model.task === "event" ? "sounds" : "words"}`)),
+      element("p", "settings-own"),
       element("div", "settings-labels"));
   }
 

@@ -22,6 +22,7 @@ from kws_serve.config import (
     parse_threshold,
     variable_name,
 )
+from kws_serve.config.checks import Target
 
 EXAMPLES: dict[str, tuple[str, str, Any]] = {
     "source": ("none", '["none"]', ("none",)),
@@ -146,7 +147,7 @@ def test_names_given_twice_count_once() -> None:
     ('allow_host = ["http://ears.lan"]', "allow_host in .*: .*wanted a host's name or address without scheme"),
     ('allow_host = ["ears.lan:8000"]', "without scheme and port"),
     ('allow_host = ["*"]', "allow_host in .*: found '\\*', wanted a host's name"),
-    ('threshold = ["yes"]', "wanted \\[MODEL/\\]LABEL=X"),
+    ('threshold = ["yes"]', "wanted \\[STREAM:\\]\\[MODEL/\\]LABEL=X"),
     ("[source]\na = 1", "source in .*: .*wanted a list of texts"),
     ("model-dir = 1", "unknown key 'model-dir'; did you mean model_dir"),
     ("colour = 1", "unknown key 'colour'; wanted some of source, model"),
@@ -176,12 +177,30 @@ def test_unknown_variables_are_refused_where_misspelt_and_told_where_foreign(mon
 @given(st.text(max_size=30))
 def test_a_threshold_is_a_label_and_a_score_or_refused(text: str) -> None:
     try:
-        model, label, x = parse_threshold(text)
+        target, x = parse_threshold(text)
     except ValueError:
         return
-    assert label and model != "" and 0.0 <= x <= 1.0
+    assert target.label and target.model != "" and target.stream != "" and 0.0 <= x <= 1.0
 
 
-def test_a_threshold_may_name_its_model() -> None:
-    assert parse_threshold("resnetse/gunshot=0.9") == ("resnetse", "gunshot", 0.9)
-    assert parse_threshold("*=1") == (None, "*", 1.0)
+@pytest.mark.parametrize(
+    ("text", "stream", "model", "label"),
+    [
+        ("resnetse/gunshot=0.9", None, "resnetse", "gunshot"),
+        ("*=0.9", None, None, "*"),
+        ("desk:yes=0.9", "desk", None, "yes"),
+        ("front-door:resnetse/gunshot=0.9", "front-door", "resnetse", "gunshot"),
+        ("mine/dog: bark=0.9", None, "mine", "dog: bark"),
+        ("Dog: bark=0.9", None, None, "Dog: bark"),  # no stream is called so
+    ],
+)
+def test_a_threshold_may_name_its_stream_and_model(
+    text: str, stream: str | None, model: str | None, label: str
+) -> None:
+    assert parse_threshold(text) == (Target(stream, model, label), 0.9)
+
+
+@pytest.mark.parametrize("text", ["desk:=0.5", "desk:/yes=0.5", ":yes", "desk:yes", "desk:yes=2", "=0.5"])
+def test_a_threshold_for_nothing_is_refused(text: str) -> None:
+    with pytest.raises(ValueError, match="X from 0 to 1"):
+        parse_threshold(text)

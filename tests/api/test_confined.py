@@ -137,6 +137,8 @@ async def all_that_is_told(server: LiveServer, token: str, admin: str, busy: boo
         if busy:
             await asyncio.gather(*(play(server, other, name, 8.0) for name in "bcdef"))  # more than 100 detections
             httpx.post(f"{server.http}/v1/models/level/reload", headers=other)
+            own = f"{server.http}/v1/streams/b/models/level/detection"
+            httpx.patch(own, headers=other, json={"*": {"smoothing_ms": 300}}).raise_for_status()
         mine = [m for m in found if m["type"] == "detection"]
         a.ids = {m["id"]: f"own {i}" for i, m in enumerate(mine)}
         assert len(mine) > 3
@@ -174,7 +176,8 @@ def ask(a: Caller) -> None:
     foreign = next((n for n in range(1, own[-1]) if n not in a.ids), NOBODYS)
     for method, path in routes(a.server, a.headers):
         for what, id_ in (("own", own[0]), ("last", own[-1]), ("foreign", foreign)):
-            answer = a.get(path.replace("{name}", "level").replace("{id}", f"{id_}"), method)
+            filled = path.replace("{name}", "level").replace("{model}", "level").replace("{id}", f"{id_}")
+            answer = a.get(filled.replace("{stream}", {"own": "a", "last": "a", "foreign": "b"}[what]), method)
             a.note(f"{method} {path} {what}", answer, f"no id {id_} ")
     for name, query in {
         "two": "limit=2", "after own": f"after={own[1]}", "before own": f"before={own[2]}", "before all": "before=1",

@@ -60,7 +60,8 @@ def test_s4_every_route_for_every_role(guarded):
     all_routes = routes(server, bearer(tokens, "admin"))
     assert len(all_routes) >= 14
     for method, path in all_routes:
-        target = path.replace("{name}", "none").replace("{id}", "999999")
+        target = path.replace("{name}", "none").replace("{id}", "999999").replace("{model}", "none")
+        target = target.replace("{stream}", "a")
         for role in ROLES:
             status = httpx.request(method, f"{server.http}{target}", headers=bearer(tokens, role), json={}).status_code
             needed = NEEDED.get(path, "listen") if method == "get" else "admin"

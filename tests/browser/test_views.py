@@ -228,6 +228,12 @@ def test_a_threshold_moved_in_one_tab_acts_and_shows_in_another(pages, level_mod
         assert all(now[key] == value for key, value in wanted.items())
         one.click(".setting .reset")
         one.wait_for_function(f"() => document.querySelector('{slider}').value === '0.5'")
+        (stream,) = server.engine.streams
+        path = f"{server.http}/v1/streams/{stream}/models/level/detection"
+        httpx.patch(path, json={"loud": {"threshold": 0.25}}).raise_for_status()  # of this stream only
+        two.wait_for_function("() => document.querySelector('#scores .mark').style.left === '25%'")
+        one.wait_for_function(f"() => document.querySelector('.settings-own').innerText.includes('{stream} (loud)')")
+        assert one.input_value(slider) == "0.5"
         speaker.stop()
     assert pages.faults == []
 

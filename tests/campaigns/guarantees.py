@@ -308,6 +308,16 @@ DELIVERY = (
         ("tests/engine/test_engine.py::test_the_end_of_a_sound_is_at_its_own_time",
          f"{_LOG}::test_ends_of_older_logs_are_at_their_own_time"),
         "a sound of 6 s, 5 rows of an old log", "5.6 s apart; 0.02 s before"),
+    Row("settings of a stream", "A stream's own detector settings act on it alone, and are kept by its name",
+        "`core/detector_rules.py`, `engine/live_settings.py`, `api/routes/models.py`",
+        ("tests/core/test_detector.py::"
+         "test_a_stream_with_settings_of_its_own_and_its_neighbours_do_not_touch_each_other",
+         *(f"tests/engine/test_stream_settings.py::test_{name}" for name in (
+             "they_act_live_on_this_stream_only_and_null_inherits",
+             "a_stream_that_comes_later_has_its_own_and_leaves_them_behind_in_its_slot")),
+         "tests/api/test_stream_settings.py::test_they_are_kept_by_name_through_a_restart",
+         "tests/api/test_stream_settings.py::test_s4_a_token_of_some_streams_sees_its_own_only"),
+        "made-up scores of 3 streams with 3 settings, any cut", "each as it is alone"),
     Row("slow subscriber", "Queue of 1024 messages or 1 MiB, then 4408 with the last id", "`sinks/subscribers.py`",
         ("tests/api/test_streams.py::test_a_slow_subscriber_is_closed_4408_with_its_last_id",), "60,000 detections",
         "closed 4408, the last id right"),

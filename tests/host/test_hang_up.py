@@ -112,6 +112,28 @@ def test_what_was_changed_over_http_stays_where_the_settings_say_the_same(reload
     assert threshold_of(reloaded, TOKENS[0]) == 0.625
 
 
+def test_thresholds_of_one_stream_are_read_again_and_lie_over_those_for_all(reloaded, tmp_path):
+    def thresholds() -> tuple[float, ...]:
+        paths = [f"/v1/streams/{name}/models/level/detection" for name in ("desk", "door")]
+        return tuple(ask(reloaded, TOKENS[0], path).json()["loud"]["threshold"] for path in paths)
+
+    assert thresholds() == (0.5, 0.5)
+    (tmp_path / "kws.toml").write_text(config(tmp_path, threshold='"desk:loud=0.75", "level/loud=0.25"'))
+    assert "2 changed" in reloaded.reload()
+    assert thresholds() == (0.75, 0.25)
+    path = "/v1/streams/desk/models/level/detection"
+    ask(reloaded, TOKENS[0], path, method="PATCH", json={"loud": {"threshold": 0.125}}).raise_for_status()
+    assert "0 changed" in reloaded.reload()
+    assert thresholds() == (0.125, 0.25)  # the last one wins: PATCH now, and what the settings say at the next start
+    reloaded.terminate()
+    reloaded.start()
+    reloaded.until("Ctrl-C")
+    assert thresholds() == (0.75, 0.25)
+    (tmp_path / "kws.toml").write_text(config(tmp_path))
+    assert "2 changed" in reloaded.reload()
+    assert thresholds() == (0.5, 0.5)
+
+
 def test_what_needs_a_restart_is_listed(reloaded, tmp_path):
     more = 'port = 1\nkeep_days = 5\nwatch_token = ["hush-hush-hush"]\nwatch = ["http://127.0.0.1:1"]'
     (tmp_path / "kws.toml").write_text(config(tmp_path, more=more))

@@ -73,6 +73,7 @@ def test_a_damaged_file_is_noticed_salvaged_and_set_aside(tmp_path, damage: Call
     checkpointed(log.store.path)
     publish(log, ROWS + 1, ROWS + 50)
     log.save_overrides("m", {"*": {"k": 2}})
+    log.save_overrides("m", {"*": {"k": 3}}, "desk")
     log_id = log.log_id
     damage(log.store.path)
     caplog.clear()

@@ -19,6 +19,7 @@ from kws_serve.wire import rounded, utc
 def stream_json(engine: Engine, stream: Stream) -> JsonObject:
     """One stream, counts in samples at its own rate."""
     received, processed, dropped, buffered = stream.counts
+    own = [m for m in stream.models if engine.detection_overrides(m, stream.name)]
     top = {model: {"label": label, "score": round(score, 4)} for model, (label, score) in engine.top(stream).items()}
     return {
         "name": stream.name,
@@ -36,6 +37,7 @@ def stream_json(engine: Engine, stream: Stream) -> JsonObject:
         "connected": stream.connected,
         "level": round(stream.level, 4),
         "top": top,
+        "detection": {m: engine.show_detection(m, stream.name) for m in own},
     }
 
 
@@ -46,6 +48,10 @@ OF_ALL_PATCHES = ("on_trial", "disagreements", "failed_patches", "error", "propo
 def models_json(engine: Engine, grant: Grant = EVERYTHING) -> list[JsonObject]:
     """Every loaded model, as far as `grant` may see: what it knows, how it hears, what fires it, what was changed."""
     items = _models_json(engine)
+    for item in items:
+        item["stream_overrides"] = {
+            name: own for name, own in engine.stream_overrides(item["name"]).items() if grant.may_touch(name)
+        }
     if grant.streams is None:
         return items
     return [item | dict.fromkeys(OF_ALL_PATCHES) for item in items]

@@ -9,6 +9,7 @@ from kws_serve.backends import BACKENDS, open_backend
 from kws_serve.backends.contract import DeviceBackend, LoadedModel, devices
 from kws_serve.commands.trial import model_folders, tried
 from kws_serve.config import Settings
+from kws_serve.config.checks import Target
 from kws_serve.engine.engine import Engine
 from kws_serve.manifest.consistency import check_verifier
 from kws_serve.manifest.folder import find_model
@@ -125,14 +126,15 @@ def load_model(name: str, settings: Settings) -> list[LoadedModel]:
     return group
 
 
-Thresholds = Sequence[tuple[str | None, str, float | None]]
-"""(model or None for all, label, threshold; None takes it back)."""
+Thresholds = Sequence[tuple[Target, float | None]]
+"""What each is for, and the threshold; None takes it back."""
 
 
 def apply_thresholds(engine: Engine, thresholds: Thresholds) -> None:
     """The thresholds of the settings. Raises KwsError where no model has the label, and then none acts."""
-    patches: list[tuple[str, str, float | None]] = []
-    for model, label, threshold in thresholds:
+    patches: list[tuple[str, Target, float | None]] = []
+    for target, threshold in thresholds:
+        model, label = target.model, target.label
         names = [
             n for n, spec in engine.models.items() if model in (None, n) and (label == "*" or label in spec.detection)
         ]
@@ -142,6 +144,6 @@ def apply_thresholds(engine: Engine, thresholds: Thresholds) -> None:
             raise KwsError(
                 f"--threshold: found label {label!r}, unknown to {where}; wanted * or one of {', '.join(known)}"
             )
-        patches += [(name, label, threshold) for name in names]
-    for name, label, threshold in patches:
-        engine.patch_detection(name, {label: {"threshold": threshold}})
+        patches += [(name, target, threshold) for name in names]
+    for name, target, threshold in patches:
+        engine.patch_detection(name, {target.label: {"threshold": threshold}}, target.stream)

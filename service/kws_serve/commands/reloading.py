@@ -76,7 +76,6 @@ def changed_thresholds(old: Settings, new: Settings) -> Thresholds:
     """Those that are new or other than before, and those that are gone, taken back. What was changed over HTTP stays
     where the settings say what they said.
     """
-    before = {(model, label): x for model, label, x in old.thresholds}
-    after = {(model, label): x for model, label, x in new.thresholds}
-    gone = [(model, label, None) for model, label in before if (model, label) not in after]
-    return [*gone, *((model, label, x) for (model, label), x in after.items() if before.get((model, label)) != x)]
+    before, after = dict(old.thresholds), dict(new.thresholds)
+    gone = [(target, None) for target in before if target not in after]
+    return [*gone, *((target, x) for target, x in after.items() if before.get(target) != x)]

@@ -137,13 +137,16 @@ class Running:
 def restore_settings(engine: Engine, log: EventLog) -> None:
     """The detector settings that PATCH left in the log; those that no longer fit are said and left out."""
     try:
-        kept = log.overrides()
+        kept, of_streams = log.overrides(), log.stream_overrides()
     except sqlite3.Error as e:
         _log.error("event log: %s: settings changed before are not in force", e)
         return
     for model, overrides in kept.items():
         if model in engine.models:
             engine.restore_detection(model, overrides)
+    for stream, model, overrides in of_streams:
+        if model in engine.models:
+            engine.restore_detection(model, overrides, stream)
 
 
 def _raise_file_limit() -> None:

@@ -6,7 +6,10 @@ import contextlib
 import ipaddress
 import math
 import re
+from dataclasses import dataclass
 from urllib.parse import SplitResult, quote, urlsplit
+
+from kws_serve.messages import check_name
 
 _HOST_NAME = re.compile(r"[a-z0-9]([a-z0-9._-]{0,251}[a-z0-9])?")
 
@@ -53,14 +56,30 @@ def check_host(text: str | None) -> str:
     return name
 
 
-def parse_threshold(text: str) -> tuple[str | None, str, float]:
-    """`[MODEL/]LABEL=X` -> (model, label, x). Raises ValueError with what is wanted."""
+@dataclass(frozen=True, slots=True)
+class Target:
+    """What a threshold is for."""
+
+    stream: str | None  # by its name; None: all
+    model: str | None  # None: each that knows the label
+    label: str  # or "*"
+
+
+def parse_threshold(text: str) -> tuple[Target, float]:
+    """`[STREAM:][MODEL/]LABEL=X` -> (what it is for, x). Raises ValueError with what is wanted.
+
+    A colon behind what is no stream's name is part of a label or model: MODEL/LABEL names any label.
+    """
     where, equals, number = text.rpartition("=")
-    model, slash, label = where.rpartition("/")
+    stream, rest = "", where
+    with contextlib.suppress(ValueError):
+        if ":" in where:
+            stream, rest = check_name("stream", where.partition(":")[0]), where.partition(":")[2]
+    model, slash, label = rest.rpartition("/")
     try:
         x = float(number)
     except ValueError:
         x = math.nan
     if not equals or not label or (slash and not model) or not 0.0 <= x <= 1.0:
-        raise ValueError("[MODEL/]LABEL=X with X from 0 to 1, like yes=0.7")
-    return model or None, label, x
+        raise ValueError("[STREAM:][MODEL/]LABEL=X with X from 0 to 1, like yes=0.7 or desk:yes=0.7")
+    return Target(stream or None, model or None, label), x

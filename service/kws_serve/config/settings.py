@@ -10,7 +10,7 @@ from typing import Annotated, Any
 from pydantic import Field, SecretStr, ValidationInfo, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
-from kws_serve.config.checks import check_host, check_public_url, check_url, parse_threshold
+from kws_serve.config.checks import Target, check_host, check_public_url, check_url, parse_threshold
 from kws_serve.messages import JsonObject, KwsError
 
 SERVE, DETECT = "kws-serve", "kws-detect"
@@ -79,8 +79,8 @@ class Settings(BaseSettings):
     )
     threshold: _Texts = _setting(
         (),
-        "the score from which LABEL counts as detected, 0 to 1; LABEL may be *; repeatable",
-        metavar="[MODEL/]LABEL=X",
+        "the score from which LABEL counts as detected, 0 to 1, on all streams or one; LABEL may be *; repeatable",
+        metavar="[STREAM:][MODEL/]LABEL=X",
         commands=_BOTH,
     )
     host: str = _setting("127.0.0.1", "the address to listen on (default: 127.0.0.1)", metavar="HOST")
@@ -251,6 +251,6 @@ class Settings(BaseSettings):
             raise SettingsError(f"data-dir: found {self.data_dir} but no home folder, wanted --data-dir DIR") from None
 
     @property
-    def thresholds(self) -> list[tuple[str | None, str, float]]:
-        """(model or None for all, label, threshold), as given."""
+    def thresholds(self) -> list[tuple[Target, float]]:
+        """What each is for, and the threshold, as given."""
         return [parse_threshold(text) for text in self.threshold]

@@ -119,9 +119,11 @@ class EventLog:
         """Mark a detection; False where the log has no such id. Raises sqlite3.Error: then the mark is as it was."""
         return self._writer.do(lambda: self.store.review(id, mark))
 
-    def save_overrides(self, model: str, settings: JsonObject) -> None:
-        """Keep detector settings for the next start. Raises sqlite3.Error: then it finds those of before."""
-        self._writer.do(lambda: self.store.save_overrides(model, settings))
+    def save_overrides(self, model: str, settings: JsonObject, stream: str | None = None) -> None:
+        """Keep detector settings, of `stream` or for all, for the next start. Raises sqlite3.Error: then it finds those
+        of before.
+        """
+        self._writer.do(lambda: self.store.save_overrides(model, settings, stream))
 
     # telling
 
@@ -206,5 +208,9 @@ class EventLog:
         return self.store.history.decided(stream, epoch)
 
     def overrides(self) -> dict[str, JsonObject]:
-        """Model -> detector settings kept by an earlier run."""
+        """Model -> detector settings for all streams kept by an earlier run."""
         return self.store.history.overrides()
+
+    def stream_overrides(self) -> list[tuple[str, str, JsonObject]]:
+        """(stream, model, detector settings) kept by an earlier run."""
+        return self.store.history.stream_overrides()

@@ -77,8 +77,13 @@ class History:
         )
 
     def overrides(self) -> dict[str, JsonObject]:
-        """Model -> what PATCH has changed."""
+        """Model -> what was changed for all streams."""
         return {m: json.loads(text) for m, text in self._read("SELECT model, settings FROM overrides")}
+
+    def stream_overrides(self) -> list[tuple[str, str, JsonObject]]:
+        """(stream, model, what was changed) of streams that have settings of their own."""
+        rows = self._read("SELECT stream, model, settings FROM stream_overrides")
+        return [(stream, model, json.loads(text)) for stream, model, text in rows]
 
     def streams(self) -> dict[str, dict[str, int]]:
         """Name -> epoch -> next sample to process, of streams whose clients may come back."""

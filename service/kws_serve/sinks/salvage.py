@@ -55,7 +55,7 @@ def salvage(read: Read, target: Path, log_id: str | None = None, last_id: int | 
     with contextlib.closing(connect(target)) as db:
         db.execute("PRAGMA synchronous=NORMAL")  # on the disk once it is closed
         migrate(db, target, version if version in range(1, len(MIGRATIONS)) else len(MIGRATIONS))
-        for table in ("gaps", "lost", "streams", "overrides"):
+        for table in ("gaps", "lost", "streams", "overrides", "stream_overrides"):
             _copy(read, db, table)
         _copy_rows(read, db, found)
         _note_missing(db, found)

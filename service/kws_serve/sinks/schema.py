@@ -49,6 +49,8 @@ MIGRATIONS: tuple[str, ...] = (
     """,  # whose rows the ids of the gap that begins at `first` were; of a gap that is not here, nobody knows
     "ALTER TABLE streams ADD COLUMN owner TEXT",  # see Position; NULL: nobody knows
     "ALTER TABLE detections ADD COLUMN verified INTEGER",  # 1: by a second model; 0: which failed; NULL: there is none
+    "CREATE TABLE stream_overrides (stream TEXT, model TEXT, settings TEXT NOT NULL, PRIMARY KEY (stream, model)) "
+    "WITHOUT ROWID",
 )
 """Schema changes in order; `PRAGMA user_version` counts those that a file has had. Only ever append."""
 

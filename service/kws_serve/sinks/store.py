@@ -64,13 +64,16 @@ class Store:
         with transaction(self.file.writer) as db:
             return bool(db.execute("UPDATE detections SET review = ? WHERE id = ?", (mark, id)).rowcount)
 
-    def save_overrides(self, model: str, settings: JsonObject) -> None:
-        """Keep what PATCH has changed of a model's detector."""
+    def save_overrides(self, model: str, settings: JsonObject, stream: str | None = None) -> None:
+        """Keep what was changed of a model's detector, of `stream` or for all."""
+        table, keys = ("overrides", {"model": model})
+        if stream is not None:
+            table, keys = "stream_overrides", {"stream": stream, "model": model}
         with transaction(self.file.writer) as db:
+            db.execute(f"DELETE FROM {table} WHERE {' AND '.join(f'{key} = ?' for key in keys)}", (*keys.values(),))
             if settings:
-                db.execute("INSERT OR REPLACE INTO overrides VALUES (?, ?)", (model, json.dumps(settings)))
-            else:
-                db.execute("DELETE FROM overrides WHERE model = ?", (model,))
+                values = (*keys.values(), json.dumps(settings))
+                db.execute(f"INSERT INTO {table} VALUES ({','.join('?' * len(values))})", values)
 
     def knows(self, uid: str) -> bool:
         """Whether an event is in the log. In the writing thread."""

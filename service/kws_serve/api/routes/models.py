@@ -10,7 +10,7 @@ import threading
 from collections.abc import Callable
 from typing import Any, TypeVar
 
-from fastapi import APIRouter, Request
+from fastapi import APIRouter, HTTPException, Request
 from fastapi.responses import JSONResponse, Response
 
 from kws_serve.api.routes.answers import body_of, error, grant_of, service_of
@@ -22,7 +22,7 @@ from kws_serve.api.tokens import EVERYTHING, Grant
 from kws_serve.api.views import models_json, verifiers_json
 from kws_serve.backends.contract import LoadedModel
 from kws_serve.engine.engine import Engine
-from kws_serve.messages import JsonObject, KwsError
+from kws_serve.messages import JsonObject, KwsError, check_name
 from kws_serve.wire import WireError
 
 _log = logging.getLogger(__name__)
@@ -48,19 +48,62 @@ def models(request: Request) -> Response:
     openapi_extra=operation(body=PATCH_BODY),
 )
 async def patch_detection(name: str, request: Request) -> Response:
-    """Merge patch (RFC 7396) of a model's detector settings; acts at once; null takes a change back. Kept."""
+    """Merge patch (RFC 7396) of a model's detector settings for all streams; acts at once; null takes a change back.
+    Kept.
+    """
+    return await _patched(request, name)
+
+
+_OF_STREAM = "/v1/streams/{stream}/models/{model}/detection"
+
+
+@routes.get(_OF_STREAM, response_model=DetectionSettings, responses=NO_MODEL)
+def stream_detection(stream: str, model: str, request: Request) -> Response:
+    """A model's detector settings in force on the stream of this name, whether it is open or not."""
     service = service_of(request)
-    if name not in service.engine.models:
-        return _no_model(service, name)
-    patch = await body_of(request)
+    _check_stream(request, stream)
+    if model not in service.engine.models:
+        return _no_model(service, model)
+    return JSONResponse(service.engine.show_detection(model, stream))
+
+
+@routes.patch(
+    _OF_STREAM, response_model=DetectionSettings, responses=NO_MODEL, openapi_extra=operation(body=PATCH_BODY)
+)
+async def patch_stream_detection(stream: str, model: str, request: Request) -> Response:
+    """Merge patch (RFC 7396) of a model's detector settings on the stream of this name, whether it is open or not; acts
+    at once; null inherits what is set for all. Kept by the name.
+    """
+    _check_stream(request, stream)
+    return await _patched(request, model, stream)
+
+
+def _check_stream(request: Request, stream: str) -> None:
+    """Raises WireError 4400, and HTTPException 403: the token is for other streams."""
     try:
-        result = service.engine.patch_detection(name, patch)
+        check_name("stream", stream)
     except ValueError as e:
         raise WireError(4400, str(e)) from None
+    if not grant_of(request).may_touch(stream):
+        raise HTTPException(403, f"stream: found {stream!r}, wanted one that the token allows")
+
+
+async def _patched(request: Request, model: str, stream: str | None = None) -> Response:
+    """The answer to a merge patch of a model's settings on a stream, or for all. Raises WireError 4400."""
+    service = service_of(request)
+    if model not in service.engine.models:
+        return _no_model(service, model)
+    patch = await body_of(request)
     try:
-        await asyncio.to_thread(service.log.save_overrides, name, service.engine.detection_overrides(name))
+        result = service.engine.patch_detection(model, patch, stream)
+    except ValueError as e:
+        raise WireError(4400, str(e)) from None
+    overrides = service.engine.detection_overrides(model, stream)
+    try:
+        await asyncio.to_thread(service.log.save_overrides, model, overrides, stream)
     except sqlite3.Error as e:
-        _log.error("settings of %s act, but are not kept: %s", name, e)
+        where = model if stream is None else f"{model} on {stream}"
+        _log.error("settings of %s act, but are not kept: %s", where, e)
     return JSONResponse(result)
 
 

@@ -77,6 +77,9 @@ class ModelItem(Exact):
     proposed: Proposed | None
     detection: dict[str, LabelSettings]
     overrides: dict[str, LabelSettings]
+    """What was changed for all streams."""
+    stream_overrides: dict[str, dict[str, LabelSettings]]
+    """What was changed for single ones, by name, open or not; to a token of some streams its own."""
     accuracy: dict[str, Any]
     curve: list[CurvePoint]
     """Measured when the model was made: one threshold for all labels, thresholds rising; empty where nobody did."""

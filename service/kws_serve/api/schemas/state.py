@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Literal
 
 from kws_serve.api.schemas import Exact
+from kws_serve.api.schemas.detections import LabelSettings
 
 
 class TopScore(Exact):
@@ -33,6 +34,8 @@ class StreamItem(Exact):
     """False while it waits for a client that has vanished."""
     level: float
     top: dict[str, TopScore]
+    detection: dict[str, dict[str, LabelSettings]]
+    """Model -> label -> settings in force, of the models that have settings of their own on this stream."""
 
 
 class StreamList(Exact):

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
+import tempfile
+from collections.abc import Iterator
 from importlib import import_module
 from typing import Any
 
@@ -23,11 +27,36 @@ def open(spec: ModelSpec, *, threads: int = 1, board: str = "auto") -> PatchMode
     what = f"backend tflite: model {spec.name}: {file.path.name}"
     if data[4:8] != b"TFL3":
         raise BackendError(f"{what}: found no TFLite file (bytes 4-8 are {data[4:8]!r}), wanted b'TFL3'")
-    runtime = TfliteRuntime(data, threads, what)
-    model = PatchModel("tflite", spec, file, runtime)
-    if runtime.is_integer and runtime.has_plain_kernels:
-        model.compare(TfliteRuntime(data, threads, what, plain=True), "those of TFLite's own kernels, without XNNPACK")
+    with _without_notes():
+        runtime = TfliteRuntime(data, threads, what)
+        model = PatchModel("tflite", spec, file, runtime)
+        if runtime.is_integer and runtime.has_plain_kernels:
+            plain = TfliteRuntime(data, threads, what, plain=True)
+            model.compare(plain, "those of TFLite's own kernels, without XNNPACK")
     return model
+
+
+@contextlib.contextmanager
+def _without_notes() -> Iterator[None]:
+    """TFLite tells on file descriptor 2, past Python, that it made a delegate. All else that is written there meanwhile
+    is written afterwards.
+    """
+    try:
+        real = os.dup(2)
+    except OSError:  # closed at start: nothing to keep clean
+        yield
+        return
+    with tempfile.TemporaryFile() as held:
+        os.dup2(held.fileno(), 2)
+        try:
+            yield
+        finally:
+            os.dup2(real, 2)
+            os.close(real)
+            held.seek(0)
+            for line in held:
+                if not line.startswith(b"INFO: "):
+                    os.write(2, line)
 
 
 class TfliteRuntime:

@@ -8,7 +8,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from kws_serve import __version__
-from kws_serve.config import add_flags
+from kws_serve.config import Settings, add_flags
+from kws_serve.host.log_format import printable
 
 
 class Parser(argparse.ArgumentParser):
@@ -25,6 +26,11 @@ def parser_of(command: str, text: str) -> Parser:
     parser.add_argument("--version", action="version", version=f"{command} {__version__}")
     add_flags(parser, command)
     return parser
+
+
+def loading_line(settings: Settings) -> str:
+    """What is about to be loaded: on a slow machine that takes some 15 s."""
+    return printable(f"loading {', '.join(settings.model)} on {' and '.join(settings.backend)}")
 
 
 def show_warnings(warnings: Sequence[str]) -> None:

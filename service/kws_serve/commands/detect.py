@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from kws_serve.commands.arguments import Parser, parser_of, show_warnings
+from kws_serve.commands.arguments import Parser, loading_line, parser_of, show_warnings
 from kws_serve.commands.loading import apply_thresholds, new_engine
 from kws_serve.commands.timeline import Timeline, page
 from kws_serve.config import DETECT, Settings, load_settings
@@ -36,13 +36,16 @@ def detect(arguments: dict[str, Any]) -> int:
     """Print what is found in the files: 0, or 2 where one cannot be read. Raises KwsError."""
     settings, warnings = load_settings(arguments)
     show_warnings(warnings)
+    if sys.stderr.isatty():
+        print(loading_line(settings), file=sys.stderr)
     engine = new_engine(settings)
     apply_thresholds(engine, settings.thresholds)
-    failed, audio_s, began_s = 0, 0.0, time.monotonic()
+    failed, audio_s, n_found, began_s = 0, 0.0, 0, time.monotonic()
     timelines: list[Timeline] = []
-    for path in [Path(name) for name in arguments["file"]]:
+    for name in arguments["file"]:
         try:
-            audio_s += _print_file(engine, path, settings, timelines)
+            seconds, n = _print_file(engine, name, settings, timelines)
+            audio_s, n_found = audio_s + seconds, n_found + n
         except KwsError as e:
             failed += 1
             print(f"error: {printable(str(e))}", file=sys.stderr)
@@ -52,37 +55,48 @@ def detect(arguments: dict[str, Any]) -> int:
     engine.close()
     if settings.html and timelines:
         _write_page(settings.html, timelines)
+        print(f"page: {printable(str(settings.html))}", file=sys.stderr)
     took_s = time.monotonic() - began_s
     if audio_s:
-        print(f"{audio_s:.1f} s of audio in {took_s:.2f} s: {audio_s / took_s:.0f} times real time", file=sys.stderr)
+        told = f"{_counted(n_found, 'detection')} in {_counted(len(arguments['file']) - failed, 'file')}"
+        speed = f"{audio_s:.1f} s of audio in {took_s:.2f} s: {audio_s / took_s:.0f} times real time"
+        print(f"{told}, {speed}", file=sys.stderr)
     return 2 if failed else 0
 
 
-def _print_file(engine: Engine, path: Path, settings: Settings, timelines: list[Timeline]) -> float:
-    """Print the detections of one file, and give it a timeline where a page is wanted; its seconds.
+def _counted(n: int, what: str) -> str:
+    return f"{n} {what}" if n == 1 else f"{n} {what}s"
+
+
+def _print_file(engine: Engine, name: str, settings: Settings, timelines: list[Timeline]) -> tuple[float, int]:
+    """Print the detections of one file, and give it a timeline where a page is wanted; its seconds, and how many.
 
     Raises SourceError.
     """
 
     def begin(stream: str, seconds: float) -> None:
         if settings.html:
-            timelines.append(Timeline(engine, path, stream, seconds))
+            timelines.append(Timeline(engine, Path(name), stream, seconds))
 
-    audio_s = 0.0
-    for event in detect_file(engine, path, channel=settings.channel, on_open=begin):
+    audio_s, n = 0.0, 0
+    for event in detect_file(engine, Path(name), channel=settings.channel, on_open=begin):
         if isinstance(event, StreamDone):
             audio_s += event.seconds
         elif isinstance(event, Detection):
             if timelines:
                 timelines[-1].detections.append(event)
-            print(dumps(detection_json(event, live=False)) if settings.json_lines else _line(path, event))
-    return audio_s
+            n += 1
+            line = {**detection_json(event, live=False), "path": name}
+            print(dumps(line) if settings.json_lines else _line(name, event))
+    if not n:
+        print(f"{printable(name)}: 0 detections", file=sys.stderr)
+    return audio_s, n
 
 
-def _line(path: Path, found: Detection) -> str:
+def _line(name: str, found: Detection) -> str:
     phase = "" if found.phase == "once" else found.phase
     at_s = found.start_s if found.end_s is None else found.end_s
-    return f"{path}\t{at_s:.2f} s\t{found.label}\t{found.score:.2f}\t{phase}".rstrip()
+    return f"{name}\t{at_s:.2f} s\t{found.label}\t{found.score:.2f}\t{phase}".rstrip()
 
 
 def _write_page(out: Path, timelines: list[Timeline]) -> None:

@@ -17,6 +17,7 @@ from kws_serve.commands.loading import apply_thresholds, new_engine, reload_mode
 from kws_serve.commands.own_token import read_own_token, set_up_log
 from kws_serve.commands.reloading import Reloading
 from kws_serve.commands.running import Running, restore_settings
+from kws_serve.commands.terminal import MICROPHONE_HELP
 from kws_serve.config import Settings
 from kws_serve.host.port_owner import port_fault
 from kws_serve.host.printer import Printer
@@ -26,8 +27,6 @@ from kws_serve.sinks.event_log import EventLog
 from kws_serve.sinks.expiry import Retention
 from kws_serve.sinks.schema import LogInUse
 from kws_serve.sources.spec import SourceSpec, parse_sources
-
-_MICROPHONE_HELP = "open the page to use the browser's, or name a file with --source FILE, or --demo"
 
 
 def open_service(settings: Settings, printer: Printer, read_again: Callable[[], Settings] | None = None) -> Running:
@@ -123,5 +122,5 @@ def _sources(settings: Settings) -> tuple[list[SourceSpec], str]:
     try:
         find_device("")
     except KwsError as e:
-        return [], f"no microphone ({e}): {_MICROPHONE_HELP}"
+        return [], f"no microphone ({e}): {MICROPHONE_HELP}"
     return parse_sources(["mic"]), ""

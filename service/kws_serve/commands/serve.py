@@ -8,7 +8,7 @@ import os
 from collections.abc import Callable
 from typing import Any
 
-from kws_serve.commands.arguments import Parser, parser_of, show_warnings
+from kws_serve.commands.arguments import Parser, loading_line, parser_of, show_warnings
 from kws_serve.config import SERVE, Settings, load_settings
 from kws_serve.host.completion import add_print_completion
 from kws_serve.host.log_format import printable
@@ -44,6 +44,7 @@ def serve(arguments: dict[str, Any]) -> int:
         show_warnings(warnings)
         if printer is None:
             return _list_devices()
+        printer.put(f"{loading_line(settings)}\n")
         from kws_serve.commands.opening import open_service
 
         return open_service(settings, printer, _read_again(arguments)).run()

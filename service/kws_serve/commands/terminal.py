@@ -20,6 +20,12 @@ SILENCE_S = 5.0
 SILENCE_LEVEL = 10 ** (-60 / 20)
 """A microphone below this peak for SILENCE_S is worth a hint; even a quiet room is louder."""
 
+MICROPHONE_HELP = (
+    "open the page to use the browser's microphone, or start with --source FILE or --demo; --list-devices lists what "
+    "there is; on Linux you must be in the group audio (sudo usermod -aG audio $USER, and log in again)"
+)
+"""Where there is no microphone."""
+
 _BAR = 20
 
 
@@ -33,6 +39,7 @@ class Terminal:
         self._printer = printer
         self._heard_s = time.monotonic()
         self._hinted = False
+        self._missing: set[str] = set()  # microphones that are not there, which was hinted at
 
     def banner(self, url: str, log: str, sources: Sequence[SourceState]) -> None:
         """Where the page is, what the service knows and listens to, where it keeps what it finds."""
@@ -59,6 +66,11 @@ class Terminal:
         retry = f", next try in {state.retry_in_s:.1f} s" if state.retry_in_s is not None else ""
         detail = f" ({state.detail})" if state.detail else ""
         self._print(f"  source  {state.name}: {state.state}{detail}{retry}")
+        if state.kind == "mic" and state.state == "retrying" and state.name not in self._missing:
+            self._missing.add(state.name)
+            self._print(f"hint: {MICROPHONE_HELP}")
+        elif state.state == "live":
+            self._missing.discard(state.name)
 
     def reloaded(self, text: str) -> None:
         """What SIGHUP did."""
@@ -83,7 +95,8 @@ class Terminal:
         if loudest is None:
             text = "waiting for audio"
         else:
-            tops = [(score, label) for label, score in self.engine.top(loudest).values() if not label.startswith("_")]
+            specs, top = self.engine.models, self.engine.top(loudest)
+            tops = [(score, label) for model, (label, score) in top.items() if label not in specs[model].rest_labels]
             score, label = max(tops, default=(0.0, "-"))
             db = 20 * math.log10(max(loudest.level, 1e-5))
             bar = "#" * round(_BAR * (1 + max(-60.0, db) / 60))

@@ -181,6 +181,10 @@ def _profile(
             total = cost_model.estimate(image)
             size = f"image {total.image_bytes:,} B and maps {total.arena_bytes:,} B: fits {total.place}"
             print(f"{total.ms:.2f} ms at {cost_model.CLOCK_HZ / 1e6:.0f} MHz; {size}. Energy: no source to cite.")
+            print(
+                "These cycles are the reference's software's, about twice this firmware's, which the README and\n"
+                "docs/board.md give as counted on gvsoc (dscnn-s 390,574): kws-board profile NAME --board gvsoc"
+            )
             return
     else:
         image = _image_of(name)

@@ -13,7 +13,7 @@ import numpy as np
 
 from kws_models.command_line import Commands, add_command, one_of
 from kws_models.data.training_list import read_training_list
-from kws_models.evaluation.chosen_model import FLOAT_BACKEND, choose_model
+from kws_models.evaluation.chosen_model import FLOAT_BACKEND, add_model_dir, choose_model
 from kws_models.evaluation.clips import Options, evaluate, judge
 from kws_models.evaluation.intervals import confusion_matrix, paired, report
 from kws_models.zoo.reference_confusions import reference_report
@@ -35,33 +35,34 @@ def add_compare(commands: Commands) -> None:
     add("a", metavar="A", help="a shipped model, a model folder, or a report")
     beside = "another of the same kind, with the same labels; or reference[:NAME], the reference documents' own matrix"
     add("b", metavar="B", help=beside)
+    add_model_dir(parser)
     add("--data", type=Path, metavar="DIR", help="recordings; not needed for reports")
     backends = f"what runs the models: {', '.join(BACKENDS)} (default {FLOAT_BACKEND})"
     add("--backend", type=one_of(BACKENDS), default=FLOAT_BACKEND, metavar="NAME", help=backends)
     add("--json", action="store_true", dest="as_json", help="for programs")
 
 
-def _compare(a: str, b: str, data: Path | None, backend: str, as_json: bool) -> None:
-    result = compare(a, b, data, backend)
+def _compare(a: str, b: str, model_dir: Path | None, data: Path | None, backend: str, as_json: bool) -> None:
+    result = compare(a, b, data, backend, model_dir)
     if result.get("training_clips_left_out"):
         print(f"left out: {result['training_clips_left_out']} clips that one of them was trained on", file=sys.stderr)
     print(json.dumps(result, indent=1) if as_json else as_text(result))
 
 
-def compare(a: str, b: str, data: Path | None, backend: str) -> dict[str, Any]:
+def compare(a: str, b: str, data: Path | None, backend: str, model_dir: Path | None = None) -> dict[str, Any]:
     """Two confusion matrices, what changed, and of models the paired difference on clips that neither learnt from.
 
-    `a` and `b`: models or folders, which need `data`, or files of `evaluate --json`; `b` also `reference`, the
-    document's matrix of the model `a`, or `reference:NAME`. Raises KwsError.
+    `a` and `b`: models (of `model_dir`, too) or folders, which need `data`, or files of `evaluate --json`; `b` also
+    `reference`, the document's matrix of the model `a`, or `reference:NAME`. Raises KwsError.
     """
     if b == REFERENCE or b.startswith(f"{REFERENCE}:"):
-        return _beside_reference(a, b.removeprefix(REFERENCE).removeprefix(":"), data, backend)
+        return _beside_reference(a, b.removeprefix(REFERENCE).removeprefix(":"), data, backend, model_dir)
     if Path(a).is_file() and Path(b).is_file():
         reports = [_read_report(Path(path)) for path in (a, b)]
         return _compared((a, b), reports)
     if data is None:
         raise KwsError("compare: found no --data, wanted the recordings to judge the models on")
-    specs = [choose_model(x) for x in (a, b)]
+    specs = [choose_model(x, model_dir) for x in (a, b)]
     if specs[0].labels != specs[1].labels:
         raise _other_labels(specs[0].labels, specs[1].labels)
     lists = tuple(read_training_list(spec.folder) for spec in specs)
@@ -82,13 +83,13 @@ def compare(a: str, b: str, data: Path | None, backend: str) -> dict[str, Any]:
     return result
 
 
-def _beside_reference(a: str, name: str, data: Path | None, backend: str) -> dict[str, Any]:
+def _beside_reference(a: str, name: str, data: Path | None, backend: str, model_dir: Path | None) -> dict[str, Any]:
     """A model or report beside the document's matrix of `name`, which is of other clips: nothing is paired."""
     left_out = 0
     if Path(a).is_file():
         ours, own = _read_report(Path(a)), ""
     else:
-        spec = choose_model(a)
+        spec = choose_model(a, model_dir)
         own = spec.name
         if data is not None:
             with closing(open_backend(backend, spec)) as opened:

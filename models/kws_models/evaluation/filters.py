@@ -5,6 +5,7 @@ Everything is read from the model's ONNX file, so a user's own model can be draw
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -37,22 +38,24 @@ class Layer:
     output: str
 
 
-def filters(spec: ModelSpec, clip: Path | None, out: Path) -> list[Path]:
-    """Write the pictures into `out`; their paths. Raises KwsError for a model without an ONNX file or convolutions."""
+def filters(spec: ModelSpec, clip: Path | None, out: Path) -> Iterator[Path]:
+    """Write the pictures into `out`; the path of each once it is there.
+
+    Raises KwsError for a model without an ONNX file or convolutions.
+    """
     file, model, layers = _read(spec)
-    written: list[Path] = []
     for number, layer in enumerate(layers, 1):
-        written += _draw_filters(spec, layer, number, out)
+        yield from _draw_filters(spec, layer, number, out)
     if clip is not None:
         for number, (layer, maps) in enumerate(_maps(spec, model, layers, clip, file.axes), 1):
-            written.append(out / f"maps{number}.png")
+            path = out / f"maps{number}.png"
             title = f"{spec.name}: feature maps of {clip.name} after {layer.name}"
             extent = (0.0, spec.patch_samples * 1000 / spec.front_end.rate_hz, 0, maps.shape[1])
             if maps.shape[1] == 1:  # raw samples: one map a row
-                draw_images(maps.transpose(1, 0, 2), title, ("ms", "filter"), (*extent[:3], len(maps)), written[-1])
+                draw_images(maps.transpose(1, 0, 2), title, ("ms", "filter"), (*extent[:3], len(maps)), path)
             else:
-                draw_images(maps, title, ("ms", "coefficient"), extent, written[-1])
-    return written
+                draw_images(maps, title, ("ms", "coefficient"), extent, path)
+            yield path
 
 
 def first_layer(spec: ModelSpec) -> Layer:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -184,13 +185,17 @@ ARCHITECTURES: dict[str, Architecture] = {
 def find_architecture(name: str, batch_norm: bool | None = None) -> Architecture:
     """The architecture called `name`; of the 1D-CNN family also `NAME-bn` or `NAME-nobn` where the table has the other.
 
-    `batch_norm` says the same in another way. Raises ValueError listing what there is.
+    `batch_norm` says the same in another way. Raises ValueError naming what is near.
     """
     row = row_of(name)
     if row != name:
         name, batch_norm = row, name.endswith("-bn")
     if name not in ARCHITECTURES:
-        raise ValueError(f"model: found {name!r}, wanted one of {', '.join(ARCHITECTURES)}")
+        near = difflib.get_close_matches(name, ARCHITECTURES, 5, 0.5)
+        meant = f"; did you mean {', '.join(near)}?" if near else ""
+        raise ValueError(
+            f"model: found {name[:80]!r}, wanted one of the {len(ARCHITECTURES)} that `kws-models list` shows{meant}"
+        )
     if batch_norm is None:
         return ARCHITECTURES[name]
     if name not in cnn1d.rows():

@@ -49,7 +49,7 @@ def test_raw_samples(clip: Path, tmp_path: Path) -> None:
     graph, weights = absorb(architecture.graph, random_weights(architecture.graph))
     facts = ModelFacts("1.0.0", {"*": DEFAULT_DETECTION["keyword"]}, {})
     write_model_folder(tmp_path / "raw", architecture, {ONNX_FILE: onnx_bytes(graph, weights)}, facts)
-    written = filters(load_model(tmp_path / "raw"), clip, tmp_path / "out")
+    written = list(filters(load_model(tmp_path / "raw"), clip, tmp_path / "out"))
     assert len(written) == 6 and all(path.read_bytes().startswith(PNG) for path in written)
 
 

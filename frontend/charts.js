@@ -3,8 +3,8 @@
 /** What the kinds of features are called. */
 export const FEATURES = { mfcc: "MFCC", fbank: "log mel energies", raw: "waveform (its envelope)" };
 
-const LEFT = 52; // px of the axis left of every picture, so that they share their time axis
-const RIGHT = 8;
+export const LEFT = 52; // px of the axis left of every picture, so that they share their time axis
+export const RIGHT = 8;
 
 // From dark to light over blue and yellow: lightness alone tells the values, so it reads without colours, too.
 const ANCHORS = [[13, 8, 45], [42, 45, 110], [60, 95, 140], [78, 142, 140], [140, 184, 115], [222, 214, 100], [252, 248, 220]];

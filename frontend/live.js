@@ -3,6 +3,7 @@
 import { FEATURES, ScoreChart, ScrollingFeatures } from "./charts.js";
 import { byId, element, explained, keyed, setText, showState } from "./dom.js";
 import { colourClass, colourOf, icon, iconOf } from "./labels.js";
+import { Said } from "./said.js";
 
 const SPAN_S = 10;
 const DRAWN_MS = 50; // from one picture to the next; with reduced motion 1 s
@@ -32,6 +33,7 @@ export class LiveView {
   constructor(client) {
     this.client = client;
     this.features = new ScrollingFeatures(byId("features"), SPAN_S);
+    this.said = new Said(client, SPAN_S);
     this.model = null;
     this.stream = null;
     byId("stream").addEventListener("change", () => this.pick(byId("stream").value, this.model));
@@ -126,6 +128,7 @@ export class LiveView {
       if (message.epoch !== this.#epoch) this.#forget();
       this.#epoch = message.epoch;
       showState("live-state", "live", "");
+      void this.said.of(message.kind);
     } else if (message.type === "waiting") {
       showState("live-state", "wait", `Stream ${message.stream} has ended; this view goes on when it comes back.`);
     } else if (message.type === "gap") {
@@ -217,6 +220,7 @@ export class LiveView {
     const live_s = now / 1000 + this.#lead_s;
     const now_s = this.#newest === null ? SPAN_S : Math.min(live_s, this.#newest + 0.5);
     this.features.draw(now_s);
+    this.said.draw(now_s);
     const old = this.#times.findIndex((t) => t > now_s - SPAN_S - 5);
     if (old > 500) {
       this.#times.splice(0, old);

@@ -327,6 +327,7 @@ def test_openapi_lists_every_route(server):
     document = httpx.get(f"{server.http}/openapi.json").json()
     assert set(document["paths"]) == {
         "/v1/detections", "/v1/detections.csv", "/v1/detections.jsonl", "/v1/detections/{id}/review", "/v1/streams",
+        "/v1/demo",
         "/v1/models", "/v1/streams/{stream}/models/{model}/detection", "/v1/models/{name}/detection",
         "/v1/models/{name}/reload", "/v1/status", "/v1/status.csv",
         "/v1/servers", "/v1/detections/{id}/why", "/healthz", "/readyz", "/metrics", "/asyncapi.json",

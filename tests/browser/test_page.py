@@ -60,7 +60,7 @@ def test_a_spoken_word_becomes_its_card(pages):
         page = pages.open(server.http, microphone=soxr.resample(audio[: 8 * rate], rate, 44100))
         page.click("#listen")
         page.wait_for_function(
-            "() => ['no', 'left', 'right'].every(w => [...document.querySelectorAll('#detections strong')]"
+            "() => ['yes', 'no', 'on'].every(w => [...document.querySelectorAll('#detections strong')]"
             ".some(e => e.innerText === w))",
             timeout=20000,
         )

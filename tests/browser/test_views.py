@@ -108,6 +108,22 @@ def test_the_live_view_draws_features_scores_thresholds_and_marks(pages, hall):
     assert pages.faults == []
 
 
+def test_what_the_demo_audio_really_says_stands_under_the_chart(pages, level_model):
+    with live_server([level_model]) as server:
+        stream = server.engine.open_stream("demo", 16000, kind="demo")
+        page = pages.open(server.http)
+        page.wait_for_function("() => document.querySelector('#stream').value === 'demo'")
+        for _ in range(50):  # 5 s, in which two words are
+            stream.push(np.full(1600, 100, np.int16), time.monotonic())
+            page.wait_for_timeout(100)
+        page.wait_for_function(
+            "() => [...document.querySelectorAll('#said-words span')].map(e => e.innerText).join() === 'yes,no'"
+        )
+        left = page.eval_on_selector_all("#said-words span", "all => all.map(e => parseFloat(e.style.left))")
+        assert 0 < left[0] < left[1] < 100
+    assert pages.faults == []
+
+
 def test_clipping_is_said(pages, level_model):
     with live_server([level_model]) as server:
         page = pages.open(server.http)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import json
 from dataclasses import asdict
 
 from kws_serve.api.tokens import EVERYTHING, Grant
@@ -10,6 +12,7 @@ from kws_serve.engine.evidence import Evidence, SecondLook
 from kws_serve.engine.proposals import Counts
 from kws_serve.engine.stream import Stream
 from kws_serve.manifest.measured_curve import measured_curve
+from kws_serve.manifest.package_data import demo_audio
 from kws_serve.messages import JsonObject
 from kws_serve.sinks.filter import Logged
 from kws_serve.sinks.reader import logged_json
@@ -39,6 +42,16 @@ def stream_json(engine: Engine, stream: Stream) -> JsonObject:
         "top": top,
         "detection": {m: engine.show_detection(m, stream.name) for m in own},
     }
+
+
+@functools.cache
+def demo_json() -> JsonObject:
+    """What is said in one round of the demo audio. Raises OSError: it is not there."""
+    import soundfile  # where a stream plays it
+
+    path = demo_audio()
+    items = json.loads(path.with_name("labels.json").read_text(encoding="utf-8"))
+    return {"seconds": soundfile.info(path).duration, "items": items}
 
 
 OF_ALL_PATCHES = ("on_trial", "disagreements", "failed_patches", "error", "proposed")

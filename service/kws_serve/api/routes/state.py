@@ -7,10 +7,11 @@ from fastapi.responses import JSONResponse, PlainTextResponse, Response
 
 from kws_serve.api.asyncapi import asyncapi_document
 from kws_serve.api.metrics import exposition, make_registry
-from kws_serve.api.routes.answers import grant_of, service_of
-from kws_serve.api.schemas.state import Readiness, ServerList, Status, StreamList
+from kws_serve.api.routes.answers import error, grant_of, service_of
+from kws_serve.api.schemas import ErrorMessage
+from kws_serve.api.schemas.state import Demo, Readiness, ServerList, Status, StreamList
 from kws_serve.api.status import readiness, servers_json, status_csv, status_json
-from kws_serve.api.views import stream_json
+from kws_serve.api.views import demo_json, stream_json
 
 routes = APIRouter()
 
@@ -21,6 +22,15 @@ def streams(request: Request) -> Response:
     grant, engine = grant_of(request), service_of(request).engine
     names = [s for s in list(engine.streams.values()) if grant.may_touch(s.name)]
     return JSONResponse({"items": [stream_json(engine, s) for s in names]})
+
+
+@routes.get("/v1/demo", response_model=Demo, responses={404: {"model": ErrorMessage, "description": "No demo audio."}})
+def demo(request: Request) -> Response:
+    """What is really said in the demo audio, where a stream plays it."""
+    grant, streams = grant_of(request), list(service_of(request).engine.streams.values())
+    if not any(s.kind == "demo" and grant.may_touch(s.name) for s in streams):
+        return error(404, "demo: found no stream that plays the demo audio, wanted kws-serve --demo")
+    return JSONResponse(demo_json())
 
 
 @routes.get("/v1/status", response_model=Status)

@@ -44,6 +44,22 @@ class StreamList(Exact):
     items: list[StreamItem]
 
 
+class Said(Exact):
+    """A word, a sound or talk."""
+
+    label: str
+    start_s: float
+    end_s: float
+
+
+class Demo(Exact):
+    """What is really said in one round of the demo audio."""
+
+    seconds: float
+    """Of a round."""
+    items: list[Said]
+
+
 class ModelBackend(Exact):
     """A model and what computes it."""
 

@@ -37,7 +37,9 @@ def demo(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, list[dict]]:
     out = tmp_path_factory.mktemp("html") / "demo.html"
     run = subprocess.run([*DETECT, str(demo_audio()), "--json", "--html", str(out)], capture_output=True, text=True)
     assert run.returncode == 0, run.stderr
-    return out.read_text(), [json.loads(line) for line in run.stdout.splitlines()]
+    found = [json.loads(line) for line in run.stdout.splitlines()]
+    assert {d.pop("path") for d in found} == {str(demo_audio())}  # the page has the file's name once
+    return out.read_text(), found
 
 
 def test_it_holds_the_detections_and_both_models(demo):

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from kws_models.data.audio_cache import DEFAULT_CACHE, at_rate, read_pcm
+from kws_models.data.audio_cache import at_rate, default_cache, read_pcm
 from kws_models.data.event_batches import EventBatches
 from kws_models.data.features import PatchMaker
 from kws_models.data.keyword_batches import KeywordBatches
@@ -31,7 +31,7 @@ def main(folder: Path, data: Path, fold: int, out: Path) -> None:
         classes.append(spec.labels.index(case.label))
     np.savez(
         out,
-        calibration=calibration_patches(make(architecture, data, fold, DEFAULT_CACHE, 1_000_003)),
+        calibration=calibration_patches(make(architecture, data, fold, default_cache(), 1_000_003)),
         test=maker.patches(np.stack(samples)),
         classes=np.array(classes),
     )

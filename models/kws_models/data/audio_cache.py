@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import io
 import os
+import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,12 +15,23 @@ import numpy as np
 import soundfile
 
 from kws_models.data.recordings import DataError, Recording
+from kws_serve.audio import Decoder
 from kws_serve.core.resampler import LAG, LEAD, StreamResampler, half_rate
-from kws_serve.messages import Int16Array, Int64Array
+from kws_serve.messages import Int16Array, Int64Array, SourceError
 
-DEFAULT_CACHE = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "kws-models"
+_DECODING = 2  # counts changes of how files are decoded: 2 reads floating point
 # libsndfile: bit rate = 6000 + (1 - level) * 250000: 20 kbit/s, as the recordings that come as Opus
 _OPUS_LEVEL = 1.0 - (20_000 - 6_000) / 250_000
+
+
+def default_cache() -> Path:
+    """Where decoded audio is kept; without a home, among the temporary files."""
+    if folder := os.environ.get("XDG_CACHE_HOME"):
+        return Path(folder) / "kws-models"
+    try:
+        return Path.home() / ".cache" / "kws-models"
+    except RuntimeError:  # neither HOME nor an entry in passwd: so it is in many containers
+        return Path(tempfile.gettempdir()) / "kws-models"
 
 
 @dataclass(frozen=True)
@@ -55,12 +68,12 @@ def decode(path: Path, rate_hz: int) -> Int16Array:
 
 
 def read_pcm(path: Path) -> tuple[Int16Array, int]:
-    """The file's first channel (n,) as 16-bit PCM, and its rate. Raises DataError."""
+    """The file's first channel (n,) as 16-bit PCM (Decoder.pcm16), and its rate. Raises DataError."""
     try:
-        samples, file_rate_hz = soundfile.read(str(path), dtype="int16", always_2d=True)
-    except (soundfile.LibsndfileError, OSError, ValueError) as error:
-        raise DataError(f"{path}: found {error}, wanted readable audio") from error
-    return np.ascontiguousarray(samples[:, 0]), int(file_rate_hz)
+        with contextlib.closing(Decoder(path)) as decoder:
+            return decoder.pcm16(), decoder.rate_hz
+    except SourceError as error:
+        raise DataError(str(error)) from error
 
 
 def at_rate(samples: Int16Array, file_rate_hz: int, rate_hz: int) -> Int16Array:
@@ -93,10 +106,10 @@ def load_audio(recordings: Sequence[Recording], rate_hz: int, cache: Path, opus_
     read: Callable[[Path], Int16Array] = lambda path: decode(path, rate_hz)  # noqa: E731
     if opus_twins:
         read = lambda path: through_opus(decode(path, rate_hz))  # noqa: E731
-    key = hashlib.sha1(f"{rate_hz} {opus_twins}".encode())
+    key = hashlib.sha1(f"{_DECODING} {rate_hz} {opus_twins}".encode())
     for recording in recordings:
         stat = recording.path.stat()
-        key.update(f"{recording.path} {stat.st_size} {stat.st_mtime_ns}\n".encode())
+        key.update(os.fsencode(recording.path) + f" {stat.st_size} {stat.st_mtime_ns}\n".encode())
     return cached(cache, key.hexdigest()[:16], lambda: [read(recording.path) for recording in recordings])
 
 

@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 
 from kws_models.command_line import whole
-from kws_models.data.audio_cache import DEFAULT_CACHE
+from kws_models.data.audio_cache import default_cache
 from kws_models.data.recordings import N_FOLDS
 
 
@@ -15,7 +15,7 @@ def add_learning_data(parser: argparse.ArgumentParser, name_help: str) -> None:
     parser.add_argument("name", help=name_help)
     parser.add_argument("--data", type=Path, required=True, metavar="DIR", help="recordings, a folder a label")
     add_fold(parser, "speakers or recordings to hold out")
-    parser.add_argument("--cache", type=Path, default=DEFAULT_CACHE, metavar="DIR", help="decoded audio")
+    parser.add_argument("--cache", type=Path, default=default_cache(), metavar="DIR", help="decoded audio")
 
 
 def add_fold(parser: argparse.ArgumentParser, what: str, required: bool = False) -> None:

@@ -6,14 +6,14 @@
 
 from __future__ import annotations
 
-import csv
 import math
 from dataclasses import dataclass
 from pathlib import Path
 
-from kws_models.data.recordings import DataError
+from kws_models.data.csv_table import csv_rows
+from kws_models.data.errors import DataError
 
-AUDIO_SUFFIXES = (".wav", ".flac", ".ogg", ".opus", ".mp3")
+AUDIO_SUFFIXES = (".wav", ".flac", ".ogg", ".opus", ".mp3", ".aif", ".aiff", ".aifc")
 LABEL_SUFFIXES = (".txt", ".tsv", ".csv")
 
 
@@ -66,13 +66,15 @@ def _columns(path: Path, lines: list[tuple[int, str]]) -> list[tuple[int, list[s
     if not lines:
         return []
     delimiter = "\t" if "\t" in lines[0][1] else ","
-    header, *rows = csv.reader([line for _, line in lines], delimiter=delimiter)
+    # what is no line to us (blank, comment) is none to the reader either: its line i is lines[i - 1]
+    table = [(lines[i - 1][0], cells) for i, cells in csv_rows(path, [line for _, line in lines], delimiter)]
+    header, *rows = table[0][1], *table[1:]
     wanted = ("onset", "offset", "event_label")
     missing = [name for name in wanted if name not in header]
     if missing:
         raise DataError(f"{path}: found a header without {missing[0]}, wanted {', '.join(wanted)}")
     at = [header.index(name) for name in wanted]
-    return [(i, [row[j] if j < len(row) else "" for j in at]) for (i, _), row in zip(lines[1:], rows, strict=True)]
+    return [(i, [row[j] if j < len(row) else "" for j in at]) for i, row in rows]
 
 
 def _event(path: Path, line: int, cells: list[str]) -> LabelledEvent:

@@ -7,7 +7,6 @@ is fitted on clips that exist both as features and as audio.
 
 from __future__ import annotations
 
-import csv
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from kws_models.data.audio_cache import Audio
+from kws_models.data.csv_table import read_table
 from kws_models.data.features import PatchMaker, first_second
 from kws_models.data.recordings import DataError, Recording
 from kws_serve.manifest.spec import FrontEndSpec
@@ -47,10 +47,8 @@ def read_index(folder: Path) -> list[PackEntry]:
     """The entries of index.csv, [] where there is no pack."""
     if not (folder / "index.csv").is_file():
         return []
-    with (folder / "index.csv").open(newline="", encoding="utf-8") as lines:
-        return [
-            PackEntry(int(row["column"]), row["word"], row["speaker"], int(row["n"])) for row in csv.DictReader(lines)
-        ]
+    rows = read_table(folder / "index.csv", ("column", "word", "speaker", "n"))
+    return [PackEntry(int(row["column"]), row["word"], row["speaker"], int(row["n"])) for row in rows]
 
 
 def read_log_mels(folder: Path, columns: list[int]) -> Float32Array:

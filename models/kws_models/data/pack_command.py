@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from kws_models.command_line import Commands, add_command
-from kws_models.data.audio_cache import DEFAULT_CACHE, Audio
+from kws_models.data.audio_cache import Audio, default_cache
 from kws_models.data.augmentation import LOG_FLOOR
 from kws_models.data.features import PatchMaker, bands_maker, first_second
 from kws_models.data.keyword_batches import KeywordBatches
@@ -32,7 +32,7 @@ def add_pack(commands: Commands) -> None:
     parser.add_argument("name", help="architecture whose front end makes the features")
     parser.add_argument("--data", type=Path, required=True, metavar="DIR", help="recordings, a folder a label")
     parser.add_argument("--out", type=Path, metavar="FILE", help="file to write (default NAME.pack.npz)")
-    parser.add_argument("--cache", type=Path, default=DEFAULT_CACHE, metavar="DIR", help="decoded audio")
+    parser.add_argument("--cache", type=Path, default=default_cache(), metavar="DIR", help="decoded audio")
 
 
 def _pack(name: str, data: Path, out: Path | None, cache: Path) -> None:

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
-
-import soundfile
 
 from kws_models.data.real_speech import find_sentences
 from kws_models.data.recordings import (
@@ -23,6 +21,8 @@ from kws_models.data.recordings import (
 )
 from kws_models.zoo.architectures import Architecture
 from kws_models.zoo.labels import SILENCE, UNKNOWN
+from kws_serve.audio import Decoder
+from kws_serve.messages import SourceError
 
 LEAST_S = 0.1  # a shorter file is damaged or empty: no word and no event is as short
 LEAST_RATE_HZ = 8_000  # what the slowest front ends take; a lower rate has lost what they look at
@@ -49,11 +49,14 @@ def check_recordings(recordings: Sequence[Recording]) -> float:
     faults, seconds = [], 0.0
     for recording in recordings:
         try:
-            info = soundfile.info(str(recording.path))
-            fault = _fault(info)
-            seconds += info.frames / info.samplerate
-        except (soundfile.LibsndfileError, OSError, ValueError) as error:
-            fault = f"found {error}, wanted readable audio"
+            with contextlib.closing(Decoder(recording.path)) as decoder:
+                stated_s = decoder.stated_s
+                length_s = decoder.seconds() if stated_s is None else stated_s
+                fault = _fault(decoder.rate_hz, length_s)
+                seconds += length_s
+        except SourceError as error:
+            faults.append(str(error))
+            continue
         if fault:
             faults.append(f"{recording.path}: {fault}")
     if faults:
@@ -63,11 +66,11 @@ def check_recordings(recordings: Sequence[Recording]) -> float:
     return seconds
 
 
-def _fault(info: Any) -> str:
-    if info.samplerate < LEAST_RATE_HZ:
-        return f"found {info.samplerate} Hz, wanted at least {LEAST_RATE_HZ} Hz"
-    if info.frames < LEAST_S * info.samplerate:
-        return f"found {info.frames / info.samplerate:.3f} s, wanted at least {LEAST_S:g} s"
+def _fault(rate_hz: int, length_s: float) -> str:
+    if rate_hz < LEAST_RATE_HZ:
+        return f"found {rate_hz} Hz, wanted at least {LEAST_RATE_HZ} Hz"
+    if length_s < LEAST_S:
+        return f"found {length_s:.3f} s, wanted at least {LEAST_S:g} s"
     return ""
 
 

@@ -7,7 +7,6 @@ come from the data's MANIFEST.csv; without one, each folder counts as one speake
 
 from __future__ import annotations
 
-import csv
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -16,6 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from kws_models.data.audio_cache import Audio, joined, load_audio
+from kws_models.data.csv_table import read_table
 from kws_models.data.recordings import AUDIO_SUFFIXES, DataError, Recording, described, read_manifest
 from kws_serve.messages import Int16Array
 
@@ -78,14 +78,10 @@ def sentences_in(root: Path) -> list[Sentence]:
 def _transcripts(root: Path) -> dict[Path, str]:
     texts: dict[Path, str] = {}
     for path in sorted(root.rglob(TRANSCRIPTS)):
-        with path.open(newline="", encoding="utf-8-sig") as lines:
-            rows = csv.DictReader(lines)
-            if not {"path", "text"} <= set(rows.fieldnames or ()):
-                raise DataError(f"{path}: found columns {rows.fieldnames}, wanted path and text")
-            for row in rows:
-                if not row["path"] or row["text"] is None:
-                    raise DataError(f"{path}:{rows.line_num}: found {dict(row)}, wanted a path and a text")
-                texts[path.parent / row["path"]] = row["text"]
+        for row in read_table(path, ("path", "text")):
+            if not row["path"]:
+                raise DataError(f"{path}: found {dict(row)}, wanted a path and a text")
+            texts[path.parent / row["path"]] = row["text"]
     return texts
 
 

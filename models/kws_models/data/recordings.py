@@ -2,25 +2,21 @@
 
 from __future__ import annotations
 
-import csv
 import hashlib
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from kws_serve.messages import KwsError
+from kws_models.data.csv_table import read_table
+from kws_models.data.errors import DataError as DataError
 
 N_FOLDS = 5  # a fold holds one speaker in five out: enough of each word to judge, and most are left to learn from
-AUDIO_SUFFIXES = frozenset({".wav", ".flac", ".opus", ".ogg"})
+AUDIO_SUFFIXES = frozenset({".wav", ".flac", ".opus", ".ogg", ".aif", ".aiff", ".aifc"})
 NOISE_FOLDER = "_background_noise_"  # beside the words: long recordings of noise, no label
 HARD = "background_hard"  # beside the events: sounds that are easily taken for one, judged as background
 
 _SPEAKER = re.compile(r"^(.+?)_nohash_\d+$")
-
-
-class DataError(KwsError):
-    """Recordings that are missing, unreadable or do not fit the model: said before hours are spent."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +67,7 @@ def find_recordings(root: Path) -> dict[str, list[Recording]]:
         if paths:
             found[folder.name] = [described(path, facts) for path in paths]
     if not found:
-        raise DataError(f"data: found no recordings under {root}, wanted <label>/<name>.wav|flac|opus|ogg")
+        raise DataError(f"data: found no recordings under {root}, wanted <label>/<name>.wav|flac|opus|ogg|aiff")
     return found
 
 
@@ -102,8 +98,7 @@ def read_manifest(root: Path) -> dict[Path, dict[str, str]]:
     for folder in (root, root.parent):
         if (folder / "MANIFEST.csv").is_file():
             base = folder.resolve()
-            with (folder / "MANIFEST.csv").open(newline="", encoding="utf-8") as lines:
-                return {base / row["path"]: row for row in csv.DictReader(lines)}
+            return {base / row["path"]: row for row in read_table(folder / "MANIFEST.csv", ("path",))}
     return {}
 
 

@@ -5,8 +5,9 @@ each fold, or several: models that learnt from the same recordings share their f
 names theirs and one of the rest. Such a file lies in the model's folder, or in the folder `recordings` beside the
 shipped models. It holds keys (key_file.py), which are the beginnings of digests:
 
-- the SHA-1 of a recording's 16-bit PCM; a recording whose file is lossy has two, of the original and of what the
-  file decodes to;
+- the SHA-1 of a recording's first channel as 16-bit PCM at its own rate, as Decoder.pcm16 gives it: floating point and
+  what is finer than 16 bits scaled by 32768 and rounded, all else as libsndfile decodes it to 16 bits; a recording
+  whose file is lossy has two, of the original and of what the file decodes to;
 - the SHA-1 of `<word>/<speaker>_nohash_<n>`, the name of a clip of which only published features were used.
 """
 
@@ -59,7 +60,7 @@ class ListFiles:
 
 
 def pcm_digest(samples: Int16Array) -> str:
-    """SHA-1 (hex) of little-endian 16-bit PCM."""
+    """SHA-1 (hex) of little-endian 16-bit PCM, one channel at the file's own rate."""
     return hashlib.sha1(samples.astype("<i2").tobytes()).hexdigest()
 
 

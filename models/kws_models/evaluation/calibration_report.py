@@ -134,7 +134,7 @@ def _real_rate(material: Material, accepts: int) -> dict[str, float]:
 def write(folder: Path, choice: Choice, facts: dict[str, Any]) -> None:
     """The settings into `detection`, the measurement into `accuracy.stream`."""
     path = folder / "model.json"
-    manifest = json.loads(path.read_text(encoding="utf-8"))
+    manifest = json.loads(path.read_text(encoding="utf-8-sig"))
     offsets = facts["onset_offset_ms"]
     common = float(np.median(list(choice.thresholds.values())))
     every = manifest["detection"].get("*", {}) | choice.settings

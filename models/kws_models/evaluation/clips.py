@@ -164,7 +164,11 @@ def _of_split(found: dict[str, list[Recording]], root: Path, split: str) -> dict
         return found
     path = root / f"{split}_list.txt"
     if path.is_file():
-        listed = {Path(line.strip()).with_suffix("") for line in path.read_text().splitlines() if line.strip()}
+        listed = {
+            Path(line.strip()).with_suffix("")
+            for line in path.read_text(encoding="utf-8-sig").splitlines()
+            if line.strip()
+        }
         kept = [r for r in flatten(found) if r.path.relative_to(root).with_suffix("") in listed]
         by = f"the clips that {path} lists"
     else:

@@ -86,7 +86,7 @@ def export_model(name: str, options: ExportOptions) -> None:
     if options.step:
         files[STEP_FILE] = step_bytes(made.graph, made.weights)
     _write_keys(out, learnt)
-    old = json.loads((out / "model.json").read_text()) if (out / "model.json").is_file() else {}
+    old = json.loads((out / "model.json").read_text(encoding="utf-8-sig")) if (out / "model.json").is_file() else {}
     facts = ModelFacts(
         version=options.model_version,
         detection=old.get("detection") or {"*": DEFAULT_DETECTION[architecture.task]},

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from kws_models.command_line import Commands, add_command, extra_of, number, whole
-from kws_models.data.audio_cache import DEFAULT_CACHE
+from kws_models.data.audio_cache import default_cache
 from kws_models.data.data_arguments import add_fold
 from kws_models.training.train_options import TrainOptions
 from kws_models.zoo.architectures import ARCHITECTURES
@@ -31,7 +31,7 @@ def add_train(commands: Commands) -> None:
 def add_training(parser: argparse.ArgumentParser) -> None:
     """How to train, whatever from: each a field of TrainOptions."""
     add = parser.add_argument
-    add("--cache", type=Path, default=DEFAULT_CACHE, metavar="DIR", help="decoded audio")
+    add("--cache", type=Path, default=default_cache(), metavar="DIR", help="decoded audio")
     add("--recipe", default="standard", help="standard (default), mined, short, finish, reference")
     add("--steps", type=whole(1), help="in all, instead of the recipe's; its phases are scaled")
     add("--batch", type=whole(2), help="patches a step, instead of the recipe's; with --pack 512")

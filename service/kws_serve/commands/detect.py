@@ -17,7 +17,7 @@ from kws_serve.host.completion import add_print_completion
 from kws_serve.host.log_format import printable
 from kws_serve.messages import Detection, Event, KwsError, SourceError, StreamDone
 from kws_serve.sources.files import AudioFile
-from kws_serve.sources.spec import stream_name
+from kws_serve.sources.spec import SourceSpec, file_sources, split_channel
 from kws_serve.wire import detection_json, dumps
 
 _READ_S = 0.5
@@ -27,7 +27,12 @@ _READ_S = 0.5
 def parser() -> Parser:
     """The arguments of `kws-detect`."""
     found = parser_of(DETECT, "The same detections from audio files, as fast as it goes.")
-    found.add_argument("file", nargs="+", metavar="FILE", help="an audio file that libsndfile reads")
+    found.add_argument(
+        "file",
+        nargs="+",
+        metavar="FILE",
+        help="an audio file that libsndfile reads; FILE:CHANNEL, FILE:all: that channel of it, each; -: stdin",
+    )
     add_print_completion(found)
     return found
 
@@ -42,10 +47,12 @@ def detect(arguments: dict[str, Any]) -> int:
     apply_thresholds(engine, settings.thresholds)
     failed, audio_s, n_found, began_s = 0, 0.0, 0, time.monotonic()
     timelines: list[Timeline] = []
-    for name in arguments["file"]:
+    for text in arguments["file"]:
         try:
-            seconds, n = _print_file(engine, name, settings, timelines)
-            audio_s, n_found = audio_s + seconds, n_found + n
+            path, channel = split_channel(text, settings.channel)
+            for file in file_sources(path, text, channel):
+                seconds, n = _print_file(engine, file, settings, timelines)
+                audio_s, n_found = audio_s + seconds, n_found + n
         except KwsError as e:
             failed += 1
             print(f"error: {printable(str(e))}", file=sys.stderr)
@@ -68,18 +75,20 @@ def _counted(n: int, what: str) -> str:
     return f"{n} {what}" if n == 1 else f"{n} {what}s"
 
 
-def _print_file(engine: Engine, name: str, settings: Settings, timelines: list[Timeline]) -> tuple[float, int]:
-    """Print the detections of one file, and give it a timeline where a page is wanted; its seconds, and how many.
+def _print_file(engine: Engine, file: SourceSpec, settings: Settings, timelines: list[Timeline]) -> tuple[float, int]:
+    """Print the detections of one channel of a file, and give it a timeline where a page is wanted; its seconds, and
+    how many.
 
     Raises SourceError.
     """
+    name = file.text
 
-    def begin(stream: str, seconds: float) -> None:
+    def begin(stream: str, seconds: Callable[[], float]) -> None:
         if settings.html:
-            timelines.append(Timeline(engine, Path(name), stream, seconds))
+            timelines.append(Timeline(engine, Path(name), stream, seconds()))
 
     audio_s, n = 0.0, 0
-    for event in detect_file(engine, Path(name), channel=settings.channel, on_open=begin):
+    for event in detect_file(engine, file, on_open=begin):
         if isinstance(event, StreamDone):
             audio_s += event.seconds
         elif isinstance(event, Detection):
@@ -93,6 +102,10 @@ def _print_file(engine: Engine, name: str, settings: Settings, timelines: list[T
     return audio_s, n
 
 
+def _warn(text: str) -> None:
+    print(f"warning: {printable(text)}", file=sys.stderr)
+
+
 def _line(name: str, found: Detection) -> str:
     phase = "" if found.phase == "once" else found.phase
     at_s = found.start_s if found.end_s is None else found.end_s
@@ -102,25 +115,24 @@ def _line(name: str, found: Detection) -> str:
 def _write_page(out: Path, timelines: list[Timeline]) -> None:
     """Write the page of `--html`. Raises KwsError."""
     try:
-        out.write_text(page(timelines), encoding="utf-8")
+        out.write_text(page(timelines), encoding="utf-8", errors="backslashreplace")  # names that are no UTF-8
     except OSError as e:
         raise KwsError(f"--html: cannot write {out} ({e.strerror})") from None
 
 
 def detect_file(
     engine: Engine,
-    path: Path,
+    source: SourceSpec,
     *,
-    channel: int = 0,
     scores: bool = False,
-    on_open: Callable[[str, float], None] = lambda stream, seconds: None,
+    on_open: Callable[[str, Callable[[], float]], None] = lambda stream, seconds: None,
 ) -> Iterator[Event]:
-    """Every event of one file (its channel `channel`), in order, ended by StreamDone. `on_open` is told the stream's
-    name and the file's seconds before the first event. Raises SourceError.
+    """Every event of one channel of a file, in order, ended by StreamDone. `on_open` is told the stream's name and what
+    tells the file's seconds, before the first event. Raises SourceError.
     """
-    file = AudioFile(path, channel=channel)
-    name = stream_name(path)
-    on_open(name, file.seconds)
+    file = AudioFile(Path(source.target), channel=source.channel or 0, alone=source.alone, warn=_warn)
+    name = source.name
+    on_open(name, lambda: file.seconds)
     stream = engine.open_stream(name, file.rate_hz, kind="file", channels=file.channels, scores=scores, live=False)
     stream.epoch = "file"  # the same file gives the same uids
     try:

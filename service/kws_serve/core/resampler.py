@@ -53,14 +53,14 @@ class StreamResampler:
         if self._soxr is None and samples.dtype == np.int16:
             return np.asarray(samples, np.int16)
         floats = _to_float32(samples)
-        return _to_int16(floats if self._soxr is None else self._soxr.resample_chunk(floats))
+        return to_int16(floats if self._soxr is None else self._soxr.resample_chunk(floats))
 
     def flush(self) -> Int16Array:
         """The rest of the stream (k,), which ends here: in all round(n * 16000 / rate_hz) samples."""
         self._ended = True
         if self._soxr is None:
             return np.empty(0, np.int16)
-        return _to_int16(self._soxr.resample_chunk(np.empty(0, np.float32), last=True))
+        return to_int16(self._soxr.resample_chunk(np.empty(0, np.float32), last=True))
 
 
 def _to_float32(samples: Float32Array | Int16Array) -> Float32Array:
@@ -69,7 +69,7 @@ def _to_float32(samples: Float32Array | Int16Array) -> Float32Array:
     return np.asarray(clean(np.asarray(samples, np.float32)).samples)  # one NaN would blank a whole FFT block
 
 
-def _to_int16(samples: Float32Array) -> Int16Array:
+def to_int16(samples: Float32Array) -> Int16Array:
     """Nearest int16, saturated: our own rounding, as soxr's adds random dither."""
     return np.asarray(np.clip(np.rint(samples * np.float32(32768)), -32768, 32767), np.int16)
 

@@ -2,28 +2,35 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from kws_serve.audio import Decoder
 from kws_serve.messages import SourceError, check_name
 
 Kind = Literal["mic", "file", "demo", "stdin", "none"]
 
 _URL = re.compile(r"^[A-Za-z][A-Za-z0-9+.-]*://")
-_WANTED = "wanted mic, mic:DEVICE, mic:DEVICE:CHANNEL, a file, - or none"
+_WANTED = "wanted mic, mic:DEVICE, mic:DEVICE:CHANNEL, FILE, FILE:CHANNEL, FILE:all, - or none"
+_CHANNEL = re.compile(r"(.+):([0-9]{1,5}|all)", re.DOTALL)
 
 
 @dataclass(frozen=True, slots=True)
 class SourceSpec:
-    """One source: `target` is the device (empty: the default one) or the file's path; `text` what the user wrote."""
+    """One source: `target` is the device and channel (empty: the default one) or the file's path; `text` what the user
+    wrote.
+    """
 
     name: str  # of its stream
     kind: Kind
     target: str
     text: str
+    channel: int | None = 0  # of a file; None: all, a stream each
+    alone: bool = True  # False: the other channels are listened to as well
 
 
 def parse_source(text: str) -> SourceSpec:
@@ -39,12 +46,13 @@ def parse_source(text: str) -> SourceSpec:
         raise SourceError(f"source: found {text!r}, but URLs are not in this version; {_WANTED}")
     if not spec:
         raise SourceError(f"source: found {text!r}, {_WANTED}")
-    return SourceSpec(name or stream_name(Path(spec)), "file", _expanded(spec), text)
+    path, channel = split_channel(_expanded(spec))
+    return SourceSpec(name or stream_name(Path(path)), "file", path, text, channel)
 
 
 def parse_sources(texts: Sequence[str]) -> list[SourceSpec]:
     """All sources asked for, with distinct names. Raises SourceError in one line."""
-    specs = [parse_source(text) for text in texts]
+    specs = [spec for text in texts for spec in _sources_of(parse_source(text))]
     if any(spec.kind == "none" for spec in specs):
         if len(specs) > 1:
             raise SourceError(f"source: found none together with {len(specs) - 1} more, wanted none alone")
@@ -61,6 +69,39 @@ def parse_sources(texts: Sequence[str]) -> list[SourceSpec]:
     if sum(spec.kind == "stdin" for spec in specs) > 1:
         raise SourceError("source: found - (stdin) twice, wanted it once")
     return specs
+
+
+def split_channel(text: str, channel: int = 0) -> tuple[str, int | None]:
+    """The path and channel that `FILE`, `FILE:CHANNEL` or `FILE:all` (None) means; `channel` where it names none. The
+    name of an existing file may end like that itself.
+    """
+    found = _CHANNEL.fullmatch(text)
+    if found is None or os.path.exists(text):  # noqa: PTH110  # False for what can be no name, too
+        return text, channel
+    return found[1], None if found[2] == "all" else int(found[2])
+
+
+def channel_name(name: str, channel: int) -> str:
+    """The name of the stream of one channel of several."""
+    return f"{name[:58]}-{channel}"
+
+
+def _sources_of(spec: SourceSpec) -> list[SourceSpec]:
+    if spec.kind != "file" or spec.channel is not None:
+        return [spec]
+    return file_sources(spec.target, spec.text, None, spec.name)
+
+
+def file_sources(path: str, text: str, channel: int | None, name: str = "") -> list[SourceSpec]:
+    """The source of one channel of a file, or of each where `channel` is None. Raises SourceError."""
+    name = name or stream_name(Path(path))
+    if channel is not None:
+        return [SourceSpec(name, "file", path, text, channel)]
+    decoder = Decoder(Path(path))
+    decoder.close()
+    if decoder.is_copy:
+        raise SourceError(f"source: found {text!r}, a pipe, which is read once; wanted one channel of it, or a file")
+    return [SourceSpec(channel_name(name, i), "file", path, f"{path}:{i}", i, False) for i in range(decoder.channels)]
 
 
 def stream_name(path: Path) -> str:
@@ -81,7 +122,7 @@ def _expanded(path: str) -> str:
 def _split_name(text: str) -> tuple[str, str]:
     """(name or "", spec). An existing file, a path or a URL may contain an equals sign of its own."""
     before, equals, after = text.partition("=")
-    if not equals or "/" in before or Path(text).is_file():
+    if not equals or "/" in before or Path(split_channel(text)[0]).is_file():
         return "", text
     try:
         return check_name("source name", before), after

@@ -8,6 +8,8 @@ import sys
 import threading
 import time
 
+from kws_serve.audio.containers import SURE_BYTES, may_be_frames, recognised
+from kws_serve.audio.decoder import is_text
 from kws_serve.core.pcm import decoded
 from kws_serve.engine.stream import MAX_AHEAD_S, Stream
 from kws_serve.messages import SourceError
@@ -15,9 +17,7 @@ from kws_serve.messages import SourceError
 _POLL_S = 0.1  # how soon a stop is noticed
 _READ_BYTES = 6400  # 0.2 s: what is read at once at most, so that a fast pipe is held back in time
 _HINT = "convert it first: ffmpeg -i FILE -f s16le -ar 16000 -ac 1 - | kws-serve --source -"
-_MAGIC = {b"RIFF": "a WAV header", b"fLaC": "a FLAC header", b"OggS": "an Ogg header", b"ID3": "an MP3 header"}
-_TEXT = frozenset(range(32, 127)) | frozenset(b"\t\n\r")
-_SURE_BYTES = 64  # as many printable bytes in a row are text, not samples
+_ENOUGH_BYTES = 64  # tell text and headers from samples, but for what may be a stream without a header
 
 
 class Stdin:
@@ -57,7 +57,8 @@ class Stdin:
             except OSError as e:
                 raise SourceError(f"stdin: broke off ({e.strerror})") from e
             pending += data
-            if not checked and (len(pending) >= _SURE_BYTES or not data):
+            enough = SURE_BYTES if may_be_frames(pending) else _ENOUGH_BYTES
+            if not checked and (len(pending) >= enough or not data):
                 check_pcm(pending)
                 checked = True
             if checked:
@@ -73,10 +74,9 @@ class Stdin:
 
 
 def check_pcm(beginning: bytes) -> None:
-    """Raises SourceError where the first bytes are plainly not PCM: a file header or text."""
-    for magic, what in _MAGIC.items():
-        if beginning.startswith(magic):
-            raise SourceError(f"stdin: found {what}, wanted raw PCM (s16le, 16 kHz, mono); {_HINT}")
-    if beginning and all(byte in _TEXT for byte in beginning[:_SURE_BYTES]) and len(beginning) > 1:
+    """Raises SourceError where the first bytes are plainly not PCM: a file of some kind, or text."""
+    if kind := recognised(beginning):
+        raise SourceError(f"stdin: found {kind} header, wanted raw PCM (s16le, 16 kHz, mono); {_HINT}")
+    if is_text(beginning):
         shown = beginning[:20].decode("ascii")
         raise SourceError(f"stdin: found text ({shown!r}), wanted raw PCM (s16le, 16 kHz, mono); {_HINT}")

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, Protocol
 
+from kws_serve.audio.decoder import is_pipe
 from kws_serve.engine.engine import Engine
 from kws_serve.engine.stream import Stream
 from kws_serve.messages import KwsError
@@ -102,7 +103,7 @@ class Source:
         """Find at once what no retry can heal. Raises SourceError: file unreadable, library missing."""
         if self.spec.kind == "mic":
             portaudio.load_sounddevice()
-        else:
+        elif self.spec.kind != "file" or not is_pipe(Path(self._target)):  # a pipe may keep us waiting
             self._open = self._opened()
 
     def start(self) -> None:
@@ -120,13 +121,13 @@ class Source:
 
     def _opened(self) -> OpenSource:
         if self.spec.kind in ("file", "demo"):
-            return AudioFile(Path(self._target), loop=self._loop)
+            return AudioFile(Path(self._target), channel=self.spec.channel or 0, alone=self.spec.alone, loop=self._loop)
         if self.spec.kind == "stdin":
             return Stdin()
         if self.restarts:
             portaudio.refresh_devices()
         microphone = Microphone(self._target)
-        if self._target:  # indexes change when devices come and go, names do not
+        if self._target.split(":")[0].isdecimal():  # indexes change when devices come and go, names do not
             self._target = f"{microphone.device_name}:{microphone.channel}"
         return microphone
 

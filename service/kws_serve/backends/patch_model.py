@@ -11,6 +11,7 @@ from typing import Any, Protocol, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
+from kws_serve.backends.declared_output import output_fault
 from kws_serve.backends.model_bytes import one_line
 from kws_serve.backends.self_test import difference, trial_patches
 from kws_serve.manifest.spec import Axes, FileSpec, ModelSpec, Output
@@ -24,6 +25,9 @@ BATCH_SIZES = (1, 4, 16, 32)
 MAX_BATCH_VALUES = 1 << 16
 """Input values of one batch at most. A ResNetSE patch (24 x 192) costs twice as much in a batch of 16 as in one of
 4, whose feature maps fit the cache, and 15 MiB more; DS-CNN patches (49 x 10) cost the same in both."""
+
+MAX_COMPANY = 0.1
+"""How far a score may move by the patches beside its own: a batch on another axis moves some by all there is."""
 
 INPUT_TYPES = tuple(np.dtype(t) for t in (np.float32, np.int8, np.uint8, np.int16))
 
@@ -140,17 +144,37 @@ class PatchModel:
             raise BackendError(f"{self._what}: output: found {found_out}, wanted N x {self._n_classes} (labels)")
 
     def _self_test(self) -> None:
-        """Patches of zeros through the model: the right shape, finite values; a file that cannot batch runs singly."""
-        zeros = np.zeros((1, *self._patch_shape), np.float32)
-        real = self._run(zeros, self._sizes[0], self._runtime)
+        """Patches of several kinds through the model: the right shape, finite values, each patch's own, that are what
+        the manifest declares; a file that cannot batch runs singly.
+        """
+        patches = np.concatenate([np.zeros((1, *self._patch_shape), np.float32), trial_patches(self._spec)])
+        size = self._sizes[0]
+        real = np.concatenate([self._run(patches[i : i + 1], size, self._runtime)[:1] for i in range(len(patches))])
         if not np.isfinite(real).all():
             raise BackendError(f"{self._what}: self-test: found scores that are not finite, wanted finite ones")
+        output = self._runtime.output if self._runtime else None
+        step = output.scale if output is not None and output.dtype != np.float32 else 0.0
+        if fault := output_fault(real, self._kind, step):
+            raise BackendError(f"{self._what}: {self.file.path.name}: output {self._kind}: self-test: found {fault}")
         if len(self._sizes) > 1:
             try:
-                batchable = np.allclose(self._run(zeros, self._sizes[1], self._runtime), real, atol=1e-3)
+                batchable = self._batches(patches[1:], real[1:], self._sizes[1])
             except BackendError:  # some exporters write batch 1 into a reshape and call the axis free
                 batchable = False
             self._sizes = self._sizes if batchable else self._sizes[:1]
+        elif size > 1 and not self._batches(patches[1:], real[1:], size):
+            raise BackendError(
+                f"{self._what}: {self.file.path.name}: self-test: found scores of a patch that depend on the patches "
+                "beside it, wanted the batch on the first axis of input and output"
+            )
+
+    def _batches(self, patches: Float32Array, real: Float32Array, size: int) -> bool:
+        """Whether patches that differ give side by side what each gives alone, but for what scales that are found anew
+        for each batch (DynamicQuantizeLinear) change.
+        """
+        n = min(size, len(patches))
+        beside = as_scores(self._run(patches[:n], size, self._runtime)[:n], self._kind)
+        return bool(np.abs(beside - as_scores(real[:n], self._kind)).max() <= MAX_COMPANY)
 
 
 def batch_sizes(fixed: int | None, patch_values: int) -> tuple[int, ...]:

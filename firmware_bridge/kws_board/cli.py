@@ -24,25 +24,25 @@ from kws_board.image import BoardImage
 from kws_board.integer_ops import run as run_reference
 from kws_board.link import LinkError, ProcessTransport
 from kws_serve.host.completion import add_print_completion
+from kws_serve.host.output import guarded
 from kws_serve.manifest.folder import find_model, shipped_models_dir
 from kws_serve.manifest.spec import ModelSpec
-from kws_serve.messages import KwsError
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Exits 0, or 2 with a line for each fault where an argument, a file, a tool or the board is wrong."""
+    sys.exit(guarded(lambda: _run(argv), ValueError))
+
+
+def _run(argv: Sequence[str] | None) -> int:
     arguments = vars(_parser().parse_args(argv))
     run: Callable[..., None] = arguments.pop("run")
     try:
         run(**arguments)
     except ModelUnsupported as error:
         print("\n".join(f"error: {fault}" for fault in error.faults), file=sys.stderr)
-        sys.exit(2)
-    except (KwsError, ValueError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
-    except KeyboardInterrupt:
-        sys.exit(130)
+        return 2
+    return 0
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -40,8 +40,13 @@ def sources() -> Path:
 
 
 def cache_dir() -> Path:
-    """Where builds are kept: the user's cache folder."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "kws-serve"
+    """Where builds are kept: the user's cache folder; without a home, among the temporary files."""
+    if folder := os.environ.get("XDG_CACHE_HOME"):
+        return Path(folder) / "kws-serve"
+    try:
+        return Path.home() / ".cache" / "kws-serve"
+    except RuntimeError:  # neither HOME nor an entry in passwd
+        return Path(tempfile.gettempdir()) / "kws-serve"
 
 
 def sources_digest() -> str:

@@ -22,7 +22,7 @@ from kws_models.pipeline.build_command import add_build
 from kws_models.training.train_command import add_train
 from kws_models.zoo.zoo_commands import add_describe, add_list
 from kws_serve.host.completion import add_print_completion
-from kws_serve.messages import KwsError
+from kws_serve.host.output import guarded
 
 # in the order in which a model is made, as --help lists them
 COMMANDS: tuple[Callable[[Commands], None], ...] = (
@@ -45,6 +45,10 @@ COMMANDS: tuple[Callable[[Commands], None], ...] = (
 
 def main(argv: Sequence[str] | None = None) -> None:
     """`kws-models`: exits 0, or 2 with one line where an argument, the data or a model is wrong."""
+    sys.exit(guarded(lambda: _run(argv), ValueError))
+
+
+def _run(argv: Sequence[str] | None) -> None:
     parser = Parser(prog="kws-models", description="The model zoo.", allow_abbrev=False)
     add_print_completion(parser)
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
@@ -52,10 +56,4 @@ def main(argv: Sequence[str] | None = None) -> None:
         add(commands)
     arguments = vars(parser.parse_args(argv))
     run: Callable[..., None] = arguments.pop("run")
-    try:
-        run(**arguments)
-    except (KwsError, ValueError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
-    except KeyboardInterrupt:
-        sys.exit(130)
+    run(**arguments)

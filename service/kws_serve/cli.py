@@ -4,40 +4,45 @@ from __future__ import annotations
 
 import difflib
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from kws_serve.host import log_format
 from kws_serve.host.log_format import printable
+from kws_serve.host.output import guarded
 from kws_serve.host.secrecy import forbid_dumps
-from kws_serve.messages import KwsError
 
 
 def serve(argv: Sequence[str] | None = None) -> None:
     """`kws-serve`: exits 0 after SIGINT or SIGTERM, 2 where a setting, model, source or port is wrong."""
     forbid_dumps()
+    log_format.set_up()
     words = list(sys.argv[1:] if argv is None else argv)
+    sys.exit(guarded(lambda: _serve(words)))
+
+
+def _serve(words: list[str]) -> int:
     if words[:1] == ["token"]:
         from kws_serve.commands import tokens
 
-        sys.exit(_guarded(tokens.token, words[1:]))
+        return tokens.token(words[1:])
     if words[:1] == ["status"]:
         from kws_serve.commands import status
 
-        sys.exit(_guarded(status.status, words[1:]))
+        return status.status(words[1:])
     if words and not words[0].startswith("-"):
-        sys.exit(_unknown(words[0]))
+        return _unknown(words[0])
     from kws_serve.commands import serve as command
 
-    sys.exit(_guarded(command.serve, vars(command.parser().parse_args(words))))
+    return command.serve(vars(command.parser().parse_args(words)))
 
 
 def detect(argv: Sequence[str] | None = None) -> None:
     """`kws-detect`: exits 0 also where nothing was found, 2 where an input cannot be read."""
     from kws_serve.commands import detect as command
 
-    sys.exit(_guarded(command.detect, vars(command.parser().parse_args(argv))))
+    log_format.set_up()
+    sys.exit(guarded(lambda: command.detect(vars(command.parser().parse_args(argv)))))
 
 
 _MEANT = {
@@ -55,18 +60,3 @@ def _unknown(word: str) -> int:
     hint = f"; did you mean {meant}?" if meant else " (see kws-serve --help)"
     print(printable(f"kws-serve: found {word!r}, wanted token, status or flags{hint}"), file=sys.stderr)
     return 2
-
-
-def _guarded(run: Callable[[Any], int], arguments: Any) -> int:
-    """Run a command; a fault that is the user's to mend is one line on stderr."""
-    log_format.set_up()
-    try:
-        return run(arguments)
-    except KwsError as e:
-        print(f"error: {printable(str(e))}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        return 130
-    except BrokenPipeError:  # `kws-detect ... | head`
-        sys.stderr.close()
-        return 0

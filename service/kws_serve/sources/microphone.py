@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 from typing import Any
@@ -11,6 +12,12 @@ import numpy as np
 from kws_serve.engine.stream import Stream
 from kws_serve.messages import Int16Array, SourceError
 from kws_serve.sources import portaudio
+from kws_serve.sources.listening import Listening
+
+_log = logging.getLogger(__name__)
+
+RATES_HZ = (48_000, 44_100, 16_000)
+"""What is tried where a device refuses the rate that it says is its own: most take one of them."""
 
 MAX_SILENT_S = 0.7
 """A device that has not delivered samples for this long is taken for unplugged."""
@@ -36,14 +43,37 @@ class Microphone:
         self._last_samples_s: float | None = None
         self._next_adc_s = 0.0
         self._finished = threading.Event()
-        self._port = portaudio.open_port(
-            device=device.index,
-            samplerate=self.rate_hz,
-            channels=self.channels,
-            dtype="int16",
-            callback=self._take,
-            finished_callback=self._finished.set,
+        self._port = self._opened(device)
+        self._listening = Listening(
+            f"microphone {self.device_name!r}",
+            self.channel,
+            self.channels,
+            remedy=f"mic:{portaudio.without_place(self.device_name)}",
         )
+
+    def _opened(self, device: portaudio.Device) -> Any:
+        """A port of the device at its own rate and channels, else at the first of others that it takes. Raises
+        SourceError: with what its own were refused, where it takes none.
+        """
+        refused: SourceError | None = None
+        fewer = (self.channels, self.channel + 1, 1)
+        for channels in dict.fromkeys(n for n in fewer if self.channel < n <= self.channels):
+            for rate_hz in dict.fromkeys((device.rate_hz, *RATES_HZ)):
+                self.rate_hz, self.channels = rate_hz, channels
+                try:
+                    return portaudio.open_port(
+                        device=device.index,
+                        samplerate=rate_hz,
+                        channels=channels,
+                        dtype="int16",
+                        callback=self._take,
+                        finished_callback=self._finished.set,
+                    )
+                except portaudio.RefusedSetting as e:
+                    refused = refused or e
+                    if e.code == portaudio.INVALID_CHANNELS:
+                        break
+        raise refused or SourceError(f"microphone: {device.name!r} has no channel {self.channel}")
 
     @property
     def detail(self) -> str:
@@ -65,6 +95,8 @@ class Microphone:
             if now_s - looked_s > MAX_SILENT_S / 2:
                 awake_s = now_s  # it was us that stood still (suspended, stopped): give the device its time
             looked_s = now_s
+            for text in self._listening.found_soon():
+                _log.warning("%s", text)
             last_s = self._last_samples_s
             if self._finished.is_set():
                 raise SourceError(f"microphone: {self.device_name!r} stopped; unplugged?")
@@ -91,6 +123,7 @@ class Microphone:
             stream.skip(lost_samples(adc_gap_s, arrival_gap_s, self.rate_hz), "device")
         self._next_adc_s = times.inputBufferAdcTime + n / self.rate_hz
         self._last_samples_s = now_s
+        self._listening.heard(samples, self.rate_hz)
         stream.push(np.ascontiguousarray(samples[:, self.channel]).copy(), now_s)
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import ctypes
 import functools
 import os
+import re
 import sys
 import threading
 from collections.abc import Iterator
@@ -18,6 +19,11 @@ from types import ModuleType
 from typing import Any
 
 from kws_serve.messages import SourceError
+
+INVALID_RATE, INVALID_CHANNELS = -9997, -9998
+"""PortAudio's codes where a device does not take what it says itself is its own."""
+
+_PLACE = re.compile(r"\s*\((?:plug)?hw:[^)]*\)\s*$")
 
 _lock = threading.Lock()  # held while PortAudio opens, closes or lists: it is not thread-safe there
 _open_ports = 0
@@ -32,6 +38,15 @@ def _locked(timeout_s: float) -> Iterator[None]:
         yield
     finally:
         _lock.release()
+
+
+class RefusedSetting(SourceError):
+    """A device that does not take a rate or a number of channels."""
+
+    def __init__(self, code: int, text: str) -> None:
+        """`code`: INVALID_RATE or INVALID_CHANNELS."""
+        super().__init__(text)
+        self.code = code
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,11 +137,19 @@ def find_device(target: str) -> tuple[Device, int]:
 
 
 def _fitting(devices: list[Device], wanted: str) -> list[Device]:
-    """The devices with this index, else with this name, else with it in their name."""
+    """The devices with this index, else with this name, else with it in their name, else so without their place: where
+    ALSA has put a card changes when it is plugged in again.
+    """
     if wanted.isdecimal():
         return [d for d in devices if d.index == int(wanted)]
     exact = [d for d in devices if d.name == wanted]
-    return exact[:1] or [d for d in devices if wanted.lower() in d.name.lower()]
+    inside = [d for d in devices if wanted.lower() in d.name.lower()]
+    return exact[:1] or inside or [d for d in devices if without_place(wanted) in without_place(d.name)]
+
+
+def without_place(name: str) -> str:
+    """A device's name, in lower case, without the card and device number that ALSA's end with: `(hw:1,0)`."""
+    return _PLACE.sub("", name).strip().lower() or name
 
 
 def open_port(**settings: Any) -> Any:
@@ -137,6 +160,9 @@ def open_port(**settings: Any) -> Any:
         try:
             port = sd.InputStream(**settings)
         except (sd.PortAudioError, ValueError) as e:
+            for code in (INVALID_RATE, INVALID_CHANNELS):
+                if str(code) in f"{e}{e.args}":
+                    raise RefusedSetting(code, f"microphone: cannot open it ({_reason(e)})") from e
             raise SourceError(f"microphone: cannot open it ({_reason(e)})") from e
         _open_ports += 1
     return port

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -84,7 +83,25 @@ def test_what_follows_a_flac_is_left_out(tmp_path: Path) -> None:
     np.testing.assert_array_equal(Decoder(path).pcm16(), SAMPLES)
 
 
-Made = Callable[[bytes], bytes]
+@pytest.mark.parametrize(("subtype", "tag"), [("FLOAT", 3), ("DOUBLE", 3), ("ALAW", 6), ("ULAW", 7)])
+def test_wave64_of_the_extensible_format_is_what_its_last_field_says(tmp_path: Path, subtype: str, tag: int) -> None:
+    """As ffmpeg writes it for more than one channel or 16 bits; libsndfile takes it for whole numbers."""
+    path = tmp_path / "x.w64"
+    soundfile.write(path, SAMPLES / 32768, RATE_HZ, format="W64", subtype=subtype)
+    wanted = Decoder(path).pcm16()
+    data = path.read_bytes()
+    at = data.index(b"fmt ") + 24
+    size = int.from_bytes(data[at - 8 : at], "little")
+    guid = tag.to_bytes(2, "little") + bytes.fromhex("000000001000800000aa00389b71")
+    extensible = b"\xfe\xff" + data[at + 2 : at + 16] + (22).to_bytes(2, "little") + bytes(6) + guid
+    rest = data[at - 24 + size + -size % 8 :]
+    whole = data[: at - 8] + (24 + len(extensible)).to_bytes(8, "little") + extensible + rest
+    path.write_bytes(whole[:16] + len(whole).to_bytes(8, "little") + whole[24:])
+    decoder = Decoder(path)
+    assert decoder.subtype == subtype
+    np.testing.assert_array_equal(decoder.pcm16(), wanted)
+
+
 HEADS = [
     b"RIFF\0\0\0\0WAVE",
     b"RF64\0\0\0\0WAVEds64",

@@ -1,4 +1,4 @@
-"""Tables in CSV as people write them: with a byte order mark or without, and refused in one line where they are none."""
+"""Tables in CSV as people write them, with a byte order mark or without; what is none is refused in one line."""
 
 from __future__ import annotations
 

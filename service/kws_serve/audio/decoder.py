@@ -20,6 +20,7 @@ import numpy as np
 
 from kws_serve.audio.containers import MPEG, SURE_BYTES, Container, recognised
 from kws_serve.audio.lengths import PatchedFile, endless, mended
+from kws_serve.core.dither import dithered
 from kws_serve.core.pcm import check_rate, clean
 from kws_serve.core.resampler import to_int16
 from kws_serve.messages import Float32Array, Int16Array, SourceError
@@ -80,14 +81,19 @@ class Decoder:
         return sum(map(len, self.parts(self.rate_hz))) / self.rate_hz
 
     def parts(self, n: int) -> Iterator[Float32Array]:
-        """All samples (k, channels) float32, 1.0 full scale, k <= n at once, as they are: unclean. Raises SourceError
-        where the file breaks off.
+        """All samples (k, channels) float32, 1.0 full scale, k <= n at once: dithered where the file is finer than the
+        16 bits that they are rounded to later, and else as they are, unclean.
+
+        Raises SourceError where the file breaks off.
         """
-        return self._read(n, "float32")
+        first = 0
+        for part in self._read(n, "float32"):
+            yield dithered(part, first) if self.subtype in _FINE else part
+            first += len(part)
 
     def pcm16(self, channel: int = 0) -> Int16Array:
-        """One channel (n,) as 16-bit PCM: 16-bit and lossy codecs as libsndfile gives them; finer ones and floats times
-        32768, rounded and saturated, as the service hears them. Raises SourceError.
+        """One channel (n,) as 16-bit PCM: 16-bit and lossy codecs as libsndfile gives them; finer ones and floats
+        dithered, times 32768, rounded and saturated, as the service hears them. Raises SourceError.
         """
         if self.subtype not in _FINE:
             parts = [part[:, channel] for part in self._read(_COPY_BYTES, "int16")]

@@ -1,4 +1,5 @@
-"""What a header says of its file's length, mended where the writer did not know it: a pipe cannot be written back to.
+"""What a header says of its file, mended where libsndfile would read less of it, or something else: mostly the length,
+which a writer to a pipe does not know in time.
 
 Then programs leave a zero, the highest number, or what they hoped for; libsndfile believes some of it.
 """
@@ -86,15 +87,25 @@ def mended(read_at: ReadAt, n_bytes: int) -> Patches:
     layout = _LAYOUTS.get(kind)
     if layout is None:
         return {}
-    ds64 = None
+    ds64, found = None, {}
     for chunk in layout.chunks(read_at, n_bytes):
         if chunk.name == b"ds64":
             ds64 = chunk
+        elif kind == b"riff" and chunk.name.startswith(b"fmt "):
+            found = _plain_tag(read_at, chunk)
         elif chunk.name.startswith(layout.samples):
             if ds64 is not None:
                 return _rf64(read_at, n_bytes, ds64, chunk)
-            return _chunked(read_at, n_bytes, kind, layout, chunk)
+            return found | _chunked(read_at, n_bytes, kind, layout, chunk)
     return {}
+
+
+def _plain_tag(read_at: ReadAt, fmt: _Chunk) -> Patches:
+    """Wave64: libsndfile takes the extensible format for whole numbers, also where its last field, whose first two
+    bytes are the true format, says floating point, A-law or u-law.
+    """
+    tag, true = read_at(fmt.data_at, 2), read_at(fmt.data_at + 24, 2)
+    return {fmt.data_at: true} if fmt.size >= 40 and tag == b"\xfe\xff" and true not in (b"", b"\0\0", b"\1\0") else {}
 
 
 def _chunked(read_at: ReadAt, n_bytes: int, kind: bytes, layout: _Layout, samples: _Chunk) -> Patches:

@@ -60,5 +60,5 @@ def test_an_unbalanced_quote_in_labels_is_told_with_its_line(tmp_path: Path, con
 
 def test_the_lines_of_labels_are_those_of_the_file(tmp_path: Path) -> None:
     (tmp_path / "a.csv").write_bytes(BOM + b'onset,offset,event_label\n\n\\a comment\n0.8,1.5,"a ""b"""\n3,2,left\n')
-    with pytest.raises(DataError, match="line 5: found 3.0 to 2.0"):
+    with pytest.raises(DataError, match=r"line 5: found 3\.0 to 2\.0"):
         read_labels(tmp_path / "a.csv")

@@ -78,6 +78,8 @@ test)
     need "command -v openssl" openssl
     need "command -v nginx" nginx-light
     need "command -v flite" flite
+    need "command -v ffmpeg" ffmpeg
+    need "command -v sox && sox --help | grep -q ' mp3 '" sox libsox-fmt-all
     need "command -v espeak-ng" espeak-ng
     get_missing "the browser and microphone tests, which are skipped without it"
     locked

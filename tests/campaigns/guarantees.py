@@ -405,6 +405,9 @@ DELIVERY = (
     Row("device unplugged", "Noticed in <= 1 s, tried again with growing pauses, a new epoch on return",
         "`sources/supervisor.py`", (f"{_MIC}::test_unplugged_again_and_again_leaks_nothing",
                                     f"{_MIC}::test_an_unplugged_device_is_noticed_and_comes_back_as_a_new_epoch")),
+    Row("audio encodings", "What ffmpeg, SoX and libsndfile write, to a file or a pipe: the reference's detections, "
+        "or one clear line where none is read", "`audio/decoder.py`, `audio/lengths.py`, `audio/containers.py`",
+        ("tests/campaigns/test_encodings.py::test_each_encoding_gives_the_references_detections_or_one_clear_line",)),
     Row("board reset", "Resent; on the CPU after 3 resets a minute, said aloud",
         "`kws_board/board.py`, `kws_board/slots.py`, `backends/gap8.py`",
         ("tests/board/test_board.py::test_resets_lose_no_result",)),

@@ -48,8 +48,8 @@ class Settings(BaseSettings):
 
     source: _Texts = _setting(
         (),
-        "what to listen to: mic, mic:DEVICE, mic:DEVICE:CHANNEL, a file, - (stdin: raw s16le PCM, 16 kHz, mono) or "
-        "none; repeatable (default: the default microphone)",
+        "what to listen to: mic, mic:DEVICE, mic:DEVICE:CHANNEL, FILE, FILE:CHANNEL, FILE:all (a stream for each "
+        "channel), - (stdin: raw s16le PCM, 16 kHz, mono) or none; repeatable (default: the default microphone)",
         metavar="[NAME=]SPEC",
     )
     model: _Texts = _setting(

@@ -168,7 +168,9 @@ class Decoder:
 
     def _opened(self, patches: dict[int, bytes]) -> soundfile.SoundFile:
         """At the beginning. Raises as soundfile does."""
-        if self._container is None and not self._raw:  # libsndfile knows some by the ends of their names
+        if (
+            self._container is None and not self._raw and not self._copy
+        ):  # libsndfile knows some by the ends of their names
             return _sequential()(os.fsencode(self.path))
         return _sequential()(PatchedFile(self._fd, patches), **self._raw)
 

@@ -31,7 +31,9 @@ from kws_serve.manifest.spec import ModelSpec
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Exits 0, or 2 with a line for each fault where an argument, a file, a tool or the board is wrong."""
-    sys.exit(guarded(lambda: _run(argv), ValueError))
+    status = guarded(lambda: _run(argv), ValueError)
+    if status:
+        sys.exit(status)
 
 
 def _run(argv: Sequence[str] | None) -> int:

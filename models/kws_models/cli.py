@@ -45,7 +45,9 @@ COMMANDS: tuple[Callable[[Commands], None], ...] = (
 
 def main(argv: Sequence[str] | None = None) -> None:
     """`kws-models`: exits 0, or 2 with one line where an argument, the data or a model is wrong."""
-    sys.exit(guarded(lambda: _run(argv), ValueError))
+    status = guarded(lambda: _run(argv), ValueError)
+    if status:
+        sys.exit(status)
 
 
 def _run(argv: Sequence[str] | None) -> None:

@@ -306,7 +306,7 @@ MUTANTS = (
            f"{_ARMED} -k gap"),
     Mutant("arming", _S + "engine/proposals.py", "            proposal.arm.told = False",
            "            proposal.arm.told = True", f"{_ARMED} -k counts_only"),
-    Mutant("arming", _S + "engine/live_settings.py", "        self.check(effective)\n", "",
+    Mutant("arming", _S + "engine/live_settings.py", "            self.check(in_force)\n", "",
            f"{_ARMED} -k waits_for_itself"),
     Mutant("admission", _S + "engine/engine.py", ") > MAX_LOAD:", ") > 1e9:",
            "tests/reliability/test_overload.py -k too_many"),

@@ -49,7 +49,7 @@ def test_it_holds_the_detections_and_both_models(demo):
     assert own == [d for d in found if d["phase"] != "end"]
     ends = [d["end_s"] for d in found if d["phase"] == "end"]
     assert [d["until_s"] for d in recording["detections"] if d["phase"] == "start"] == ends
-    assert [m["name"] for m in recording["models"]] == ["tcs-m-stream", "resnetse"]
+    assert [m["name"] for m in recording["models"]] == ["dscnn-s-stream", "resnetse"]
     for model in recording["models"]:
         scores = values(model["scores"])
         assert scores.shape[1] == len(model["labels"])

@@ -48,4 +48,4 @@ def test_nothing_heavy_is_imported(started):
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 def test_memory_before_the_first_stream(started):
-    assert started[1] < 110, "MB resident; see docs/measurements.md for what takes it"
+    assert started[1] < 120, "MB resident, with the model that looks again; docs/measurements.md says what takes it"

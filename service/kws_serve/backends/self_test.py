@@ -8,6 +8,7 @@ import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 
 from kws_serve.core.front_end import FrontEnd
+from kws_serve.core.noise import uniform_pairs
 from kws_serve.manifest.spec import ModelSpec
 from kws_serve.messages import Float32Array
 
@@ -40,7 +41,8 @@ def trial_patches(spec: ModelSpec) -> Float32Array:
     front_end = FrontEnd(spec.front_end)
     width, hop = front_end.lead_samples + spec.front_end.window_samples, spec.front_end.hop_samples
     n = width + (spec.n_frames - 1) * hop
-    noise = np.random.default_rng(0).uniform(-1.0, 1.0, (N_PATCHES, n)).astype(np.float32)
+    even = uniform_pairs(np.arange(N_PATCHES * n, dtype=np.uint64))[0]
+    noise = (2.0 * even - 1.0).astype(np.float32).reshape(N_PATCHES, n)
     noise[1] *= 10.0 ** (-30 / 20)
     noise[2] = 0.5 * noise[2] + 0.5 * np.sign(np.sin(2 * np.pi * 200 / spec.front_end.rate_hz * np.arange(n)))
     noise[3, : n // 2] = 0.0

@@ -60,7 +60,8 @@ def load_verifier(name: str, settings: Settings) -> LoadedModel:
     spec = find_model(name, model_folders(settings))
     on_cpu = [kind for kind in (*settings.backend, *BACKENDS) if not BACKENDS[kind].device]
     kind = next((kind for kind in on_cpu if BACKENDS[kind].file in spec.files), on_cpu[0])
-    return LoadedModel(spec, open_backend(kind, spec, threads=settings.threads), kind)
+    whole = replace(spec, files={k: file for k, file in spec.files.items() if k != "onnx_step"})
+    return LoadedModel(spec, open_backend(kind, whole, threads=settings.threads), kind)
 
 
 def reload_verifier(name: str, settings: Settings) -> LoadedModel:

@@ -53,8 +53,8 @@ class Settings(BaseSettings):
         metavar="[NAME=]SPEC",
     )
     model: _Texts = _setting(
-        ("tcs-m-stream", "resnetse"),
-        "a model to run; repeatable (default: tcs-m-stream and resnetse)",
+        ("dscnn-s-stream", "resnetse"),
+        "a model to run; repeatable (default: dscnn-s-stream and resnetse)",
         metavar="NAME",
         commands=_BOTH,
     )

@@ -10,13 +10,11 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
+from kws_serve.core.noise import uniform_pairs
 from kws_serve.messages import Float32Array
 
 STEP = np.float32(1 / 32768)
 """Of 16 bits, 1.0 full scale."""
-
-_GOLDEN, _FIRST, _SECOND = (np.uint64(x) for x in (0x9E3779B97F4A7C15, 0xBF58476D1CE4E5B9, 0x94D049BB133111EB))
-_HALF = np.uint64(0xFFFFFFFF)
 
 
 def dithered(samples: Float32Array, first_sample: int) -> Float32Array:
@@ -33,13 +31,6 @@ def dithered(samples: Float32Array, first_sample: int) -> Float32Array:
 
 
 def _triangular(index: npt.NDArray[np.uint64]) -> Float32Array:
-    """A number in (-1, 1) for each index, triangularly distributed: the difference of two uniform ones, from the halves
-    of SplitMix64's output (Steele, Lea and Flood 2014).
-    """
-    z = (index + np.uint64(1)) * _GOLDEN
-    z = (z ^ (z >> np.uint64(30))) * _FIRST
-    z = (z ^ (z >> np.uint64(27))) * _SECOND
-    z ^= z >> np.uint64(31)
-    return ((z >> np.uint64(32)).astype(np.float64) - (z & _HALF).astype(np.float64)).astype(np.float32) * np.float32(
-        2.0**-32
-    )
+    """A number in (-1, 1) for each index, triangularly distributed: the difference of two uniform ones."""
+    one, other = uniform_pairs(index)
+    return (one - other).astype(np.float32)

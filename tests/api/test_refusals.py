@@ -17,7 +17,8 @@ from tests.api.conftest import TOKEN
 from tests.support.live_server import live_server
 
 PATHS = [
-    "/", "/main.js", "/healthz", "/readyz", "/v1/status", "/v1/streams", "/v1/models", "/v1/servers", "/v1/status.csv",
+    "/", "/main.js", "/healthz", "/readyz", "/v1/status", "/v1/streams", "/v1/models", "/v1/servers", "/v1/demo",
+    "/v1/status.csv",
     "/v1/detections", "/v1/detections.csv", "/v1/detections.jsonl", "/metrics", "/asyncapi.json", "/openapi.json",
     "/v1/detections/1/why", "/v1/unknown", "/v1/audio", "/v1/live", "/v1/detections?after=x",
 ]  # fmt: skip

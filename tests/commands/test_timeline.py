@@ -117,15 +117,16 @@ def test_a_template_is_filled_once():
 
 
 def test_a_file_whose_header_hides_its_length(tmp_path):
+    from kws_serve.audio import decoder
     from kws_serve.sources import files
 
     path = tmp_path / "a.wav"
     soundfile.write(path, np.zeros(24000), 16000)
     file = files.AudioFile(Path(path))
     assert file.seconds == 1.5
-    files._UNKNOWN, before = 0, files._UNKNOWN
+    decoder._UNKNOWN, before = 0, decoder._UNKNOWN
     try:
         assert file.seconds == 1.5
     finally:
-        files._UNKNOWN = before
+        decoder._UNKNOWN = before
         file.close()

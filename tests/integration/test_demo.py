@@ -20,6 +20,7 @@ from kws_serve.engine.engine import Engine
 from kws_serve.manifest.folder import list_models, load_model, shipped_models_dir
 from kws_serve.manifest.package_data import demo_audio
 from kws_serve.messages import Detection, ScoresRow
+from kws_serve.sources.spec import SourceSpec
 
 _COLLAR_S, _EVENT_COLLAR_S = 0.5, 1.0  # a sound's start is guessed from patches of 1.9 s
 MARGIN = 0.03
@@ -35,8 +36,11 @@ DIGITS = ("zero", "three")  # cnn1d-custom32-8 knows no rest label: it is heard 
 @pytest.mark.parametrize("name", sorted(list_models([shipped_models_dir()])))
 def test_every_model_hears_its_labels_where_they_are_with_a_margin_and_nothing_else(name: str) -> None:
     spec = load_model(shipped_models_dir() / name)
-    engine = Engine([LoadedModel(spec, open_backend("onnx", spec), "onnx")])
-    events = list(detect_file(engine, demo_audio(), scores=True))
+    second = [load_model(shipped_models_dir() / spec.verify.model)] if spec.verify else []
+    engine = Engine(
+        *([LoadedModel(one, open_backend("onnx", one), "onnx") for one in some] for some in ([spec], second))
+    )
+    events = list(detect_file(engine, SourceSpec("demo", "file", str(demo_audio()), "", 0), scores=True))
     found = [e for e in events if isinstance(e, Detection) and e.phase != "end"]
     if not spec.rest_labels:
         first = min(x["start_s"] for x in LABELS if x["label"] in DIGITS)

@@ -330,7 +330,7 @@ def test_a_body_that_nobody_reads_is_not_taken_in(locked, path, method, coded):
     taken: list[int] = []
     largest, _ = sends(locked, head, more * 8, lambda p: (taken.append(p._taken), kept(p))[1])
     assert largest <= 2 * BEHIND_BYTES
-    assert max(taken) <= BEHIND_BYTES + READ_BYTES
+    assert max(taken, default=0) <= BEHIND_BYTES + READ_BYTES  # none: it was closed before it was looked at
 
 
 async def test_a_websocket_that_is_not_read_keeps_one_read(server):

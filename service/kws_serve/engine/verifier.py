@@ -7,7 +7,6 @@ nobody waits for one that never comes (proposals).
 from __future__ import annotations
 
 import logging
-import threading
 from collections import deque
 from collections.abc import Callable
 from typing import NamedTuple
@@ -15,6 +14,7 @@ from typing import NamedTuple
 import numpy as np
 
 from kws_serve.backends.contract import LoadedModel
+from kws_serve.engine.backend_thread import BackendThread
 from kws_serve.engine.past_patches import PastPatches
 from kws_serve.messages import BackendError, Float32Array, Int16Array, Int64Array
 
@@ -33,19 +33,15 @@ class Look(NamedTuple):
     answer: Callable[[Float32Array | None], None]  # scores (m,) of the label; None: it failed. In the verifier's thread
 
 
-class Verifier:
-    """One model. One thread asks; any reads the counts."""
+class Verifier(BackendThread):
+    """One model. One thread asks; any reads the counts. Closed, it answers first what was asked."""
 
     def __init__(self, loaded: LoadedModel) -> None:
-        self.loaded = loaded
         self.past = PastPatches(loaded.spec)
         self.patches = 0  # scored
         self.error = ""  # of the last look that failed
         self._looks: deque[Look] = deque()
-        self._closing = False
-        self._changed = threading.Condition()
-        self._thread = threading.Thread(target=self._run, name=f"verifier {loaded.spec.name}", daemon=True)
-        self._thread.start()
+        super().__init__(loaded, "verifier")
 
     def ask(self, look: Look) -> None:
         """Have it answered, later. Returns at once."""
@@ -53,17 +49,7 @@ class Verifier:
             self._looks.append(look)
             self._changed.notify_all()
 
-    def close(self) -> None:
-        """Answer what was asked and end; the backend is closed by the thread that uses it. Does not wait."""
-        with self._changed:
-            self._closing = True
-            self._changed.notify_all()
-
-    def join(self, timeout_s: float) -> None:
-        """Wait for the thread to end after `close`, at most this long."""
-        self._thread.join(timeout_s)
-
-    def _run(self) -> None:
+    def _work(self) -> None:
         while looks := self._next():
             found: list[Float32Array] | None = None
             try:
@@ -72,7 +58,6 @@ class Verifier:
                 self._failed(e)
             for i, look in enumerate(looks):
                 look.answer(None if found is None else found[i])
-        self.loaded.backend.close()
 
     def _next(self) -> list[Look]:
         """What is to be computed together; empty at the end."""

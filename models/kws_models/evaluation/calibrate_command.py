@@ -6,6 +6,7 @@ Scores are computed once (calibration_material.py); the service's own detector i
 
 from __future__ import annotations
 
+import argparse
 import json
 from collections.abc import Sequence
 from contextlib import closing
@@ -49,6 +50,19 @@ def add_calibrate(commands: Commands) -> None:
     add("folder", type=Path, metavar="FOLDER", help="the model's folder")
     add("--data", type=Path, required=True, metavar="DIR", help="recordings (docs/training.md says which)")
     add_fold(parser, "what the model did not learn from", required=True)
+    add_material(parser)
+    add("--seed", type=whole(0), default=1, metavar="N", help="of speech, scenes and mixing (default 1)")
+    add(
+        "--write",
+        action="store_true",
+        dest="write_settings",
+        help="put settings and measurement into the folder's model.json",
+    )
+
+
+def add_material(parser: argparse.ArgumentParser) -> None:
+    """What is listened to, and what may fire on it: the fields of Bounds but its seed, and other people talking."""
+    add = parser.add_argument
     hours = number("hours > 0", lambda value: value > 0)
     add("--hours", type=hours, default=6.0, metavar="H", help="of synthesised running speech (default 6)")
     rate = number("a number >= 0", lambda value: value >= 0)
@@ -57,13 +71,6 @@ def add_calibrate(commands: Commands) -> None:
     add("--max-hard-accepts", type=whole(0), default=0, metavar="N", help=hard)
     talk = "other people talking, all of them, measured apart (may be given again)"
     add("--speech", type=Path, action="append", default=[], metavar="DIR", help=talk)
-    add("--seed", type=whole(0), default=1, metavar="N", help="of speech, scenes and mixing (default 1)")
-    add(
-        "--write",
-        action="store_true",
-        dest="write_settings",
-        help="put settings and measurement into the folder's model.json",
-    )
 
 
 def _calibrate(

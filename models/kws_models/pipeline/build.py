@@ -39,19 +39,22 @@ _MADE_BY = {
 }
 
 
-def build(name: str, options: BuildOptions) -> None:
-    """Make the folder `options.out`, or what of it is not up to date. Raises KwsError and ValueError."""
+def build(name: str, options: BuildOptions, recordings: str = "") -> None:
+    """Make the folder `options.out`, or what of it is not up to date. `recordings`: their digest, where it is known.
+
+    Raises KwsError and ValueError.
+    """
     architecture = find_architecture(name, options.training.batch_norm)
     check_options(options.training)
     _check(options)
     steps = Steps(options.work)
-    recordings = digest(options.data)
+    recordings = recordings or digest(options.data)
     weights = options.weights or _train(name, options, steps, recordings)
     _export(name, options, steps, recordings, weights)
     settings, measured = options.work / SETTINGS, options.work / MEASURED
     twin, fold, known = options.out, options.fold, None
     if fold is None:
-        twin, fold, known = _twin(name, options)
+        twin, fold, known = _twin(name, options, recordings)
     if known is None:
         _calibrate(options, steps, recordings, twin, fold, settings)
         _take_settings(options, settings)
@@ -127,7 +130,7 @@ def _export(name: str, options: BuildOptions, steps: Steps, recordings: str, wei
     steps.run("export", inputs, outputs, lambda: export_model(name, export))
 
 
-def _twin(name: str, options: BuildOptions) -> tuple[Path, int, Path | None]:
+def _twin(name: str, options: BuildOptions, recordings: str) -> tuple[Path, int, Path | None]:
     """The folder that is measured instead, the fold that it did not learn from, and where its figures lie if it has
     been measured with the settings that the model will have.
     """
@@ -141,7 +144,7 @@ def _twin(name: str, options: BuildOptions) -> tuple[Path, int, Path | None]:
         options, out=options.work / "twin", fold=TWIN_FOLD, training=training, keep_settings=False, step=False
     )
     print(f"twin: without fold {TWIN_FOLD}, in {twin.out}")
-    build(name, twin)
+    build(name, twin, recordings)
     return twin.out, TWIN_FOLD, None if options.keep_settings else twin.work
 
 

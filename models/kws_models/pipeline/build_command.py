@@ -5,8 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from kws_models.command_line import Commands, add_command, extra_of, number, whole
+from kws_models.command_line import Commands, add_command, extra_of
 from kws_models.data.data_arguments import add_fold
+from kws_models.evaluation.calibrate_command import Bounds, add_material
 from kws_models.training.train_command import add_training
 from kws_models.training.train_options import TrainOptions
 
@@ -33,14 +34,7 @@ def add_build(commands: Commands) -> None:
     add("--twin", type=Path, metavar="FOLDER", help=twin)
     kept = "measure with the detection settings that FOLDER/model.json has instead of looking for others"
     add("--keep-settings", action="store_true", help=kept)
-    talk = "other people talking, all of them, measured apart (may be given again)"
-    add("--speech", type=Path, action="append", default=[], metavar="DIR", help=talk)
-    hours = number("hours > 0", lambda value: value > 0)
-    add("--hours", type=hours, default=6.0, metavar="H", help="of synthesised running speech (default 6)")
-    rate = number("a number >= 0", lambda value: value >= 0)
-    add("--max-fa-per-hour", type=rate, default=0.5, metavar="N", help="false accepts on it, at most (default 0.5)")
-    hard = "of a label on backgrounds and hard negatives, at most (default 0)"
-    add("--max-hard-accepts", type=whole(0), default=0, metavar="N", help=hard)
+    add_material(parser)
     add("--model-version", default="1.0.0", metavar="X.Y.Z", help="that model.json states (default 1.0.0)")
     add("--step", action="store_true", help="also model.step.onnx, which computes only what new frames add")
 
@@ -62,7 +56,6 @@ def _build(
     **training: Any,
 ) -> None:
     with extra_of("build", "train"):
-        from kws_models.evaluation.calibrate_command import Bounds
         from kws_models.pipeline.build import build
         from kws_models.pipeline.build_options import BuildOptions
     options = BuildOptions(

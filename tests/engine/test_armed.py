@@ -18,7 +18,7 @@ from kws_serve.manifest.folder import load_model
 from kws_serve.manifest.spec import ArmingSpec, DetectionSpec
 from kws_serve.messages import Detection, Event, ManifestError
 from kws_serve.sinks.filter import Logged
-from tests.engine.test_engine import feed, finish, loaded
+from tests.engine.test_engine import feed, finish, loaded, side_by_side
 from tests.engine.test_verify import FBANK_8K, RATE_HZ, SECOND, audio
 from tests.support.tiny_model import FBANK_16K, write_level_model
 
@@ -109,16 +109,8 @@ def test_however_the_audio_is_cut(group, seed, cuts, rate):
 @given(seeds=st.lists(st.integers(0, 9), min_size=2, max_size=4), size=st.integers(200, 9000))
 def test_in_company_as_alone(group, seeds, size):
     engine = engine_of(group)
-    streams = [engine.open_stream(f"s{i}", RATE_HZ, live=i % 2 == 0) for i in range(len(seeds))]
     parts = [audio(seed, 2.0) for seed in seeds]
-    events: list[Event] = []
-    for at in range(0, len(parts[0]), size):
-        for stream, samples in zip(streams, parts, strict=True):
-            stream.push(samples[at : at + size], 0.0)
-        events += engine.tick(now_s=0.0)
-    for stream in streams:
-        stream.end()
-    events += finish(engine)
+    streams, events = side_by_side(engine, RATE_HZ, parts, size)
     for stream, samples in zip(streams, parts, strict=True):
         mine = [e for e in events if isinstance(e, Detection) and e.stream == stream.name]
         assert told(mine, "word") == told(heard(group, samples), "word")

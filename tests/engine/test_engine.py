@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -63,6 +63,21 @@ def finish(engine: Engine) -> list[Event]:
     while engine.busy:
         events += engine.tick(now_s=0.0)
     return events
+
+
+def side_by_side(
+    engine: Engine, rate_hz: int, parts: Sequence[np.ndarray], size: int
+) -> tuple[list[Stream], list[Event]]:
+    """Streams of as many samples each, every other one live, `size` of each at a time; and all their events."""
+    streams = [engine.open_stream(f"s{i}", rate_hz, live=i % 2 == 0) for i in range(len(parts))]
+    events: list[Event] = []
+    for at in range(0, len(parts[0]), size):
+        for stream, samples in zip(streams, parts, strict=True):
+            stream.push(samples[at : at + size], 0.0)
+        events += engine.tick(now_s=0.0)
+    for stream in streams:
+        stream.end()
+    return streams, events + finish(engine)
 
 
 def feed(engine: Engine, stream: Stream, audio: np.ndarray, cuts: Iterable[int] = ()) -> list[Event]:

@@ -22,7 +22,7 @@ from kws_serve.engine.proposals import BEHIND_S
 from kws_serve.manifest.folder import load_model
 from kws_serve.manifest.spec import ModelSpec
 from kws_serve.messages import BackendError, Detection, Event, Gap, ManifestError, ScoresRow, StreamDone
-from tests.engine.test_engine import feed, finish, loaded
+from tests.engine.test_engine import feed, finish, loaded, side_by_side
 from tests.engine.test_twin import Second
 from tests.support.tiny_model import FBANK_8K, FBANK_16K, write_level_model
 
@@ -205,16 +205,8 @@ def test_a_gap_ends_the_wait(pair, seed, at, n):
 @given(seeds=st.lists(st.integers(0, 9), min_size=2, max_size=6), size=st.integers(200, 9000))
 def test_in_company_as_alone(pair, seeds, size):
     engine = engine_of(*pair)
-    streams = [engine.open_stream(f"s{i}", RATE_HZ, live=i % 2 == 0) for i in range(len(seeds))]
     parts = [audio(seed, 2.0) for seed in seeds]
-    events: list[Event] = []
-    for at in range(0, len(parts[0]), size):
-        for stream, samples in zip(streams, parts, strict=True):
-            stream.push(samples[at : at + size], 0.0)
-        events += engine.tick(now_s=0.0)
-    for stream in streams:
-        stream.end()
-    events += finish(engine)
+    streams, events = side_by_side(engine, RATE_HZ, parts, size)
     for stream, samples in zip(streams, parts, strict=True):
         assert told(events, stream.name) == heard(pair, samples)
         done = next(i for i, e in enumerate(events) if isinstance(e, StreamDone) and e.stream == stream.name)

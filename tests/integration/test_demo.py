@@ -10,13 +10,12 @@ import numpy as np
 import pytest
 import soundfile
 
-from kws_serve.backends import open_backend
-from kws_serve.backends.contract import LoadedModel
 from kws_serve.commands.detect import detect_file
+from kws_serve.commands.loading import new_engine
+from kws_serve.config import load_settings
 from kws_serve.core.detector import smoothed
 from kws_serve.core.detector_rules import mean_width
 from kws_serve.demo.make_demo import TALK, VOICES
-from kws_serve.engine.engine import Engine
 from kws_serve.manifest.folder import list_models, load_model, shipped_models_dir
 from kws_serve.manifest.package_data import demo_audio
 from kws_serve.messages import Detection, ScoresRow
@@ -36,10 +35,7 @@ DIGITS = ("zero", "three")  # cnn1d-custom32-8 knows no rest label: it is heard 
 @pytest.mark.parametrize("name", sorted(list_models([shipped_models_dir()])))
 def test_every_model_hears_its_labels_where_they_are_with_a_margin_and_nothing_else(name: str) -> None:
     spec = load_model(shipped_models_dir() / name)
-    second = [load_model(shipped_models_dir() / spec.verify.model)] if spec.verify else []
-    engine = Engine(
-        *([LoadedModel(one, open_backend("onnx", one), "onnx") for one in some] for some in ([spec], second))
-    )
+    engine = new_engine(load_settings({"model": (name,)})[0])
     events = list(detect_file(engine, SourceSpec("demo", "file", str(demo_audio()), "", 0), scores=True))
     found = [e for e in events if isinstance(e, Detection) and e.phase != "end"]
     if not spec.rest_labels:

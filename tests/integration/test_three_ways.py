@@ -16,11 +16,8 @@ import pytest
 import soundfile
 import websockets
 
-from kws_serve.backends import open_backend
-from kws_serve.backends.contract import LoadedModel
-from kws_serve.config.settings import Settings
-from kws_serve.engine.engine import Engine
-from kws_serve.manifest.folder import find_model, shipped_models_dir
+from kws_serve.commands.loading import new_engine
+from kws_serve.config import load_settings
 from kws_serve.messages import Detection
 from tests.support.scene import RATE_HZ, lay, load, noise_bed, validation_clips
 
@@ -37,9 +34,7 @@ def essence(detections: list[dict[str, object]]) -> list[tuple[object, ...]]:
 
 def in_random_cuts(audio: np.ndarray) -> list[dict[str, object]]:
     """Through the engine directly, 1 to 5000 samples at a time."""
-    specs = [find_model(name, [shipped_models_dir()]) for name in Settings.model_fields["model"].default]
-    second = [find_model(spec.verify.model, [shipped_models_dir()]) for spec in specs if spec.verify]
-    engine = Engine(*([LoadedModel(x, open_backend("onnx", x), "onnx") for x in some] for some in (specs, second)))
+    engine = new_engine(load_settings({})[0])
     stream = engine.open_stream("cuts", RATE_HZ, live=False)
     rng, at, events = random.Random(7), 0, []
     while at < len(audio):
